@@ -1,0 +1,41 @@
+# `make reproduce` and `make test` do everything on a machine that has Python, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: reproduce test check bench kill-test clean
+
+reproduce: $(VENV)/installed
+	$(BIN)/nofreelunch reproduce
+
+test: check
+	$(BIN)/pytest -q -n 2
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check src tests bench tools
+	$(BIN)/ruff check src tests bench tools
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m bench
+
+kill-test: $(VENV)/installed-dev
+	$(BIN)/python tools/kill_test.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+# The stamps are made last: an installation that was interrupted is done again, a finished one never.
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "nofreelunch needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	PIP_CONSTRAINT=bench/constraints.txt PIP_BUILD_CONSTRAINT=bench/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	touch $@

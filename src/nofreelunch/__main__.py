@@ -1,0 +1,7 @@
+"""`python -m nofreelunch`: the command line."""
+
+import sys
+
+from nofreelunch.cli import main
+
+sys.exit(main())

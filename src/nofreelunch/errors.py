@@ -1,0 +1,78 @@
+"""Bad input, answered once, at the door, in one sentence.
+
+A message names the argument, the value it got, what is allowed and the way out. The command line prints it and exits
+with 2.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used; the message says why and what to give instead."""
+
+
+class RunError(RuntimeError):
+    """The run itself failed (disk full, loss not finite, device lost); the command line exits with 1."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
+    """The error for a name that is in no table: lists the known names, the nearest first.
+
+    >>> str(unknown("attack", "pdg-40", ["fgsm", "pgd-40"]))
+    'unknown attack "pdg-40"; did you mean "pgd-40"? known: fgsm, pgd-40'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    return InputError(f'unknown {what} "{name}"{hint} known: {", ".join(names)}')
+
+
+def parse_number(text: str | float) -> float:
+    """A finite number from a number, "0.3", "1e-3" or a fraction, "8/255".
+
+    Raises:
+        InputError: if it is none of these.
+
+    >>> round(parse_number("8/255"), 5)
+    0.03137
+    """
+    try:
+        return float(Fraction(text.strip() if isinstance(text, str) else text))
+    except (ValueError, TypeError, ArithmeticError):
+        raise InputError(f'"{text}" is not a number; write it like 0.3, 1e-3 or 8/255') from None
+
+
+def check_number(
+    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> float:
+    """`value` as a float, if it is finite and in the range.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what the caller gave.
+        low: smallest allowed value; `open_low` excludes it.
+        high: largest allowed value; `open_high` excludes it. May be infinite.
+
+    Raises:
+        InputError: otherwise; the message names the value and the range.
+    """
+    allowed = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number in {allowed}, got {value!r}") from None
+    above = number > low if open_low else number >= low
+    below = number < high if open_high else number <= high
+    if not (math.isfinite(number) and above and below):
+        raise InputError(f"{name} must be in {allowed}, got {value!r}")
+    return number
+
+
+def check_count(name: str, value: int, low: int = 1) -> int:
+    """`value` if it is a whole number of at least `low`; an `InputError` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
+    return value

@@ -1,0 +1,264 @@
+"""Where results are kept: whole files or none, never a pickle.
+
+A `Workspace` says where; it changes no number. A record is a frozen dataclass of numbers, strings, tuples, dicts and
+arrays; its arrays go to `NAME.npz`, all else to `NAME.json`, which is written last and names the arrays' SHA-256.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from nofreelunch.errors import InputError, RunError
+
+Record = TypeVar("Record")
+
+FORMAT = 1
+_SIZE_CAP = 64 * 2**20  # no JSON of ours comes near; a larger file is not ours
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write the whole of `content` to `path`, or leave `path` as it was; on return it is on the disk.
+
+    Raises:
+        RunError: if the disk is full or the folder cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; nothing of it was left behind") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def to_json(value: object) -> bytes:
+    """Canonical JSON: sorted keys, two-space indent, floats that read back equal.
+
+    Raises:
+        ValueError: for NaN and infinities: a failed measurement is not a number.
+    """
+    return (json.dumps(plain(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's types: dataclasses to dicts, tuples to lists, numpy numbers to Python's."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of ours.
+
+    Raises:
+        InputError: if it is missing, too large or not JSON.
+    """
+    try:
+        if path.stat().st_size > _SIZE_CAP:
+            raise InputError(f"{path} is {path.stat().st_size} bytes, too large to be a file of ours")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is truncated or not JSON; delete it and run again") from None
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on besides the config: this package, its numeric libraries, the machine."""
+    known = {name: metadata.version(name) for name in ("nofreelunch", "torch", "numpy", "scipy")}
+    return {**known, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder that keeps records, figures and models.
+
+    Args:
+        root: the folder; made when first written to.
+        device: where models run: "cpu", "cuda", "cuda:1".
+        data_root: where data sets that are not in the package lie, or None.
+    """
+
+    root: Path
+    device: str = "cpu"
+    data_root: Path | None = None
+
+    def check_writable(self) -> None:
+        """Fail now rather than after the work.
+
+        Raises:
+            InputError: if nothing can be written to the folder.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(b"\0")
+        except OSError as error:
+            raise InputError(
+                f"--out {self.root} cannot be written ({error.strerror}); give a folder that can"
+            ) from None
+
+    def save(self, name: str, record: object, **about: object) -> None:
+        """Keep a frozen dataclass under `results/NAME`; `about` goes beside it (config, seed, versions, wall time)."""
+        assert dataclasses.is_dataclass(record)
+        values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
+        packed = _pack(arrays)
+        if arrays:
+            atomic_write(self._file(name, ".npz"), packed)
+        content = {
+            "format": FORMAT,
+            **about,
+            "arrays": {"names": sorted(arrays), "sha256": digest(packed)} if arrays else None,
+            "values": {key: value for key, value in values.items() if key not in arrays},
+        }
+        atomic_write(self._file(name, ".json"), to_json(content))
+
+    def load(self, name: str, record_type: type[Record]) -> tuple[Record, dict[str, Any]]:
+        """A kept record, and what was said about it.
+
+        Raises:
+            InputError: if it is missing, damaged, or not of this type.
+        """
+        about = self.about(name)
+        values = {key: _tuples(value) for key, value in about.pop("values").items()}
+        if about["arrays"]:
+            content = self._file(name, ".npz").read_bytes() if self._file(name, ".npz").exists() else b""
+            if digest(content) != about["arrays"]["sha256"]:
+                raise InputError(f"{self._file(name, '.npz')} is missing or damaged; delete it and run again")
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                values |= {key: arrays[key] for key in arrays.files}
+        names = {field.name for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
+        if set(values) != names:
+            raise InputError(f"{self._file(name, '.json')} holds another kind of result; delete it and run again")
+        return record_type(**values), about
+
+    def about(self, name: str) -> dict[str, Any]:
+        """The JSON of a kept record, its values included.
+
+        Raises:
+            InputError: if it is missing or damaged.
+        """
+        content = read_json(self._file(name, ".json"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT or "values" not in content:
+            raise InputError(f"{self._file(name, '.json')} is not a result of this version; delete it and run again")
+        return content
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the kept records, sorted."""
+        return tuple(sorted(path.stem for path in (self.root / "results").glob("*.json")))
+
+    def _file(self, name: str, suffix: str) -> Path:
+        return self.root / "results" / f"{name}{suffix}"
+
+
+def _pack(arrays: dict[str, np.ndarray]) -> bytes:
+    """The arrays as an npz whose bytes depend on nothing else."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(sorted(arrays.items())))
+    return buffer.getvalue()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples: records are immutable."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one process; a dead process holds nothing (the system drops its lock).
+
+    Raises:
+        InputError: if another process is writing there.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another process is writing to {folder}; wait for it or give another --out") from None
+        yield
+
+
+def find_device(name: str) -> str:
+    """The device that `name` ("auto", "cpu", "cuda", "cuda:1") asks for; "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: if it does not exist here; there is no silent fall-back.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return "cuda" if len(there) > 1 else "cpu"
+    if name in there or (name == "cuda" and len(there) > 1):
+        return name
+    raise InputError(f'device "{name}" is not on this machine; there are: auto, {", ".join(there)}')

@@ -1,0 +1,13 @@
+"""Every test run checks the shapes and types that the signatures promise."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
+"""An int will do where a float is asked for, as everywhere in Python (PEP 484)."""
+
+install_import_hook("nofreelunch", "conftest.typechecker")

@@ -1,0 +1,119 @@
+"""A threat: the set of inputs that an adversary may put in place of `x`.
+
+It is the part of a norm ball around `x` that lies in the pixel box. Five short methods say what the norm is; everything
+else about the set is written here, once.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from nofreelunch.errors import InputError, check_number
+from nofreelunch.rng import Streams
+from nofreelunch.types import Inputs, Mask, PerExample
+
+
+def coordinates(x: Tensor) -> tuple[int, ...]:
+    """The dimensions of a batch that hold one example."""
+    return tuple(range(1, x.dim()))
+
+
+def expand(value: Tensor, like: Tensor) -> Tensor:
+    """A value per example, in a shape that broadcasts against `like`."""
+    return value.reshape(-1, *[1] * (like.dim() - 1))
+
+
+_NEGLIGIBLE = 1e-4
+"""The share of the radius that is given up to be safe from rounding; where it would take more, points are checked."""
+
+
+@dataclass(frozen=True)
+class Threat(ABC):
+    """All inputs within `eps` of `x` whose every coordinate lies in `box`.
+
+    Args:
+        eps: the radius, finite and at least 0, in the unit of the inputs (8 / 255, never 8).
+        box: the allowed range of a coordinate; None for inputs that have no range. `x` itself must lie in it.
+
+    Attributes:
+        norm: name in `THREATS`.
+        separable: whether the ball limits each coordinate by itself, so that to project onto ball, then box is exact.
+
+    Raises:
+        InputError: if the radius or the box is not one.
+    """
+
+    norm: ClassVar[str]
+    separable: ClassVar[bool]
+    eps: float
+    box: tuple[float, float] | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "eps", check_number("eps", self.eps, 0.0, float("inf")))
+        if self.box is not None and not self.box[0] < self.box[1]:
+            raise InputError(f"box must be (low, high) with low < high, got {self.box}")
+
+    @abstractmethod
+    def size(self, delta: Inputs) -> PerExample:
+        """The norm of each example's perturbation."""
+
+    @abstractmethod
+    def dual(self, grad: Inputs) -> PerExample:
+        """The dual norm: the largest <grad, d> over all d of size at most 1."""
+
+    @abstractmethod
+    def steepest(self, grad: Inputs) -> Inputs:
+        """A d of size at most 1 with <grad, d> = dual(grad); 0 where the gradient is 0."""
+
+    @abstractmethod
+    def shrink(self, delta: Inputs, room: Inputs | None = None) -> Inputs:
+        """The nearest point of the ball whose coordinates are at most `room` (>= 0; None for no limit) in magnitude."""
+
+    @abstractmethod
+    def draw(self, like: Inputs, streams: Streams) -> Inputs:
+        """A point drawn uniformly from the ball for each example."""
+
+    @final
+    def project(self, z: Inputs, x: Inputs) -> Inputs:
+        """The nearest point to `z` in the set around `x`, up to rounding, which never leaves it outside the set."""
+        if self.box is None:
+            return self._settle(x + self.shrink(z - x), x)
+        low, high = self.box
+        slack = 2 * torch.finfo(x.dtype).eps * max(abs(low), abs(high), high - low)
+        rounding = float(self.size(torch.full((1, *x.shape[1:]), slack, dtype=torch.float64)))
+        if rounding < _NEGLIGIBLE * self.eps:  # keep that much away from the surface, and nothing need be checked
+            return replace(self, eps=self.eps - rounding)._nearest(z, x).clamp_(low, high)
+        return self._settle(self._nearest(z, x).clamp_(low, high), x)
+
+    @final
+    def random_start(self, x: Inputs, rng: "torch.Generator | Streams") -> Inputs:
+        """A random point of the set around each `x`: one of the ball, projected."""
+        return self.project(x + self.draw(x, Streams.of(rng, len(x), x.device)), x)
+
+    @final
+    def contains(self, z: Inputs, x: Inputs) -> Mask:
+        """Whether each `z` lies in the set around its `x`; measured in float64, without tolerance."""
+        inside = self.size(z.double() - x.double()) <= self.eps
+        if self.box is None:
+            return inside
+        low, high = self.box
+        return inside & ((z >= low) & (z <= high)).flatten(1).all(1)
+
+    def _nearest(self, z: Tensor, x: Tensor) -> Tensor:
+        """The nearest point of ball and box, where the box is yet to be imposed if the ball is separable."""
+        delta = z - x
+        if self.separable or self.box is None:
+            return x + self.shrink(delta)
+        return x + self.shrink(delta, torch.where(delta > 0, self.box[1] - x, x - self.box[0]))
+
+    def _settle(self, z: Tensor, x: Tensor) -> Tensor:
+        """`z` moved towards `x` by rounding errors until rounding no longer leaves it outside the ball."""
+        while True:
+            outside = self.size(z.double() - x.double()) > self.eps
+            if not outside.any():
+                return z
+            unit = torch.maximum(z.abs(), x.abs()) * (expand(outside, z) * torch.finfo(z.dtype).eps)
+            z = torch.where(z > x, torch.maximum(z - unit, x), torch.minimum(z + unit, x))

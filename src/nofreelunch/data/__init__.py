@@ -1,0 +1,91 @@
+"""Data sets: named ones, and the user's own files."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from nofreelunch.data.cifar10 import load_cifar10, load_cifar10_sample
+from nofreelunch.data.dataset import Dataset, Split
+from nofreelunch.data.folder import list_folder
+from nofreelunch.data.imagenet import list_restricted_imagenet
+from nofreelunch.data.mnist import load_mnist, load_mnist_5v7
+from nofreelunch.data.npz import load_npz
+from nofreelunch.data.packed import SUFFIX, read_packed
+from nofreelunch.data.tree import Tree, load_tree
+from nofreelunch.errors import InputError, unknown
+
+__all__ = ["DATASETS", "FORMATS", "Dataset", "Split", "load_data", "open_source"]
+
+Source: TypeAlias = Dataset | Tree
+
+DATASETS: dict[str, Callable[[Path | None], Source]] = {
+    "mnist": load_mnist,
+    "mnist-5v7": load_mnist_5v7,
+    "cifar10": load_cifar10,
+    "cifar10-sample": load_cifar10_sample,
+    "restricted-imagenet": partial(list_restricted_imagenet, preset="paper"),
+    "restricted-imagenet:release": partial(list_restricted_imagenet, preset="release"),
+}
+"""Name -> function of the folder in which data sets lie."""
+
+FORMATS: dict[str, Callable[[Path], Source]] = {
+    "npz": load_npz,
+    "folder": list_folder,
+}
+"""Kind of the user's own file -> function of its path; the spec is KIND:PATH."""
+
+
+def load_data(
+    spec: str, root: str | os.PathLike[str] | None = None, size: int | None = None, strict: bool = False
+) -> Dataset:
+    """The data set that `spec` names.
+
+    Args:
+        spec: a name of `DATASETS`; "npz:FILE" or "folder:DIR"; or the path of a packed file, FILE.safetensors.
+        root: folder in which data sets lie; default: the variable NOFREELUNCH_DATA.
+        size: for image files: side of the square that they are brought to; default: as they are (ImageNet: 224).
+        strict: for image files: stop at one that cannot be read, instead of naming and skipping it.
+
+    Raises:
+        InputError: if there is no such data set, or it is not on this machine, damaged or not as it should be.
+    """
+    source = open_source(spec, root)
+    if isinstance(source, Tree):
+        return load_tree(source, size, strict)
+    if size is not None:
+        raise InputError(f"{spec} has images of {_sides(source)} pixels; size={size} is for folders of images only")
+    return source
+
+
+def open_source(spec: str, root: str | os.PathLike[str] | None = None) -> Source:
+    """A data set, or the list of its image files where these are still to be decoded; arguments as in `load_data`."""
+    if spec in DATASETS:
+        return DATASETS[spec](data_root(root))
+    kind, _, path = spec.partition(":")
+    if kind in FORMATS and path:
+        return FORMATS[kind](Path(path).expanduser())
+    if spec.endswith(SUFFIX):
+        return read_packed(Path(spec).expanduser())
+    raise unknown("data set", spec, [*DATASETS, *(f"{kind}:PATH" for kind in FORMATS), f"PATH{SUFFIX}"])
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path | None:
+    """The folder in which data sets lie: `root`, else the variable NOFREELUNCH_DATA, else none.
+
+    Raises:
+        InputError: if it is named and does not exist.
+    """
+    named = root or os.environ.get("NOFREELUNCH_DATA")
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"the folder of data sets, {folder}, does not exist; correct --data-root or NOFREELUNCH_DATA")
+    return folder
+
+
+def _sides(data: Dataset) -> str:
+    height, width = data.train.x.shape[2:]
+    return f"{width} x {height}"

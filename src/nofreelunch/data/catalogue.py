@@ -1,0 +1,113 @@
+"""What `nofreelunch data` prints: the data sets there are, one that was fetched, one that was packed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nofreelunch.data import DATASETS, Dataset, cifar10, data_root, imagenet, load_data, open_source
+from nofreelunch.data.packed import SUFFIX, read_packed, stream, write_packed
+from nofreelunch.data.tree import Tree, pack_tree
+from nofreelunch.errors import InputError, RunError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One data set of the catalogue.
+
+    Attributes:
+        images: number of images in train and test, where it is fixed.
+        shape: of one image, (c, h, w).
+        where: where it comes from.
+        present: whether it can be loaded without a download.
+    """
+
+    name: str
+    images: str
+    classes: int
+    shape: str
+    where: str
+    present: bool
+
+
+def catalogue(root: Path | None = None) -> list[Row]:
+    """All named data sets; `root` as in `load_data`."""
+    folder = data_root(root)
+    inside, tree = "in the package", "an ImageNet tree of yours (train/WNID, val/WNID)"
+    has_cifar10 = cifar10.place(folder) is not None or cifar10.cached()
+    rows = [
+        Row("mnist", "60,000 + 10,000", 10, "1 x 28 x 28", inside, True),
+        Row("mnist-5v7", "11,686 + 1,920", 2, "1 x 28 x 28", inside, True),
+        Row("cifar10", "50,000 + 10,000", 10, "3 x 32 x 32", "a file of yours, or download", has_cifar10),
+        Row("cifar10-sample", "200 + 200", 10, "3 x 32 x 32", inside, True),
+        Row("restricted-imagenet", "of the tree", 9, "3 x 224 x 224", tree, imagenet.has_tree(folder)),
+        Row("restricted-imagenet:release", "of the tree", 9, "3 x 224 x 224", tree, imagenet.has_tree(folder)),
+    ]
+    assert [row.name for row in rows] == list(DATASETS)
+    return rows
+
+
+def table(root: Path | None = None) -> str:
+    """The catalogue as text."""
+    head = ("data set", "train + test", "classes", "image", "here", "from")
+    lines = [
+        (row.name, row.images, str(row.classes), row.shape, "yes" if row.present else "no", row.where)
+        for row in catalogue(root)
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    rows = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *lines)
+    ]
+    own = "Your own: npz:FILE, folder:DIR (train/CLASS/*.png, test/CLASS/*.png), or what `nofreelunch data pack` makes."
+    return "\n".join([*rows, "", own])
+
+
+def fetch(name: str, root: Path | None = None) -> str:
+    """Load a data set once, downloading it where needed, and say what it is."""
+    return summary(load_data(name, root))
+
+
+def pack(spec: str, out: Path, root: Path | None = None, size: int | None = None, strict: bool = False) -> str:
+    """Write a data set into one memory-mapped file, and say what is in it.
+
+    Args:
+        spec: a folder of images, or any spec of `load_data`.
+        out: the file to write; must not exist yet.
+        root: as in `load_data`, like the others.
+        size: as there.
+        strict: as there.
+
+    Raises:
+        InputError: if `out` exists or has another ending, or as in `load_data`.
+        RunError: if the file cannot be written.
+    """
+    if out.suffix != SUFFIX:
+        raise InputError(f"--out {out} must end in {SUFFIX}, by which packed files are known")
+    if out.exists():
+        raise InputError(f"--out {out} exists already; delete it or give another name")
+    source = open_source(f"folder:{spec}" if Path(spec).is_dir() and spec not in DATASETS else spec, root)
+    if isinstance(source, Tree):
+        pack_tree(source, out, size, strict)
+    elif size is not None:
+        raise InputError(f"size={size} is for folders of images; the images of {spec} have their size")
+    else:
+        try:
+            write_packed(out, stream(source))
+        except OSError as error:
+            raise RunError(f"cannot write {out}: {error.strerror or error}") from None
+    return f"wrote {out}, {out.stat().st_size:,} bytes\n{summary(read_packed(out))}"
+
+
+def summary(data: Dataset) -> str:
+    """A data set in a few lines: sizes, images per class, statistics, notes, digest."""
+    shape = " x ".join(map(str, data.train.x.shape[1:]))
+    lines = [f"{data.name}: {len(data.train):,} + {len(data.test):,} images of {shape}, {len(data.classes)} classes"]
+    counts = [torch.bincount(split.targets, minlength=len(data.classes)).tolist() for split in (data.train, data.test)]
+    lines += [f"  {name}: {train:,} + {test:,}" for name, train, test in zip(data.classes, *counts, strict=True)]
+    lines += [f"  mean {_numbers(data.mean)}; std {_numbers(data.std)}", *(f"  note: {note}" for note in data.notes)]
+    return "\n".join([*lines, f"  digest {data.digest}"])
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

@@ -1,0 +1,111 @@
+"""Restricted ImageNet: 203 classes of an ImageNet tree as nine super-classes (Tsipras et al. 2018, Table 1)."""
+
+import os
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from nofreelunch.data import images
+from nofreelunch.data.images import BadImage
+from nofreelunch.data.tree import Files, Tree, count_notes, image_files, mixed, several
+from nofreelunch.errors import InputError
+
+TABLE_1 = {
+    "Dog": range(151, 269),
+    "Cat": range(281, 286),
+    "Frog": range(30, 33),
+    "Turtle": range(33, 38),
+    "Bird": range(80, 101),
+    "Primate": range(365, 383),
+    "Fish": range(389, 398),
+    "Crab": range(118, 122),
+    "Insect": range(300, 320),
+}
+"""Indices among the 1,000 sorted wnids; the paper's ranges are inclusive. It says eight classes and lists nine."""
+
+PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
+    "paper": {name: tuple(indices) for name, indices in TABLE_1.items()},
+    "release": {name: tuple(indices) for name, indices in TABLE_1.items()}
+    | {"Dog": (156, 184, 200, 202, 204, 213, 216, 248, 259, 264, 268)},
+}
+"""`paper`: Table 1; `release`: the authors' released code, which takes eleven dogs and so is less unbalanced."""
+
+SIZE, MARGIN = 224, 256 / 224
+_PLACES = (".", "restricted-imagenet", "imagenet")
+
+
+@cache
+def wnids() -> dict[int, str]:
+    """The wnid of each ImageNet class of Table 1, by its index."""
+    lines = files("nofreelunch.data").joinpath("imagenet_wnids.txt").read_text().splitlines()
+    return {int(index): wnid for index, wnid, _ in (line.split() for line in lines if line[0] != "#")}
+
+
+def list_restricted_imagenet(root: Path | None, preset: str) -> Tree:
+    """The images of an ImageNet tree (`train/WNID/*`, `val/WNID/*`) that belong to the preset's classes.
+
+    The tree may be any slice of ImageNet: absent wnids are noted, and a tree without `train` serves as both splits,
+    which is noted too. Images at least 224 pixels wide and high are resized to 256 and cropped to 224, smaller ones are
+    left at their size.
+
+    Raises:
+        InputError: if no tree is found, or none of its folders belongs to the preset.
+    """
+    tree = _find(root)
+    classes = tuple(PRESETS[preset])
+    labels = {wnids()[index]: classes.index(name) for name, indices in PRESETS[preset].items() for index in indices}
+    train, train_notes = _part(tree / "train", labels)
+    test, test_notes = _part(tree / "val", labels)
+    if not test:
+        raise InputError(f"{tree / 'val'} must have a folder of images for wnids of Restricted ImageNet, found none")
+    if train:
+        train_notes += count_notes("train", classes, train)
+    else:
+        train, train_notes = test, ["no train images in the tree: the train split repeats the val images"]
+    return Tree(
+        "restricted-imagenet" if preset == "paper" else f"restricted-imagenet:{preset}",
+        classes,
+        mixed(train),
+        mixed(test),
+        size=_size(test),
+        margin=MARGIN,
+        notes=(*train_notes, *test_notes, *count_notes("val", classes, test)),
+    )
+
+
+def has_tree(root: Path | None) -> bool:
+    """Whether an ImageNet tree lies under `root`."""
+    return root is not None and any((root / place / "val").is_dir() for place in _PLACES)
+
+
+def _find(root: Path | None) -> Path:
+    if root is None or not has_tree(root):
+        where = "no folder is given" if root is None else f"{root} has none"
+        raise InputError(
+            f"restricted-imagenet needs an ImageNet tree with train/WNID/*.JPEG and val/WNID/*.JPEG, {where}; "
+            "name its folder in --data-root or NOFREELUNCH_DATA (the images are at image-net.org, after registration)"
+        )
+    return next(root / place for place in _PLACES if (root / place / "val").is_dir())
+
+
+def _part(folder: Path, labels: dict[str, int]) -> tuple[Files, list[str]]:
+    """The images of one split, and notes on the folders that are absent or not wanted."""
+    found = {wnid: image_files(folder / wnid) for wnid in sorted(labels)}
+    absent = [wnid for wnid, paths in found.items() if not paths]
+    others = set(os.listdir(folder) if folder.is_dir() else ()) - set(labels)
+    notes = (
+        [f"{len(absent)} of {len(labels)} wnids have no images in {folder.name}: {several(absent)}"] if absent else []
+    )
+    notes += [f"{len(others)} folders of {folder.name} belong to no class and are left out"] if others else []
+    return tuple((path, labels[wnid]) for wnid, paths in found.items() for path in paths), notes
+
+
+def _size(paths: Files) -> int | None:
+    """224, or None if the first readable image is smaller than that: then the tree is a small-image version."""
+    with images.quiet():
+        for path, _ in paths:
+            try:
+                return SIZE if min(images.header(path)[0]) >= SIZE else None
+            except BadImage:
+                continue
+    return SIZE

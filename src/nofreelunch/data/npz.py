@@ -1,0 +1,152 @@
+"""The user's own arrays: an npz file with `x_train`, `y_train`, `x_test`, `y_test`.
+
+Images are uint8, (n, h, w, c) or (n, h, w); floats are taken if each is k / 255 (to the precision of float32), since
+nothing is lost then. Labels are the integers 0 .. K-1. What the headers claim is checked before anything is allocated.
+"""
+
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nofreelunch.data.dataset import Dataset, Split, described
+from nofreelunch.errors import InputError
+
+_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_CHANNELS_AT_MOST = 4
+_DEFLATE_AT_MOST = 1032  # no deflated byte can stand for more
+_LEVEL_ERROR = 1e-3  # of a grey level
+
+
+def load_npz(path: Path) -> Dataset:
+    """The data set in an npz file; its classes are named "0", "1", ...
+
+    Raises:
+        InputError: if the file cannot be read, an array is missing or has another type, shape or range than it should.
+    """
+    try:
+        arrays = _read(path)
+        labels = _classes(arrays["y_train"])
+        train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], labels) for part in ("train", "test"))
+        return described(path.stem, tuple(map(str, labels)), train, test)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an array's header claims."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """The four arrays, in any type that `_check` lets pass."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = [name for name in _NAMES if f"{name}.npy" not in archive.namelist()]
+            if missing:
+                raise InputError(f"array {missing[0]} is missing; {', '.join(_NAMES)} are needed")
+            for name in _NAMES:
+                _check(name, _header(archive, name))
+            return {name: _array(archive, name) for name in _NAMES}
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise InputError(
+            "is larger than the memory; put the images into folders and use `nofreelunch data pack`"
+        ) from None
+    except Exception as error:  # on damaged bytes the zip and npy readers may raise anything
+        raise InputError(f"is no npz file, or is damaged: {error}") from None
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> _Header:
+    """The claims of an array, if the file has as many bytes as they need."""
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        needed = file.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise InputError(f"{name} holds Python objects, which are never read; give an array of numbers")
+    if min(shape, default=0) < 0 or info.file_size != needed or info.file_size > _DEFLATE_AT_MOST * info.compress_size:
+        raise InputError(f"{name} claims shape {shape}, {needed} bytes; the file has not got them")
+    return _Header(shape, dtype)
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _check(name: str, header: _Header) -> None:
+    """Type and number of axes, for images or labels as the name says."""
+    shape, dtype = header.shape, header.dtype
+    if name.startswith("y"):
+        if len(shape) == 2:
+            hint = "ravel()" if shape[1] == 1 else "argmax(1)"
+            raise InputError(f"{name} must be (n,), got {shape}; give {name}.{hint}")
+        if len(shape) != 1 or dtype.kind not in "iu":
+            raise InputError(f"{name} must be integers of shape (n,), got {dtype} {shape}")
+        return
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise InputError(f"{name} must be uint8, got {dtype}; give {name}.astype('uint8')")
+    if len(shape) not in (3, 4):
+        raise InputError(f"{name} must be (n, h, w, c) or (n, h, w), got {shape}")
+    if len(shape) == 4 and shape[3] > _CHANNELS_AT_MOST:
+        raise InputError(f"{name} must have its channels last, got {shape}; give {name}.transpose(0, 2, 3, 1)")
+
+
+def _classes(y: NDArray[Any]) -> tuple[int, ...]:
+    """0 .. K-1, if these are the training labels, each at least once."""
+    found = np.unique(y).tolist()
+    if len(found) < 2:
+        raise InputError(f"y_train must have two classes or more, got {found}")
+    gap = next((label for label, value in enumerate(found) if value != label), None)
+    if gap is not None:
+        raise InputError(f"y_train must be 0 .. K-1; label {found[gap]} is there, label {gap} is not")
+    return tuple(found)
+
+
+def _split(part: str, x: NDArray[Any], y: NDArray[Any], labels: tuple[int, ...]) -> Split:
+    strange = sorted(set(np.unique(y).tolist()) - set(labels))
+    if strange:
+        raise InputError(f"y_{part} has label {strange[0]}; the labels of y_train are 0 .. {labels[-1]}")
+    if len(x) != len(y):
+        raise InputError(f"x_{part} has {len(x)} images, y_{part} has {len(y)} labels; give one label per image")
+    levels = x if x.dtype == np.uint8 else _levels(f"x_{part}", x)
+    nhwc = levels[..., None] if levels.ndim == 3 else levels
+    nchw = np.ascontiguousarray(nhwc.transpose(0, 3, 1, 2))
+    return Split(torch.from_numpy(nchw), torch.from_numpy(y.astype(np.int64)), labels)
+
+
+def _levels(name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
+    """Float pixels as grey levels, if nothing is lost; a thousand images at a time."""
+    levels = np.empty(x.shape, np.uint8)
+    for start in range(0, len(x), 1000):
+        some = x[start : start + 1000].astype(np.float64)
+        finite = np.isfinite(some).all(axis=tuple(range(1, x.ndim)))
+        if not finite.all():
+            raise InputError(f"{name}: image {start + int(finite.argmin())} has a pixel that is not finite")
+        if some.size and (some.min() < 0 or some.max() > 1):
+            raise InputError(f"{name} must be uint8, or floats in [0, 1]; got {_range(some)}")
+        rounded = np.rint(some * 255)
+        if some.size and np.abs(some * 255 - rounded).max() > _LEVEL_ERROR:
+            raise InputError(f"{name} has floats that are not k/255; give ({name} * 255).round().astype('uint8')")
+        levels[start : start + 1000] = rounded
+    return levels
+
+
+def _range(x: NDArray[np.float64]) -> str:
+    hint = "undo the normalisation, models do that themselves" if x.min() < 0 else "give uint8, or divide by 255"
+    return f"{x.min():g} to {x.max():g}: {hint}"

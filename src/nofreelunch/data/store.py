@@ -1,0 +1,76 @@
+"""Where data files are kept: whole files or none, and a cache folder that may be deleted at any time."""
+
+import hashlib
+import json
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+
+def cache_folder() -> Path:
+    """`NOFREELUNCH_CACHE`, else `nofreelunch` in `XDG_CACHE_HOME`, else in `~/.cache`."""
+    if own := os.environ.get("NOFREELUNCH_CACHE"):
+        return Path(own)
+    general = os.environ.get("XDG_CACHE_HOME")
+    return Path(general or os.path.expanduser("~/.cache")) / "nofreelunch"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for writing and reading, that takes the place of `path` when the block ends without an error.
+
+    Until then it has a temporary name in the same folder; if the block fails it is removed and `path` is as before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def mapped(file: BinaryIO) -> UInt8[Tensor, " bytes"]:
+    """The bytes of an open file, mapped: read when first used, never written back, and of any size.
+
+    Without MAP_NORESERVE, Linux refuses private mappings that are larger than its memory.
+    """
+    reserve_nothing = getattr(mmap, "MAP_NORESERVE", 0x4000) if sys.platform == "linux" else 0
+    flags, prot = mmap.MAP_PRIVATE | reserve_nothing, mmap.PROT_READ | mmap.PROT_WRITE
+    return torch.frombuffer(mmap.mmap(file.fileno(), 0, flags=flags, prot=prot), dtype=torch.uint8)
+
+
+def is_verified(path: Path, digest: str) -> bool:
+    """Whether this very file (its size, time of change and inode) has been found to have the digest before."""
+    with suppress(OSError, ValueError):
+        return bool(json.loads(_note_of(path).read_text()) == _identity(path, digest))
+    return False
+
+
+def note_verified(path: Path, digest: str) -> None:
+    """Remember that the file has the digest, so that it need not be read whole again; not where no cache can be."""
+    with suppress(OSError), replacing(_note_of(path)) as file:
+        file.write(json.dumps(_identity(path, digest)).encode())
+
+
+def _note_of(path: Path) -> Path:
+    return cache_folder() / "verified" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
+
+
+def _identity(path: Path, digest: str) -> list[int | str]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, digest]

@@ -1,0 +1,157 @@
+"""The same model, cheaper to differentiate with respect to its input: the one place where speed is bought."""
+
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, fx, nn
+
+from nofreelunch.errors import unknown
+from nofreelunch.models.cuda_graphs import CudaGraphs
+from nofreelunch.models.folding import add_in_place, fold_batch_norms, pool_before_relu, save_memory
+from nofreelunch.models.probe import Derivative, derivative
+from nofreelunch.models.state import evaluating
+from nofreelunch.models.thin import use_thin_convolutions
+from nofreelunch.models.tracing import frozen_twin, has_hooks, trace
+from nofreelunch.types import Inputs, Model
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+
+_MULTIPLIERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def fast(model: Model, precision: str = "float32") -> Model:
+    """A callable with the logits of `model` in evaluation mode that costs less to differentiate by its input.
+
+    It holds a frozen copy of the weights: batch-norms are folded into convolutions, images lie channels-last, pooling
+    comes before the ReLU. The copy is compared with the model on the first batch it is given. A model that cannot be
+    improved (a function, one with hooks, one whose operations depend on its input) is returned as it is.
+
+    Args:
+        model: stays as it is; `refresh` fills in its new weights after it has been trained further.
+        precision: "float32" changes nothing but rounding. "bfloat16" multiplies in bfloat16 where the model is
+            in float32 and the machine has instructions for it; logits and input gradient are float32.
+
+    Raises:
+        InputError: if there is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise unknown("precision", precision, get_args(Precision))
+    inner = _unwrapped(model)
+    if not isinstance(inner, nn.Module) or has_hooks(inner):
+        return model
+    twin = frozen_twin(inner)
+    graph = None if twin is None else trace(twin)
+    return model if graph is None or twin is None else Fast(inner, twin, graph, precision)
+
+
+class Fast:
+    """What `fast` returns for a model that it could trace.
+
+    Args:
+        model: the live model.
+        twin: a frozen copy of it in evaluation mode, the reference of the first batch.
+        graph: the twin's operations; changed here.
+        precision: as in `fast`.
+    """
+
+    def __init__(self, model: nn.Module, twin: nn.Module, graph: fx.GraphModule, precision: str) -> None:
+        on_cpu = all(weight.device.type == "cpu" for weight in graph.parameters())
+        pool_before_relu(graph)
+        self._folds = fold_batch_norms(graph)
+        save_memory(graph)
+        add_in_place(graph)
+        if on_cpu:
+            use_thin_convolutions(graph)
+        graph.graph.lint()
+        graph.delete_all_unused_submodules()
+        graph.recompile()
+        for layer in graph.modules():
+            if type(layer) is nn.Conv2d:
+                layer.weight.data = layer.weight.data.clone(memory_format=torch.channels_last)
+        self._model, self._graph, self._precision = model, graph, precision
+        self._twin: nn.Module | None = twin
+        self._run: Model | None = None
+        self._autocast = False
+        self.refresh()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (n, k) of inputs (n, ...), in the model's float type, float32 at least."""
+        if self._twin is not None and len(x) > 0:
+            self._start(self._twin, x)
+            self._twin = None
+        if self._run is not None:
+            return self._run(x)
+        with evaluating(self._model):
+            logits: Tensor = self._model(x)
+        return logits
+
+    def refresh(self) -> None:
+        """Take over the model's present weights."""
+        live = _tensors(self._model)
+        with torch.no_grad():
+            for mine in (self._graph, self._twin):
+                for name, tensor in _tensors(mine).items() if mine is not None else ():
+                    if name in live:
+                        tensor.copy_(live[name])
+            for fold in self._folds:
+                fold.fill(self._graph, self._model)
+
+    def _start(self, twin: nn.Module, x: Inputs) -> None:
+        """Settle how to run: by the graph if it agrees with the twin on these inputs, in bfloat16 if that is near."""
+        truth = derivative(twin, x)  # a model that fails on x fails here, as it would without us
+        if truth is None or not self._agrees(truth, x, logits=1e-3, grad=0.05):
+            return
+        if self._precision == "bfloat16" and _multiplies_bfloat16(x.device) and truth.logits.dtype == torch.float32:
+            self._lower(torch.bfloat16)
+            if not self._agrees(truth, x, logits=0.1, grad=0.5):
+                self._lower(torch.float32)
+                self.refresh()
+        self._run = CudaGraphs(self._forward) if x.device.type == "cuda" else self._forward
+
+    def _agrees(self, truth: Derivative, x: Inputs, logits: float, grad: float) -> bool:
+        try:
+            mine = derivative(self._forward, x)
+        except Exception:  # what was traced cannot always be run, nor always in bfloat16: then the model itself runs
+            return False
+        return mine is not None and mine.is_near(truth, logits, grad)
+
+    def _lower(self, dtype: torch.dtype) -> None:
+        """Keep the weights of the layers that multiply in `dtype`; autocast converts what flows into them."""
+        self._autocast = dtype == torch.bfloat16
+        for layer in self._graph.modules():
+            if type(layer) in _MULTIPLIERS:
+                layer.to(dtype)
+
+    def _forward(self, x: Inputs) -> Tensor:
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False):
+            logits: Tensor = self._graph(x)
+        return logits.float() if self._autocast else logits
+
+
+def refresh(model: Model) -> None:
+    """Let what `fast` returned follow its model's present weights; what it returned as it was follows by itself."""
+    if isinstance(model, Fast):
+        model.refresh()
+
+
+def _unwrapped(model: object) -> object:
+    """The module inside of a wrapper that adds nothing to the differentiation by the input."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.module
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) < 2:
+        return model.module
+    return model
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, under each of their names."""
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; elsewhere it is emulated, and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,135 @@
+"""A model on disk: NAME.safetensors holds its tensors, NAME.json says what it is. Neither can execute anything.
+
+The JSON is written last. It holds the SHA-256 of the tensors' file and its own: a flipped bit in either is found.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from nofreelunch.errors import InputError
+from nofreelunch.models.classifier import Card, Classifier
+from nofreelunch.models.header import check_fits, read_layout
+from nofreelunch.models.registry import assemble
+from nofreelunch.workspace import atomic_write, digest, plain, read_json, to_json
+
+FORMAT = 1
+_LARGEST_SIDE, _MOST_CLASSES = 2**14, 2**20
+_KINDS = {"architecture": str, "shape": list, "classes": int, "normalisation": dict, "data": str, "threat": str}
+_KINDS |= {"recipe": dict, "seed": int, "metrics": dict}
+
+
+def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> None:
+    """Write a model; whatever was there stays whole until the new files are.
+
+    Args:
+        model: what `build`, `train` or `load_model` returned.
+        path: ends in ".safetensors"; the JSON goes beside it.
+        half: store float32 as float16, half the size; `load_model` gives float32 again.
+
+    Raises:
+        InputError: if this is no model of ours, the path has another ending, or a weight is too large for float16.
+        RunError: if the files cannot be written.
+    """
+    path = Path(path)
+    if not isinstance(model, Classifier):
+        raise InputError(
+            f"only a Classifier can be saved, got {type(model).__name__}; build(...) and train(...) make one"
+        )
+    if path.suffix != ".safetensors":
+        raise InputError(f"a model's path must end in .safetensors, got {path}")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.dtype == torch.float32 else value for name, value in tensors.items()}
+        infinite = [name for name, value in tensors.items() if value.dtype == torch.float16 and value.isinf().any()]
+        if infinite:
+            raise InputError(f"{infinite[0]} has values too large for half precision; save with half=False")
+    content = save(tensors)
+    about = {"format": FORMAT, **_to_json_types(model.card), "weights_sha256": digest(content)}
+    atomic_write(path, content)
+    atomic_write(path.with_suffix(".json"), to_json({**about, "sha256": digest(to_json(about))}))
+
+
+def load_file(path: Path) -> Classifier:
+    """The model saved at a path, in float32 and evaluation mode.
+
+    Raises:
+        InputError: if either file is missing, truncated, changed, from a newer version, or does not fit the other.
+    """
+    about = _read_about(path.with_suffix(".json"))
+    card = _card(about, path.with_suffix(".json"))
+    with torch.device("meta"):
+        model = assemble(card)
+    content = _read_tensors(path, largest=_bytes_of(model))
+    check_fits(read_layout(content, path), model, path, halved=True)
+    if digest(content) != about["weights_sha256"]:
+        raise InputError(
+            f"{path} is corrupt or belongs to another model: digest mismatch with {path.with_suffix('.json')}"
+        )
+    tensors = load(content)
+    floats = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    model.load_state_dict(floats, assign=True)
+    return model.eval()
+
+
+def _to_json_types(card: Card) -> dict[str, Any]:
+    values = plain(asdict(card))
+    normalisation = {"mean": values.pop("mean"), "std": values.pop("std")}
+    return {"architecture": values.pop("arch"), "normalisation": normalisation, **values}
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """The content of a model's JSON, if nobody has changed it and this version can read it."""
+    about = read_json(path)
+    if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+        raise InputError(f"{path} does not describe a model")
+    if about["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {about['format']}, this version reads up to {FORMAT}; install a newer nofreelunch"
+        )
+    signed = {key: value for key, value in about.items() if key != "sha256"}
+    if about.get("sha256") != digest(to_json(signed)) or path.read_bytes() != to_json(about):
+        raise InputError(f"{path} was changed after it was written: digest mismatch; take it from where it came again")
+    return about
+
+
+def _card(about: dict[str, Any], path: Path) -> Card:
+    """The card in a model's JSON; types and sizes are checked before a model is made of them."""
+    wrong = [name for name, kind in _KINDS.items() if type(about.get(name)) is not kind]
+    if wrong:
+        raise InputError(f"{path} does not describe a model: {wrong[0]} is missing or of the wrong type")
+    shape, classes, normalisation = about["shape"], about["classes"], about["normalisation"]
+    if [type(side) for side in shape] != [int] * 3 or min(shape) < 1 or max(shape) > _LARGEST_SIDE:
+        raise InputError(f"{path} does not describe a model: no image has shape {shape}")
+    if not 2 <= classes <= _MOST_CLASSES:
+        raise InputError(f"{path} does not describe a model: it cannot have {classes} classes")
+    try:
+        mean, std = (tuple(map(float, normalisation[name])) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} does not describe a model: normalisation must hold lists mean and std") from None
+    others = {name: about[name] for name in ("data", "threat", "recipe", "seed", "metrics")}
+    return Card(about["architecture"], (shape[0], shape[1], shape[2]), classes, mean, std, **others)
+
+
+def _bytes_of(model: Classifier) -> int:
+    """An upper bound of the size of the model's file, header included."""
+    return sum(value.nbytes + 1024 for value in model.state_dict().values())
+
+
+def _read_tensors(path: Path, largest: int) -> bytes:
+    """The bytes of the tensors' file.
+
+    Raises:
+        InputError: if it cannot be read or is too large for the model.
+    """
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise InputError(f"{path} has {size} bytes, more than the model that its JSON describes can need")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

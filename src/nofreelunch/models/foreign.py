@@ -1,0 +1,103 @@
+"""Weights that others saved. They are data to us: never unpickled, never executed, never trusted for their shapes."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from nofreelunch.errors import InputError
+from nofreelunch.models.header import check_fits, layout, read_layout
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_SAFE_SINCE = (2, 10)  # before, the restricted reader had holes: CVE-2025-32434, GHSA-63cw-57p8-fm3p
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
+_PREFIXES = ("module.", "model.")
+
+
+def with_weights(model: Network, path: Path) -> Network:
+    """The model with the weights of a foreign file: safetensors, or a state dict that `torch.save` wrote.
+
+    A dictionary that holds the state dict under one of its usual names is looked into, and the prefixes that wrappers
+    leave ("module.", "model.") are removed. Float types are converted; names and shapes must be the model's.
+
+    Raises:
+        InputError: if the file is anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"--weights {path} is {'a folder' if path.is_dir() else 'missing'}; give a file of weights")
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    wanted = model.state_dict()
+    for name in tensors.keys() & wanted.keys():
+        if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():
+            tensors[name] = tensors[name].to(wanted[name].dtype)
+    check_fits(layout(tensors), model, path)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    content = path.read_bytes()
+    read_layout(content, path)
+    return _without_prefixes(load(content))
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of `torch.save`, by torch's restricted reader, which builds tensors and nothing else."""
+    if _torch_version() < _SAFE_SINCE:
+        needed = ".".join(map(str, _SAFE_SINCE))
+        raise InputError(
+            f"--weights {path}: torch {torch.__version__} reads foreign files unsafely; install torch >= {needed}"
+        )
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader fails in as many ways as there are malformed files
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it wants to call {named[1]}" if named else "it is corrupt or holds more than tensors"
+        raise InputError(f"--weights {path} was refused and nothing of it was executed: {reason}") from None
+    return _without_prefixes(_state_dict(content, path))
+
+
+def _torch_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what `torch.save` does not write: other archives, compressed entries (bombs), entries of one name."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"--weights {path} is not a file that torch.save wrote (a zip archive), or it is truncated")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or len(set(names)) < len(names):
+        raise InputError(f"--weights {path} is a zip archive, but not one that torch.save wrote")
+    if sum(name.endswith("/data.pkl") for name in names) != 1 or any("/code/" in name for name in names):
+        raise InputError(f"--weights {path} holds no state dict; TorchScript and other archives are not read")
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a file held."""
+    if not isinstance(content, Mapping):
+        raise InputError(f"--weights {path} holds a {type(content).__name__}; a state dict is wanted")
+    for name in _NESTED:
+        if isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    strange = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if strange or not content:
+        raise InputError(f"--weights {path} holds no state dict: {strange[:1] or 'nothing'} is not a named tensor")
+    return dict(content)
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, named without the prefixes that all names share."""
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors

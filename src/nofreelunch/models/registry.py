@@ -1,0 +1,105 @@
+"""Architectures by name, and untrained models made from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.models.classifier import Card, Classifier, Shape
+from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
+from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
+
+
+def resnet50(shape: Shape, classes: int) -> nn.Module:
+    """torchvision's ResNet-50 (He et al. 2015), the paper's network for Restricted ImageNet; 3 channels."""
+    from torchvision.models import resnet50 as network  # seconds of import that no other architecture needs
+
+    if shape[0] != 3:
+        raise InputError(f"resnet50 takes images of 3 channels, got {shape[0]}")
+    made: nn.Module = network(num_classes=classes)
+    return made
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network.
+
+    Args:
+        network: makes one, with random weights, for images of a shape and a number of classes.
+        smallest: height and width that images must have at least.
+        standardises: it normalises images by itself, and gets them as they are.
+    """
+
+    network: Callable[[Shape, int], nn.Module]
+    smallest: int = 1
+    standardises: bool = False
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "linear": Architecture(linear),
+    "mnist-cnn": Architecture(mnist_cnn, smallest=4),
+    "mnist-cnn-small": Architecture(mnist_cnn_small, smallest=4),
+    "cifar-resnet": Architecture(cifar_resnet, smallest=4, standardises=True),
+    "preact-resnet18": Architecture(preact_resnet18),
+    "resnet50": Architecture(resnet50),
+}
+
+
+@runtime_checkable
+class Data(Protocol):
+    """What a model must know of its data; a `Dataset` knows it."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of the pixels in [0, 1], per channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Likewise."""
+
+    @property
+    def train(self) -> Any:
+        """A split; `train.x` are its images (n, c, h, w)."""
+
+
+def build(arch: str, data: Data, seed: int = 0) -> Classifier:
+    """An untrained model for a data set; its weights are a function of the seed.
+
+    Raises:
+        InputError: if there is no such architecture, or it cannot take such images.
+    """
+    if arch not in ARCHITECTURES:
+        raise unknown("architecture", arch, ARCHITECTURES)
+    channels, height, width = data.train.x.shape[1:]
+    mean, std = tuple(data.mean), tuple(data.std)
+    if ARCHITECTURES[arch].standardises:
+        mean, std = (0.0,) * channels, (1.0,) * channels
+    return assemble(Card(arch, (channels, height, width), len(data.classes), mean, std, seed=seed))
+
+
+def assemble(card: Card) -> Classifier:
+    """The untrained model that a card describes. The global random state is left alone.
+
+    Raises:
+        InputError: if there is no such architecture, or it cannot take such images.
+    """
+    if card.arch not in ARCHITECTURES:
+        raise unknown("architecture", card.arch, ARCHITECTURES)
+    architecture = ARCHITECTURES[card.arch]
+    check_count("classes", card.classes, 2)
+    if min(card.shape[1:]) < architecture.smallest:
+        raise InputError(
+            f"{card.arch} takes images of at least {architecture.smallest} pixels a side, got {card.shape}"
+        )
+    if not len(card.mean) == len(card.std) == card.shape[0] or min(card.std) <= 0:
+        raise InputError(f"mean and std need one number per channel, std above 0, got {card.mean} and {card.std}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(card.seed)
+        return Classifier(architecture.network(card.shape, card.classes), card)

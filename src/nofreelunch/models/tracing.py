@@ -1,0 +1,45 @@
+"""A network as a graph of operations, where one can be had."""
+
+import copy
+import warnings
+
+from torch import fx, nn
+
+from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.resnet import StandardiseEach
+
+_LEAVES = (Pixels, StandardiseEach)  # they look at the shape of their input, which a symbol does not have
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether calling the model, or differentiating it, runs code that is not in any `forward`."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in model.modules()
+    )
+
+
+def frozen_twin(model: nn.Module) -> nn.Module | None:
+    """A copy in evaluation mode whose parameters ask for no gradient; None where the model cannot be copied."""
+    try:
+        return copy.deepcopy(model).eval().requires_grad_(False)
+    except Exception:  # a user's module may hold anything: locks, generators, tensors in the middle of a graph
+        return None
+
+
+def trace(model: nn.Module) -> fx.GraphModule | None:
+    """The operations that `model` performs on every input; None where they depend on the input or cannot be seen.
+
+    The graph's layers are those of `model`, under the same names.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return fx.GraphModule(model, _Tracer().trace(model))
+    except Exception:  # a user's forward is run with symbols in the place of tensors, and may fail in any way
+        return None

@@ -1,0 +1,1 @@
+"""Trained models that the package ships: NAME.safetensors and NAME.json, loaded as `zoo:NAME`."""

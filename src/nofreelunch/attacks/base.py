@@ -1,0 +1,148 @@
+"""What every attack promises, written once.
+
+An attack returns a point of the threat's set for every example. Examples that are misclassified as they are come back
+untouched, bit for bit; the others come back as a misclassified point if one was seen, else as the point with the
+largest margin. The answer is a function of model, example and stream: not of the batch around it.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Generic, Protocol, TypeVar, final, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.door import attacking, check_batch, first_logits
+from nofreelunch.attacks.losses import margin, misclassified
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Inputs, Labels, Model
+
+_LEAVE_AT = 1 / 8
+"""The batch is cut down when this share of it is broken: few enough shapes for compiled models, little work wasted."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Anything that looks for adversarial inputs."""
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams, /) -> Tensor:
+        """Adversarial inputs, like x in shape, type, layout and device."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an attack stands on each example of a batch. Every field holds one row per example, or nothing.
+
+    Args:
+        x: the inputs.
+        y: their labels.
+        z: the points to be looked at next.
+        streams: the examples' random numbers.
+    """
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    streams: Streams
+
+
+S = TypeVar("S", bound=State)
+
+
+def take(state: S, index: Tensor) -> S:
+    """The state of some of the examples."""
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    rows = {name: value[index] for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(state, **rows, streams=state.streams.take(index))
+
+
+class Best:
+    """The best point seen for each example: a misclassified one for good, else the one with the largest margin."""
+
+    def __init__(self, x: Inputs) -> None:
+        self.z = x.clone()
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._margin = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+
+    def offer(self, index: Labels, z: Tensor, logits: Tensor, y: Labels) -> None:
+        """Points `z` with their logits, for the examples at `index`."""
+        broken, height = misclassified(logits, y), margin(logits, y).double()
+        better = ~self.broken[index] & (broken | (height > self._margin[index]))
+        where = index[better]
+        self.z[where] = z[better].to(self.z.dtype)
+        self._margin[where] = height[better]
+        self.broken[where] = broken[better]
+
+
+@dataclass(frozen=True)
+class Search(ABC):
+    """An attack that searches the threat's set around each correctly classified example.
+
+    Args:
+        threat: the set that the adversary may choose from.
+    """
+
+    threat: Threat
+
+    @final
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Adversarial inputs, like x in shape, type, layout and device.
+
+        Args:
+            model: maps inputs to logits (n, k) with k >= 2.
+            x: float32 or float64 inputs (n, ...) in the threat's box.
+            y: integer labels (n,).
+            rng: a generator, from which one seed is drawn, or one stream per example.
+
+        Raises:
+            InputError: if these are not what they should be.
+        """
+        y = check_batch(model, x, y, self.threat.box)
+        streams = Streams.of(rng, len(x), x.device)
+        with attacking(model, x.device) as precise:
+            x_adv = x.detach().clone()
+            if len(x) == 0:
+                return x_adv
+            standing = (~misclassified(first_logits(precise, x_adv, y), y)).nonzero().squeeze(1)
+            if len(standing) > 0 and self.threat.eps > 0:
+                x_adv[standing] = self.search(precise, x_adv[standing], y[standing], streams.take(standing))
+            return x_adv
+
+    @abstractmethod
+    def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
+        """The best points found for a batch, not empty, of correctly classified examples."""
+
+
+@dataclass(frozen=True)
+class Iterative(Search, Generic[S]):
+    """A search that looks at one point per example and step. Examples that are broken leave the batch."""
+
+    steps: int
+
+    @abstractmethod
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> S:
+        """The state before the first step; its `z` are the first points looked at."""
+
+    @abstractmethod
+    def step(self, model: Model, state: S, count: int) -> tuple[S, Tensor]:
+        """The state after step `count` (from 0), and the logits of the points `state.z` that this step looked at."""
+
+    @final
+    def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
+        """All steps, and a last look."""
+        best, index = Best(x), torch.arange(len(x), device=x.device)
+        state = self.start(model, x, y, streams)
+        for count in range(self.steps):
+            after, logits = self.step(model, state, count)
+            best.offer(index, state.z, logits, state.y)
+            state = after
+            standing = (~best.broken[index]).nonzero().squeeze(1)
+            if len(standing) == 0:
+                return best.z
+            if len(standing) <= (1 - _LEAVE_AT) * len(index):
+                state, index = take(state, standing), index[standing]
+        with torch.no_grad():
+            best.offer(index, state.z, model(state.z), state.y)
+        return best.z

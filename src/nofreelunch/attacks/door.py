@@ -1,0 +1,113 @@
+"""The door of every attack: what comes in is checked once, and what is done behind it leaves the model as it was."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.errors import InputError
+from nofreelunch.models.state import evaluating
+from nofreelunch.types import Model
+
+
+@contextmanager
+def attacking(model: Model, device: torch.device) -> Iterator[Model]:
+    """The model as attacks want it, for the time of the block.
+
+    It is in evaluation mode, differentiable whatever the caller has switched off (`no_grad`, `inference_mode`), free of
+    autocast, takes inputs of any float type and answers in at least float32.
+    """
+    parameter = (
+        next((p for p in model.parameters() if p.is_floating_point()), None) if isinstance(model, nn.Module) else None
+    )
+    if parameter is not None and parameter.device != device:
+        raise InputError(f"the model is on {parameter.device} and x on {device}; move one of them")
+
+    def precise(x: Tensor) -> Any:  # `first_logits` sees to it that it is a tensor
+        logits = model(x if parameter is None else x.to(parameter.dtype))
+        return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
+
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield precise
+
+
+def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | None) -> Tensor:
+    """The labels as int64, if model, inputs and labels can be attacked.
+
+    Raises:
+        InputError: if the model is not an instance, inputs are not finite floats in the box, or labels are not
+            integers, one for each.
+    """
+    if isinstance(model, type):
+        raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
+    if not callable(model):
+        raise InputError(f"model must be a callable from inputs to logits, got {model!r}")
+    _check_inputs(x, box)
+    return _check_labels(y, x)
+
+
+def _check_inputs(x: Tensor, box: tuple[float, float] | None) -> None:
+    if x.dtype == torch.uint8:
+        raise InputError("x is uint8; pixels must be floats in [0, 1]: use x.float() / 255")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"x must be float32 or float64, got {x.dtype}")
+    if x.dim() < 2:
+        raise InputError(f"x must have a batch dimension and at least one more, got shape {tuple(x.shape)}")
+    if x.numel() == 0:
+        return
+    bad = ~x.isfinite().flatten(1).all(1)
+    if bad.any():
+        raise InputError(f"x must be finite; example {int(bad.int().argmax())} holds NaN or infinity")
+    if box is not None and not (x.min() >= box[0] and x.max() <= box[1]):
+        fix = "divide by 255" if x.min() >= 0 and x.max() > 2 else "normalise inside the model, not before the attack"
+        seen = f"from {x.min():.4g} to {x.max():.4g}"
+        raise InputError(f"x must lie in [{box[0]:g}, {box[1]:g}], got values {seen}; if these are images, {fix}")
+
+
+def _check_labels(y: Tensor, x: Tensor) -> Tensor:
+    if y.dim() != 1:
+        hint = "; for one-hot labels use y.argmax(1)" if y.dim() == 2 else ""
+        raise InputError(f"y must have one label per example, shape ({len(x)},), got shape {tuple(y.shape)}{hint}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError(f"y must hold integers, got {y.dtype}")
+    if len(y) != len(x):
+        raise InputError(f"x holds {len(x)} examples and y {len(y)} labels")
+    if y.device != x.device:
+        raise InputError(f"x is on {x.device} and y on {y.device}; move one of them")
+    return y.long().clone()
+
+
+def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """The model's logits at the inputs as they came.
+
+    Raises:
+        InputError: if the model cannot take them, does not answer with logits (n, k) for at least 2 classes, or knows
+            fewer classes than the labels do.
+    """
+    try:
+        with torch.no_grad():
+            logits = model(x)
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"the model must return a tensor of logits, got {type(logits).__name__}; wrap it to select them"
+        )
+    if logits.dim() != 2 or len(logits) != len(x):
+        hint = "; a binary model may be wrapped to return [-z, z]" if logits.dim() == 1 else ""
+        raise InputError(f"the model must return logits (n, k), got {tuple(logits.shape)} for x {tuple(x.shape)}{hint}")
+    if logits.shape[1] < 2:
+        raise InputError("the model must return at least 2 logits, got 1; wrap a binary model to return [-z, z]")
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        seen = int(y.min()) if y.min() < 0 else int(y.max())
+        raise InputError(f"label {seen} seen, but the model has {logits.shape[1]} outputs (0..{logits.shape[1] - 1})")
+    return logits

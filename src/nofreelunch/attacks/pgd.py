@@ -1,0 +1,77 @@
+"""Projected gradient ascent (Madry et al. 2018; Tsipras et al. 2018, Appendix A.3), and its one-step case."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.base import Iterative, State
+from nofreelunch.attacks.gradient import value_and_gradient
+from nofreelunch.attacks.losses import named_loss
+from nofreelunch.errors import check_count, check_number
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Inputs, Labels, Loss, Model
+
+
+@final
+@dataclass(frozen=True)
+class PGD(Iterative[State]):
+    """z <- project(z + step_size * steepest(gradient of the loss at z)), from a random point of the set or from x.
+
+    Args:
+        threat: the set; its norm says what steepest means: signs for l_inf, the unit vector for l_2.
+        steps: gradient steps.
+        step_size: length of a step in the norm, in input units; 2.5 eps / steps if not given.
+        loss: what to climb, a name in `LOSSES` or a callable (logits, y) -> (n,).
+        random_start: whether to start from a random point of the set.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+
+    steps: int = 40
+    step_size: float | None = None
+    loss: str | Loss = "ce"
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps)
+        eps, named_step = self.threat.eps, self.step_size
+        size = 2.5 * eps / self.steps if named_step is None else named_step
+        object.__setattr__(self, "step_size", check_number("step_size", size, 0.0, float("inf"), open_low=eps > 0))
+        named_loss(self.loss)
+        if named_step is not None and self.steps * named_step < eps * (1 - 1e-9):
+            warnings.warn(
+                f"{self.steps} steps of {named_step:g} cannot reach the surface of a ball of radius {eps:g}",
+                stacklevel=3,
+            )
+
+    def ascend(self, model: Model, x: Inputs, y: Labels, rng: torch.Generator | Streams) -> Inputs:
+        """The last iterate on every example, misclassified or not: the inner maximum of adversarial training.
+
+        Nothing is checked and the model's mode is the caller's; no example leaves.
+        """
+        state = self.start(model, x, y, Streams.of(rng, len(x), x.device))
+        for count in range(self.steps):
+            state, _ = self.step(model, state, count)
+        return state.z
+
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> State:
+        """At x or at a random point of the set."""
+        return State(x, y, self.threat.random_start(x, streams) if self.random_start else x, streams)
+
+    def step(self, model: Model, state: State, count: int) -> tuple[State, Tensor]:
+        """One step up, and back into the set."""
+        assert self.step_size is not None
+        logits, _, grad = value_and_gradient(named_loss(self.loss), model, state.z, state.y)
+        return replace(
+            state, z=self.threat.project(state.z + self.step_size * self.threat.steepest(grad), state.x)
+        ), logits
+
+
+def fgsm(threat: Threat) -> PGD:
+    """One step of full length from x (Goodfellow et al. 2015): PGD's shortest case."""
+    return PGD(threat, steps=1, step_size=threat.eps, random_start=False)

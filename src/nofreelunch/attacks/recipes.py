@@ -1,0 +1,55 @@
+"""Attacks with every number filled in, under names that may stand in a table."""
+
+from collections.abc import Callable
+
+from nofreelunch.attacks.apgd import APGD
+from nofreelunch.attacks.base import Attack
+from nofreelunch.attacks.fab import FAB
+from nofreelunch.attacks.pgd import PGD, fgsm
+from nofreelunch.attacks.square import Square
+from nofreelunch.attacks.targets import EachTarget
+from nofreelunch.attacks.worst_of import restarts
+from nofreelunch.errors import unknown
+from nofreelunch.threats import Threat
+
+
+def pgd_40(threat: Threat) -> PGD:
+    """40 steps of eps / 30: at eps = 0.3 the steps of 0.01 with which the paper's MNIST models are trained."""
+    return PGD(threat, steps=40, step_size=threat.eps / 30)
+
+
+def apgd_t(threat: Threat) -> EachTarget:
+    """APGD on the targeted DLR loss, towards the 9 best wrong classes."""
+    return EachTarget(APGD(threat, loss="dlr-targeted"))
+
+
+def fab_t(threat: Threat) -> EachTarget:
+    """FAB towards the 9 best wrong classes."""
+    return EachTarget(FAB(threat))
+
+
+ATTACKS: dict[str, Callable[[Threat], Attack]] = {
+    "fgsm": fgsm,
+    "pgd-5": lambda threat: PGD(threat, steps=5),
+    "pgd-7": lambda threat: PGD(threat, steps=7),
+    "pgd-10": lambda threat: PGD(threat, steps=10),
+    "pgd-40": pgd_40,
+    "pgd-100": lambda threat: PGD(threat, steps=100),
+    "pgd-100-restarts-10": lambda threat: restarts(PGD(threat, steps=100), 10),
+    "apgd-ce": APGD,
+    "apgd-dlr": lambda threat: APGD(threat, loss="dlr"),
+    "apgd-t": apgd_t,
+    "fab-t": fab_t,
+    "square": Square,
+}
+
+
+def attack(name: str, threat: Threat) -> Attack:
+    """The recipe of that name for a threat.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in ATTACKS:
+        raise unknown("attack", name, ATTACKS)
+    return ATTACKS[name](threat)

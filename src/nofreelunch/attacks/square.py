@@ -1,0 +1,75 @@
+"""Square attack: random search by patches, from scores alone (Andriushchenko et al. 2020)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.base import Iterative, State
+from nofreelunch.attacks.losses import margin
+from nofreelunch.attacks.patches import Proposal, move_l2, move_linf, start_l2, start_linf
+from nofreelunch.errors import InputError, check_count, check_number
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat, expand
+from nofreelunch.types import Inputs, Labels, Model
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""The queries, of 10000, after which the share of the image that a patch covers is halved."""
+
+_START: dict[str, Callable[[Threat, Tensor, Streams], Tensor]] = {"linf": start_linf, "l2": start_l2}
+_MOVE: dict[str, Callable[[Proposal], Tensor]] = {"linf": move_linf, "l2": move_l2}
+
+
+@dataclass(frozen=True)
+class _Walk(State):
+    """The best point so far and its margin; z is what is tried next."""
+
+    best: Tensor
+    best_margin: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Square(Iterative[_Walk]):
+    """Keeps a random patch of the perturbation whenever it raises the margin; uses no gradient, so none can mislead it.
+
+    Args:
+        threat: l_inf or l_2.
+        steps: patches tried.
+        share: the share of the image that the first patches cover (the paper's p).
+
+    Raises:
+        InputError: if a number is out of range, or the norm has no patches.
+    """
+
+    steps: int = 5000
+    share: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps)
+        check_number("share", self.share, 0, 1, open_low=True)
+        if self.threat.norm not in _MOVE:
+            raise InputError(f"Square knows patches for the norms {', '.join(_MOVE)}, got {self.threat.norm}")
+
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Walk:
+        """The paper's initial pattern."""
+        z = self.threat.project(_START[self.threat.norm](self.threat, x, streams), x)
+        lowest = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
+        return _Walk(x, y, z, streams, best=x, best_margin=lowest)
+
+    def step(self, model: Model, state: _Walk, count: int) -> tuple[_Walk, Tensor]:
+        """Keep z where it is better, and try another patch there."""
+        with torch.no_grad():
+            logits = model(state.z)
+        height = margin(logits, state.y).double()
+        better = height > state.best_margin
+        best = torch.where(expand(better, state.z), state.z, state.best)
+        z = _MOVE[self.threat.norm](Proposal(self.threat, state.x, best, state.streams, self._share(count)))
+        state = replace(state, best=best, best_margin=torch.where(better, height, state.best_margin))
+        return replace(state, z=self.threat.project(z, state.x)), logits
+
+    def _share(self, count: int) -> float:
+        """The share of the image that patch `count` covers."""
+        return float(self.share / 2 ** sum(count * 10000 > mark * self.steps for mark in _HALVINGS))

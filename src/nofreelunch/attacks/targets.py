@@ -1,0 +1,122 @@
+"""Attacks towards a class: one that ranks high among the wrong ones, or one that the caller names."""
+
+from dataclasses import Field, dataclass, replace
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.base import Attack
+from nofreelunch.attacks.door import attacking, check_batch, first_logits
+from nofreelunch.attacks.worst_of import WorstOf
+from nofreelunch.errors import InputError, check_count
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Inputs, Labels, Model
+
+
+def ranked_wrong_class(model: Model, x: Inputs, y: Labels, rank: int) -> Labels:
+    """The wrong class with the rank-th largest logit at x (1 is the runner-up).
+
+    Raises:
+        InputError: if there are fewer wrong classes.
+    """
+    with torch.no_grad():
+        logits = model(x)
+    if rank >= logits.shape[1]:
+        raise InputError(
+            f"target_rank must be at most {logits.shape[1] - 1} with {logits.shape[1]} classes, got {rank}"
+        )
+    wrong = logits.scatter(1, y[:, None], float("-inf"))
+    return wrong.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
+
+
+@runtime_checkable
+class Ranked(Attack, Protocol):
+    """An attack, a dataclass, towards the wrong class of a rank."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def threat(self) -> Threat:
+        """The set."""
+        ...
+
+    @property
+    def target_rank(self) -> int:
+        """1 is the runner-up."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class EachTarget:
+    """A targeted attack towards the best wrong classes in turn, each on the examples that none before it broke.
+
+    Args:
+        attack: what is repeated, with `target_rank` 1, 2, ...
+        targets: how many wrong classes, at most; all of them where there are fewer.
+    """
+
+    attack: Ranked
+    targets: int = 9
+
+    def __post_init__(self) -> None:
+        check_count("targets", self.targets)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Adversarial inputs; arguments and errors are those of the attack."""
+        labels = check_batch(model, x, y, self.attack.threat.box)
+        if len(x) == 0:
+            return x.detach().clone()
+        with attacking(model, x.device) as precise:
+            wrong = first_logits(precise, x, labels).shape[1] - 1
+        ranks = range(1, min(self.targets, wrong) + 1)
+        return WorstOf(tuple(replace(self.attack, target_rank=rank) for rank in ranks))(model, x, y, rng)
+
+
+@dataclass(frozen=True)
+class _Towards:
+    """A model of two classes: 0, some class other than the target; 1, the target."""
+
+    model: Model
+    target: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.model(x)
+        others = logits.index_fill(1, torch.tensor([self.target], device=x.device), -torch.inf)
+        return torch.stack([others.amax(1), logits[:, self.target]], 1)
+
+
+def targeted(
+    attack: Attack, model: Model, x: Tensor, y: Tensor, targets: Tensor, rng: torch.Generator | Streams
+) -> Tensor:
+    """Inputs that the model takes for `targets`, found by any attack on the question "is it the target?".
+
+    Args:
+        attack: runs once for each target class that occurs.
+        model: maps inputs to logits (n, k).
+        x: inputs (n, ...).
+        y: true labels (n,).
+        targets: wanted labels (n,), each different from the true one.
+        rng: as for every attack.
+
+    Returns:
+        Adversarial inputs; inputs that already are taken for their target come back untouched.
+
+    Raises:
+        InputError: if a target is the true label, or as the attack raises.
+    """
+    labels, targets = check_batch(model, x, y, None), check_batch(model, x, targets, None)
+    if (same := labels == targets).any():
+        first = int(same.int().argmax())
+        raise InputError(f"a target must differ from the true label; example {first} has {labels[first]} for both")
+    streams = Streams.of(rng, len(x), x.device)
+    x_adv = x.detach().clone()
+    with attacking(model, x.device) as precise:
+        if len(x) > 0:
+            first_logits(precise, x, targets)
+        for target in sorted(set(targets.tolist())):
+            index = (targets == target).nonzero().squeeze(1)
+            x_adv[index] = attack(_Towards(precise, target), x[index], torch.zeros_like(index), streams.take(index))
+    return x_adv

@@ -1,0 +1,147 @@
+"""Wrong inputs to attacks are answered at the door, in one sentence with the argument, the value and the way out."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square, WorstOf, fgsm, restarts
+from nofreelunch.attacks.door import check_batch
+from nofreelunch.errors import InputError
+from nofreelunch.threats import Linf
+
+X, Y = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3])
+torch.manual_seed(0)
+MODEL = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 10))
+
+
+def first_bad(value: float) -> Tensor:
+    x = X.clone()
+    x[2, 0, 0, 0] = value
+    return x
+
+
+BATCHES = [
+    (X * 255, Y, r"must lie in \[0, 1\], got values from .* to 25\d.*divide by 255"),
+    ((X - 0.5) / 0.25, Y, "normalise inside the model"),
+    (X.mul(255).byte(), Y, r"x is uint8; .* x\.float\(\) / 255"),
+    (X.long(), Y, "float32 or float64, got torch.int64"),
+    (X.half(), Y, "float32 or float64, got torch.float16"),
+    (torch.rand(4), Y, r"batch dimension .* got shape \(4,\)"),
+    (first_bad(torch.nan), Y, "example 2 holds NaN"),
+    (first_bad(torch.inf), Y, "example 2 holds NaN or inf"),
+    (X, Y + 7, r"label 10 seen, but the model has 10 outputs \(0..9\)"),
+    (X, Y - 1, "label -1 seen"),
+    (X, Y.where(Y != 2, -100), "label -100 seen"),
+    (X, Y.float(), "y must hold integers, got torch.float32"),
+    (X, torch.eye(10)[Y], r"got shape \(4, 10\); for one-hot labels use y.argmax\(1\)"),
+    (X, Y[:3], "x holds 4 examples and y 3 labels"),
+    (X[0], Y[:1], "x holds 3 examples and y 1 labels"),
+    (X[:, 0], Y, r"cannot take x of shape \(4, 6, 6\)"),
+    (X.permute(0, 2, 3, 1), Y, r"cannot take x of shape \(4, 6, 6, 3\)"),
+]
+
+MODELS = [
+    (lambda x: MODEL(x)[:, 0], r"logits \(n, k\), got \(4,\).*\[-z, z\]"),
+    (lambda x: MODEL(x)[:, :1], r"at least 2 logits, got 1; wrap a binary model to return \[-z, z\]"),
+    (lambda x: (MODEL(x), x), "a tensor of logits, got tuple"),
+    (lambda x: {"logits": MODEL(x)}, "a tensor of logits, got dict"),
+]
+
+NOT_MODELS = [
+    (nn.Linear, "got the class Linear; write Linear"),
+    ("model.safetensors", "callable from inputs to logits, got 'model.safetensors'"),
+    (None, "callable from inputs to logits, got None"),
+]
+
+ATTACKS = [fgsm, PGD, Square, FAB, lambda threat: WorstOf((fgsm(threat),)), lambda threat: EachTarget(APGD(threat))]
+
+
+@pytest.mark.parametrize("make", ATTACKS)
+@pytest.mark.parametrize(("x", "y", "message"), BATCHES, ids=[message for *_, message in BATCHES])
+def test_batches_that_cannot_be_attacked(make, x, y, message):
+    with pytest.raises(InputError, match=message):
+        make(Linf(0.1))(MODEL, x, y, torch.Generator())
+
+
+@pytest.mark.parametrize(("model", "message"), MODELS, ids=[message for _, message in MODELS])
+def test_models_that_cannot_be_attacked(model, message):
+    with pytest.raises(InputError, match=message):
+        fgsm(Linf(0.1))(model, X, Y, torch.Generator())
+
+
+@pytest.mark.parametrize(("thing", "message"), NOT_MODELS, ids=[message for _, message in NOT_MODELS])
+def test_things_that_are_no_models(thing, message):
+    with pytest.raises(InputError, match=message):
+        check_batch(thing, X, Y, box=None)
+
+
+def test_inputs_outside_zero_and_one_are_fine_without_a_box():
+    z = fgsm(Linf(0.1, box=None))(MODEL, X * 5 - 2, MODEL(X * 5 - 2).argmax(1), torch.Generator())
+    assert z.min() < -0.5
+
+
+def test_an_error_of_our_own_is_passed_on_as_it_is():
+    def picky(x: Tensor) -> Tensor:
+        raise InputError("only on Sundays")
+
+    with pytest.raises(InputError, match=r"^only on Sundays$"):
+        fgsm(Linf(0.1))(picky, X, Y, torch.Generator())
+
+
+@pytest.mark.parametrize("steps", [0, -1, True])
+@pytest.mark.parametrize("attack", [PGD, APGD, FAB, Square])
+def test_steps_must_be_a_count(attack, steps):
+    with pytest.raises(InputError, match="steps must be a whole number of at least 1, got"):
+        attack(Linf(0.1), steps=steps)
+
+
+@pytest.mark.parametrize("size", [0.0, -0.01, float("nan"), float("inf")])
+def test_steps_must_go_somewhere(size):
+    with pytest.raises(InputError, match="step_size"):
+        PGD(Linf(0.1), 10, step_size=size)
+
+
+def test_steps_that_cannot_reach_the_surface_are_warned_of():
+    with pytest.warns(UserWarning, match=r"10 steps of 0\.001 cannot reach the surface of a ball of radius 0\.1"):
+        PGD(Linf(0.1), 10, step_size=0.001)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PGD(Linf(0.1), 10, step_size=0.01)
+        fgsm(Linf(8 / 255))
+
+
+def test_the_default_step_crosses_the_ball():
+    assert PGD(Linf(0.3), 40).step_size == pytest.approx(2.5 * 0.3 / 40)
+
+
+def test_identical_restarts_are_refused():
+    with pytest.raises(InputError, match="random_start=True"):
+        restarts(fgsm(Linf(0.1)), 10)
+    with pytest.raises(InputError, match="restarts must be"):
+        restarts(PGD(Linf(0.1)), 0)
+
+
+def test_an_ensemble_needs_a_member():
+    with pytest.raises(InputError, match="at least one attack"):
+        WorstOf(())
+
+
+def test_unknown_losses_are_answered_with_the_known():
+    for attack in (PGD, APGD):
+        with pytest.raises(InputError, match=r'unknown loss "cross"; .*known: ce, dlr, dlr-targeted, margin'):
+            attack(Linf(0.1), loss="cross")
+
+
+def test_a_rank_beyond_the_wrong_classes_is_refused():
+    with pytest.raises(InputError, match="target_rank must be at most 9 with 10 classes, got 10"):
+        APGD(Linf(0.1), loss="dlr-targeted", target_rank=10)(MODEL, X, MODEL(X).argmax(1), torch.Generator())
+
+
+def test_square_names_the_norms_it_knows():
+    class Other(Linf):
+        norm = "other"
+
+    with pytest.raises(InputError, match="patches for the norms linf, l2, got other"):
+        Square(Other(0.1))

@@ -1,0 +1,69 @@
+"""Where a run computes: one process, or those that torchrun or SLURM has started; all of it by lightning-fabric."""
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+class Devices:
+    """This process's device, and its connection to the others'.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:1".
+        precision: of a module's forward pass, "float32" or "bfloat16"; weights stay in float32.
+    """
+
+    def __init__(self, device: str, precision: str) -> None:
+        from lightning_fabric import Fabric  # seconds of import that only training needs
+
+        processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+        nodes = int(os.environ.get("SLURM_NNODES", processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+        accelerator, _, number = device.partition(":")
+        self._fabric = Fabric(
+            accelerator=accelerator,
+            devices=[int(number)] if number else processes // nodes,
+            num_nodes=nodes,
+            strategy="ddp" if processes > 1 else "auto",
+            precision=_PRECISIONS[precision],
+        )
+        self._fabric.launch()
+        self.device: torch.device = self._fabric.device
+        self.rank, self.processes = self._fabric.global_rank, self._fabric.world_size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process tells and keeps what happens."""
+        return self.rank == 0
+
+    def share(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The module to call in training, with gradients averaged over the processes, and the optimiser to step."""
+        return cast(tuple[nn.Module, torch.optim.Optimizer], self._fabric.setup(model, optimiser))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to the parameters'."""
+        self._fabric.backward(loss)
+
+    def apart(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+        """Within the block gradients are not averaged yet, if enabled: more is to come for this step."""
+        return cast(AbstractContextManager[None], self._fabric.no_backward_sync(cast(Any, module), enabled=enabled))
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over the processes."""
+        return cast(Tensor, self._fabric.all_reduce(value, reduce_op="sum"))
+
+    def largest(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        return int(cast(Tensor, self._fabric.all_reduce(torch.tensor(number, device=self.device), reduce_op="max")))
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in the order of their ranks."""
+        return cast(Tensor, self._fabric.all_gather(rows)).view(-1, *rows.shape[1:])
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        self._fabric.barrier()

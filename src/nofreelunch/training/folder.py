@@ -1,0 +1,105 @@
+"""A run's folder: its state, its log and, at the end, its model."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nofreelunch.errors import InputError, RunError
+from nofreelunch.models import Classifier, save_model
+from nofreelunch.training.config import differences
+from nofreelunch.training.events import Event, Report
+from nofreelunch.training.learner import Learner
+from nofreelunch.training.log import Log
+from nofreelunch.training.state import State, load_state, save_state
+
+MODEL = "model.safetensors"
+_FILES = ("state.safetensors", "state.json", "previous.safetensors", "previous.json", MODEL, "model.json", "log.jsonl")
+_ROOM = 4  # states that must fit: two kept, one being written, and the model
+
+
+class Folder:
+    """Where a run is kept, and found again.
+
+    Args:
+        path: the folder.
+        identity: what the run is, in JSON's types: its config, and the digest of its data.
+        learner: whose state is kept.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], learner: Learner) -> None:
+        self.path, self.identity, self.learner = path, identity, learner
+        self._saved: int | None = None
+
+    def resume(self) -> tuple[str, ...]:
+        """Go on from the last whole state, if there is one; returns a sentence on each that is damaged.
+
+        Raises:
+            InputError: if the state is of another run: other settings, other data, another version.
+        """
+        state, complaints = load_state(self.path)
+        if state is not None:
+            self._check_same_run(state)
+            self.learner.restore(state)
+            self._saved = self.learner.step
+        elif not complaints and (self.path / MODEL).exists():
+            raise InputError(f"{self.path} holds a model but no state of its training; give another --out")
+        return complaints
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; the folder must be locked."""
+        for name in _FILES:
+            for leftover in self.path.glob(f".{name}.*"):
+                leftover.unlink()
+
+    def check_room(self) -> None:
+        """Fail now rather than when the disk is full.
+
+        Raises:
+            InputError: if a few states do not fit.
+        """
+        state = sum(value.nbytes for value in self.learner.state().tensors.values())
+        free = shutil.disk_usage(self.path).free
+        if free < _ROOM * state:
+            need = f"the run needs {_ROOM * state / 2**20:.0f} MiB"
+            raise InputError(f"--out {self.path} has {free / 2**20:.0f} MiB free, {need}; make room")
+
+    def logging(self, report: Report) -> Report:
+        """`report`, with each event logged before; what was logged after the step resumed from is removed."""
+        log = Log(self.path / "log.jsonl", self.learner.step, len(self.learner.history))
+
+        def both(event: Event) -> None:
+            log(event)
+            report(event)
+
+        return both
+
+    def save(self) -> None:
+        """Keep the learner's state.
+
+        Raises:
+            RunError: if a weight is not a number, or the disk is full; earlier states are whole.
+        """
+        if not self.learner.is_finite():
+            raise RunError(f"a weight is not a number after step {self.learner.step}")
+        state = self.learner.state()
+        save_state(self.path, State({**state.about, **self.identity}, state.tensors))
+        self._saved = self.learner.step
+
+    def save_model(self, model: Classifier) -> None:
+        """Keep the model that came out."""
+        save_model(model, self.path / MODEL)
+
+    @property
+    def last_good(self) -> str:
+        """The last whole state, in words."""
+        if self._saved is None:
+            return f"no state was saved in {self.path} yet"
+        return f"the last good state is that of step {self._saved}, in {self.path}"
+
+    def _check_same_run(self, state: State) -> None:
+        found = differences(state.about["config"], self.identity["config"])
+        if state.about["data"] != self.identity["data"]:
+            found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)
+        if found:
+            listed = "; ".join(found)
+            raise InputError(f"{self.path} holds another run ({listed}); give another --out, or the same settings")

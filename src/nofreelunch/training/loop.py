@@ -1,0 +1,158 @@
+"""The one loop of all recipes: equation (2) of Tsipras et al. 2018, minimised step by step.
+
+Every random choice is a function of seed, step and image, so that a run can be cut anywhere. Only the loss
+needs the processes to meet: attacks run in each on its own.
+"""
+
+import math
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from nofreelunch.attacks import attack
+from nofreelunch.data import Split
+from nofreelunch.errors import RunError
+from nofreelunch.models.fast import Precision, fast, refresh
+from nofreelunch.models.state import evaluating
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Linf, Threat
+from nofreelunch.training import order
+from nofreelunch.training.augment import AUGMENTS
+from nofreelunch.training.config import TrainConfig
+from nofreelunch.training.devices import Devices
+from nofreelunch.training.events import Epoch, Step
+from nofreelunch.training.learner import Learner
+from nofreelunch.training.recipes import Problem
+from nofreelunch.training.schedules import SCHEDULES, progress, rising
+from nofreelunch.types import Images, Labels, Model, pixels
+
+SELECTION_ATTACK = "pgd-10"
+_AUGMENT, _ATTACK = 0, 1  # tags of random streams
+
+
+class Loop:
+    """Steps and looks of one run.
+
+    Args:
+        config: what is trained, and how.
+        split: the training images.
+        devices: where.
+        learner: what is changed; on this process's device.
+    """
+
+    def __init__(self, config: TrainConfig, split: Split, devices: Devices, learner: Learner) -> None:
+        self.config, self.split, self.devices, self.learner = config, split, devices, learner
+        self.trained, self.held_out = order.held_out(config.seed, len(split), config.holdout)
+        per_epoch = len(self.trained) / config.batch_size
+        self.steps = max(1, round(config.epochs * per_epoch))
+        whole_epochs = range(1, math.floor(config.epochs) + 1)
+        self._looks = sorted({round(epoch * per_epoch) for epoch in whole_epochs} | {self.steps})
+        self._module, self._optimiser = devices.share(learner.model, learner.optimiser)
+        self._climbed = self._cheap(learner.model)
+        self._climbed(
+            self._images(self.trained[:2])[0]
+        )  # how it runs is settled by the initial weights, resumed or not
+        self._threat = config.threat or Linf(0.0)
+
+    @property
+    def look_due(self) -> bool:
+        """Whether the held-out images are to be looked at next: after each epoch and at the end, if there are any."""
+        learner = self.learner
+        seen = len(learner.history)
+        return len(self.held_out) > 0 and seen < len(self._looks) and learner.step == self._looks[seen]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.learner.step == self.steps and not self.look_due
+
+    def update(self) -> Step:
+        """One update of the weights.
+
+        Raises:
+            RunError: if the loss is not a number; the weights are as before.
+        """
+        config, learner = self.config, self.learner
+        done = progress(learner.step, self.steps)
+        lr = config.lr * SCHEDULES[config.schedule](done)
+        threat = replace(self._threat, eps=self._threat.eps * rising(done, config.eps_warmup))
+        loss, accuracy = self._differentiate(threat)
+        if not math.isfinite(loss):
+            raise RunError(f"the loss is {loss} at step {learner.step + 1} of {self.steps}, learning rate {lr:.3g}")
+        for group in learner.optimiser.param_groups:
+            group["lr"] = lr
+        self._optimiser.step()
+        learner.updated(config.ema, accuracy)
+        return Step(learner.step, self._epoch, loss, accuracy, lr, threat.eps)
+
+    def look(self) -> Epoch:
+        """Accuracies on the held-out images, clean and under PGD-10; the verdict is the model's own, in float32."""
+        model, device = self.learner.result, self.devices.device
+        seeker = attack(SELECTION_ATTACK, self._threat)
+        climbed = self._cheap(model)
+        own = self.held_out[self.devices.rank :: self.devices.processes]
+        correct = torch.zeros(2, dtype=torch.int64, device=device)
+        with evaluating(model):
+            for start in range(0, len(own), self.config.batch_size):
+                index = own[start : start + self.config.batch_size]
+                x, y = self._images(index)
+                x_adv = seeker(climbed, x, y, Streams.for_examples(self.config.seed, index.to(device)))
+                with torch.no_grad():
+                    right = [model(z).argmax(1) == y for z in (x, x_adv)]
+                correct += torch.stack([right[0].sum(), (right[0] & right[1]).sum()])
+        clean, robust = (count / len(self.held_out) for count in self.devices.total(correct).tolist())
+        learner = self.learner
+        epoch = Epoch(learner.step, self._epoch, clean, robust, len(self.held_out), learner.train_accuracy)
+        learner.looked(epoch)
+        return epoch
+
+    @property
+    def _epoch(self) -> float:
+        return self.learner.step * self.config.batch_size / len(self.trained)
+
+    def _differentiate(self, threat: Threat) -> tuple[float, float]:
+        """Fill in the gradients of the mean loss over the batch; that loss, and the accuracy on what was trained on."""
+        config, learner, recipe = self.config, self.learner, self.config.method
+        draw = learner.step // recipe.replays
+        batch = self.trained[order.batch(config.seed, draw, len(self.trained), config.batch_size)]
+        parts = torch.arange(config.batch_size).view(config.accumulate, self.devices.processes, -1)
+        self._optimiser.zero_grad()
+        refresh(self._climbed)
+        totals = torch.zeros(2, device=self.devices.device)
+        for count, places in enumerate(parts):
+            own = places[self.devices.rank]
+            problem = self._problem(threat, batch[own], own, draw)
+            with evaluating(learner.model):  # in case nothing faster than the model itself was found
+                z = recipe.examples(problem).requires_grad_(recipe.carry is not None)
+            with self.devices.apart(self._module, enabled=count < len(parts) - 1):
+                losses, logits = recipe.loss(self._module, problem, z)
+                self.devices.backward(losses.mean() / len(parts))
+            totals += torch.stack([losses.detach().sum(), (logits.argmax(1) == problem.y).sum()])
+            if recipe.carry is not None and learner.delta is not None and z.grad is not None:
+                learner.delta[places.flatten()] = self.devices.gathered(recipe.carry(problem, z.detach(), z.grad))
+        loss, accuracy = (self.devices.total(totals) / config.batch_size).tolist()
+        return loss, accuracy
+
+    def _problem(self, threat: Threat, index: Labels, places: Labels, draw: int) -> Problem:
+        """The inner maximisation for the images at `index`, at `places` in their batch; `draw` picks random numbers."""
+        config, learner = self.config, self.learner
+        x, y = self._images(index)
+        streams = order.step_streams(config.seed, draw, index.to(self.devices.device))
+        x = AUGMENTS[config.augment](x, streams.fork(_AUGMENT))
+        return Problem(
+            model=self._climbed,
+            attack=config.attack_on(threat),
+            x=x,
+            y=y,
+            streams=streams.fork(_ATTACK),
+            delta=torch.zeros_like(x) if learner.delta is None else learner.delta[places],
+        )
+
+    def _cheap(self, model: Model) -> Model:
+        """The model as attacks differentiate it."""
+        return fast(model, cast(Precision, self.config.attack_precision))
+
+    def _images(self, index: Labels) -> tuple[Images, Labels]:
+        device = self.devices.device
+        return pixels(self.split.x[index].to(device)), self.split.targets[index].to(device)

@@ -1,0 +1,38 @@
+"""The optimisers, by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+_Groups = list[dict[str, Any]]
+
+
+def _sgd(groups: _Groups) -> torch.optim.Optimizer:
+    """Momentum 0.9, as in the paper's CIFAR-10 training."""
+    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
+
+
+def _adam(groups: _Groups) -> torch.optim.Optimizer:
+    """Kingma and Ba 2015; weight decay, if any, is added to the gradient."""
+    return torch.optim.Adam(groups, lr=0.0, fused=True)
+
+
+def _adamw(groups: _Groups) -> torch.optim.Optimizer:
+    """Loshchilov and Hutter 2019: weight decay apart from the gradient."""
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+OPTIMISERS: dict[str, Callable[[_Groups], torch.optim.Optimizer]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
+
+
+def optimiser(name: str, model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimiser of this name; its learning rate, 0 here, is set before each step.
+
+    Weight decay is for matrices and filters; biases and the scales and shifts of batch-norm are left alone.
+    """
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return OPTIMISERS[name]([group for group in groups if group["params"]])

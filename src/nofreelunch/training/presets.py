@@ -1,0 +1,115 @@
+"""Settings by data set and scale.
+
+`laptop` is minutes on 2 cores and `gpu` minutes on one GPU. `paper` is Appendix A of Tsipras et al. 2018 to the letter;
+what it leaves open is as in the released code of Madry et al. 2018 that it refers to (MNIST and CIFAR-10 challenges).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+from nofreelunch.errors import unknown
+from nofreelunch.threats import Threat
+from nofreelunch.training.config import TrainConfig
+
+PresetScale: TypeAlias = Literal["laptop", "gpu", "paper"]
+Preset: TypeAlias = Callable[[Threat | None], TrainConfig]
+
+
+def mnist_laptop(threat: Threat | None) -> TrainConfig:
+    """PGD-5 with long steps while eps rises over the first 30 %; without a threat, shifted images and a lower rate."""
+    if threat is None:
+        return TrainConfig(arch="mnist-cnn", epochs=4, lr=1e-3, augment="crop")
+    return TrainConfig(
+        arch="mnist-cnn", threat=threat, attack="pgd-5", step_size=threat.eps / 3 or None, epochs=4, eps_warmup=0.3
+    )
+
+
+def mnist_gpu(threat: Threat | None) -> TrainConfig:
+    """As on a laptop, five times as long at a lower rate."""
+    return replace(mnist_laptop(threat), epochs=20, lr=1e-3, precision="bfloat16")
+
+
+def mnist_paper(threat: Threat | None) -> TrainConfig:
+    """100,000 steps of 50 images, Adam at 1e-4, against PGD-40 with steps of eps / 30: 0.01 at eps 0.3."""
+    return TrainConfig(
+        arch="mnist-cnn",
+        threat=threat,
+        attack="pgd-40" if threat else None,
+        epochs=100_000 * 50 / 60_000,
+        batch_size=50,
+        lr=1e-4,
+        schedule="constant",
+        attack_precision="float32",
+        holdout=0.0,
+    )
+
+
+def cifar10_laptop(threat: Threat | None) -> TrainConfig:
+    """The paper's network, in one step from noise: about as cheap as robustness gets."""
+    return TrainConfig(
+        arch="cifar-resnet",
+        threat=threat,
+        recipe="n-fgsm" if threat else "pgd-at",
+        epochs=15,
+        optimiser="sgd",
+        lr=0.1,
+        weight_decay=5e-4,
+        augment="crop-flip",
+        precision="bfloat16",
+    )
+
+
+def cifar10_gpu(threat: Threat | None) -> TrainConfig:
+    """The paper's network against PGD-10, one cycle of the rate, averaged weights."""
+    return TrainConfig(
+        arch="cifar-resnet",
+        threat=threat,
+        attack="pgd-10" if threat else None,
+        epochs=30,
+        optimiser="sgd",
+        lr=0.1,
+        weight_decay=5e-4,
+        ema=0.995,
+        augment="crop-flip",
+        precision="bfloat16",
+    )
+
+
+def cifar10_paper(threat: Threat | None) -> TrainConfig:
+    """80,000 steps of 128 images, SGD at 0.1, 0.01, 0.001, against PGD-7 with steps of eps / 4."""
+    return TrainConfig(
+        arch="cifar-resnet",
+        threat=threat,
+        attack="pgd-7" if threat else None,
+        step_size=(threat.eps / 4 or None) if threat else None,
+        epochs=80_000 * 128 / 50_000,
+        optimiser="sgd",
+        lr=0.1,
+        schedule="step",
+        weight_decay=2e-4,
+        augment="crop-flip",
+        attack_precision="float32",
+        holdout=0.0,
+    )
+
+
+PRESETS: Mapping[str, Mapping[PresetScale, Preset]] = {
+    "mnist": {"laptop": mnist_laptop, "gpu": mnist_gpu, "paper": mnist_paper},
+    "cifar10": {"laptop": cifar10_laptop, "gpu": cifar10_gpu, "paper": cifar10_paper},
+}
+"""By the name of the data set, then by scale."""
+
+
+def preset(scale: str, data: str, threat: Threat | None = None, seed: int = 0) -> TrainConfig:
+    """The settings of a scale for a data set, against a threat or, with None, without one.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if data not in PRESETS:
+        raise unknown("data set with presets", data, PRESETS)
+    by_scale = {str(name): make for name, make in PRESETS[data].items()}
+    if scale not in by_scale:
+        raise unknown("preset", scale, by_scale)
+    return replace(by_scale[scale](threat), seed=seed)

@@ -1,0 +1,20 @@
+"""Ways to train, by name: one file each over the shared loop."""
+
+from nofreelunch.training.recipes.base import Problem, Recipe
+from nofreelunch.training.recipes.fgsm_rs import FGSM_RS
+from nofreelunch.training.recipes.free import FREE
+from nofreelunch.training.recipes.n_fgsm import N_FGSM
+from nofreelunch.training.recipes.pgd_at import PGD_AT
+from nofreelunch.training.recipes.standard import STANDARD
+from nofreelunch.training.recipes.trades import TRADES
+
+RECIPES: dict[str, Recipe] = {
+    "standard": STANDARD,
+    "pgd-at": PGD_AT,
+    "fgsm-rs": FGSM_RS,
+    "n-fgsm": N_FGSM,
+    "free": FREE,
+    "trades": TRADES,
+}
+
+__all__ = ["RECIPES", "Problem", "Recipe"]

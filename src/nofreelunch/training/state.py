@@ -1,0 +1,117 @@
+"""The state of a run on disk: two pairs of files, of which one is whole at every moment.
+
+`state.safetensors` holds the tensors; `state.json`, written after it, all else with the tensors' SHA-256 and its own.
+Before a new pair takes their names, an intact pair is copied to `previous.*`, in the same order. Wherever a kill or a
+full disk stops this, `state.*` or `previous.*` is a pair whose digests hold.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from nofreelunch.errors import InputError
+from nofreelunch.workspace import atomic_write, digest, to_json
+
+FORMAT = 1
+_CURRENT, _PREVIOUS = "state", "previous"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run goes on from.
+
+    Args:
+        about: step, config, history and so on, in JSON's types.
+        tensors: by name.
+    """
+
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The bytes of two files whose digests hold."""
+
+    tensors: bytes
+    about: bytes
+
+
+class _Damaged(Exception):
+    """The pair is not whole; the message says why."""
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Keep the state, and the one before it.
+
+    Raises:
+        RunError: if the disk is full or the folder cannot be written; an earlier state is still whole.
+    """
+    tensors = safetensors.save({name: value.detach().cpu().contiguous() for name, value in state.tensors.items()})
+    about = {**state.about, "format": FORMAT, "tensors": digest(tensors)}
+    try:
+        before = _read(folder, _CURRENT)
+    except _Damaged:
+        before = None  # `previous.*` is whole then, and stays
+    if before:
+        _write(folder, _PREVIOUS, before)
+    _write(folder, _CURRENT, _Pair(tensors, to_json({**about, "sha256": digest(to_json(about))})))
+
+
+def load_state(folder: Path) -> tuple[State | None, tuple[str, ...]]:
+    """The last state that is whole, None if there is none; and a sentence on each that is not.
+
+    Raises:
+        InputError: if the state was written by another version of the format.
+    """
+    complaints: list[str] = []
+    for name in (_CURRENT, _PREVIOUS):
+        try:
+            pair = _read(folder, name)
+        except _Damaged as error:
+            complaints.append(str(error))
+            continue
+        if pair:
+            about = json.loads(pair.about)
+            if about["format"] != FORMAT:
+                versions = f"has format {about['format']}, this version reads {FORMAT}"
+                raise InputError(f"{folder / name}.json {versions}; give another --out")
+            return State(about, safetensors.load(pair.tensors)), tuple(complaints)
+    return None, tuple(complaints)
+
+
+def _write(folder: Path, name: str, pair: _Pair) -> None:
+    atomic_write(folder / f"{name}.safetensors", pair.tensors)
+    atomic_write(folder / f"{name}.json", pair.about)
+
+
+def _read(folder: Path, name: str) -> _Pair | None:
+    """The pair of this name; None if its second file was never written.
+
+    Raises:
+        _Damaged: if a digest does not hold, or the first file is missing.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        sealed = path.read_bytes()
+        about = json.loads(sealed)
+        seal = about.pop("sha256")
+        whole = seal == digest(to_json(about))
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise _Damaged(f"{path} is damaged: its digest does not hold")
+    path = path.with_suffix(".safetensors")
+    try:
+        tensors = path.read_bytes()
+    except OSError as error:
+        raise _Damaged(f"{path} cannot be read: {error.strerror}") from None
+    if digest(tensors) != about["tensors"]:
+        raise _Damaged(f"{path} is damaged, or its writing was interrupted: its digest does not hold")
+    return _Pair(tensors, sealed)

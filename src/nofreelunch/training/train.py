@@ -1,0 +1,156 @@
+"""Training a model from a config and a data set; resumable where it is given a folder."""
+
+import math
+import warnings
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nofreelunch.data import Dataset
+from nofreelunch.errors import InputError
+from nofreelunch.models import Classifier, build
+from nofreelunch.training.average import average_of
+from nofreelunch.training.config import TrainConfig
+from nofreelunch.training.devices import Devices
+from nofreelunch.training.events import Event, Finished, Notice, Report, Started
+from nofreelunch.training.folder import Folder
+from nofreelunch.training.learner import Learner
+from nofreelunch.training.loop import Loop
+from nofreelunch.training.optimisers import optimiser
+from nofreelunch.training.session import carry_on
+from nofreelunch.training.signals import NotedSignals
+from nofreelunch.workspace import Workspace, find_device, locked
+
+
+def train(
+    data: Dataset,
+    config: TrainConfig,
+    out: Path | str | None = None,
+    device: str = "auto",
+    report: Report | None = None,
+    save_seconds: float = 60.0,
+) -> Classifier:
+    """A classifier trained on the data set's training images, in evaluation mode.
+
+    Minimises equation (2) of Tsipras et al. 2018 (equation (1) without a threat). The same config and data give the
+    same model, bit for bit on the same CPU, however often the run was stopped.
+
+    Args:
+        data: its training split is used, its test split never.
+        config: what is trained, and how.
+        out: a folder for state, log and model; a run that was stopped there goes on, one that is finished is not
+            repeated. None keeps nothing.
+        device: "auto", "cpu", "cuda" or "cuda:1". Under `torchrun` or SLURM the processes share each batch.
+        report: called with each event; None turns notices into warnings.
+        save_seconds: the state is saved this often, and after each epoch.
+
+    Raises:
+        InputError: if config and data do not go together, or `out` holds another run or is in use.
+        RunError: if the loss is not a number, the disk is full or the device fails; it names the last good state.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved; SIGTERM is likewise handed on to its own handler.
+    """
+    devices = Devices(find_device(device), config.precision)
+    _check(data, config, devices)
+    learner = _learner(data, config, devices)
+    loop = Loop(config, data.train, devices, learner)
+    report = (report or _warn) if devices.leads else _say_nothing
+    with ExitStack() as held:
+        folder, signals = None, NotedSignals()
+        if out is not None:
+            if devices.leads:
+                Workspace(Path(out)).check_writable()
+                held.enter_context(locked(Path(out)))
+            held.enter_context(signals)
+            folder = Folder(Path(out), {"config": config.to_plain(), "data": data.digest}, learner)
+            report = _resume(folder, report, devices)
+        report(_started(loop))
+        carry_on(loop, report, folder, signals, save_seconds)
+        report(Finished(learner.step, learner.chosen))
+        model = _result(data, config, learner)
+        if folder is not None and devices.leads:
+            folder.save_model(model)
+    return model
+
+
+def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
+    shares = config.accumulate * devices.processes
+    if config.batch_size % shares:
+        raise InputError(
+            f"batch_size {config.batch_size} cannot be cut into {shares} equal parts "
+            f"(accumulate={config.accumulate} x {devices.processes} processes)"
+        )
+    if len(data.train) < 2 or config.batch_size > len(data.train):
+        raise InputError(f"batch_size must be at most the number of training images, {len(data.train)}, and these >= 2")
+    reach = math.sqrt(data.train.x[0].numel())
+    if config.threat is not None and config.threat.norm == "l2" and config.threat.eps >= reach:
+        eps = config.threat.eps
+        hint = f"did you mean {eps:g}/255 = {eps / 255:.4g}?"
+        raise InputError(f"eps={eps:g}: images of {data.name} are at most {reach:.4g} apart; {hint}")
+
+
+def _learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learner:
+    """The learner before the first step; all its numbers are functions of config and data."""
+    model = build(config.arch, data, config.seed).to(memory_format=torch.channels_last).to(devices.device)
+    carries = config.method.carry is not None
+    return Learner(
+        model=model,
+        optimiser=optimiser(config.optimiser, model, config.weight_decay),
+        average=average_of(model) if config.ema else None,
+        delta=torch.zeros(config.batch_size, *data.train.x.shape[1:], device=devices.device) if carries else None,
+    )
+
+
+def _resume(folder: Folder, report: Report, devices: Devices) -> Report:
+    """Go on from the last whole state; `report`, which from now on is logged too."""
+    complaints = folder.resume()
+    if not devices.leads:
+        return report
+    folder.sweep()
+    folder.check_room()
+    report = folder.logging(report)
+    for complaint in complaints:
+        report(Notice(folder.learner.step, complaint))
+    return report
+
+
+def _started(loop: Loop) -> Started:
+    return Started(
+        step=loop.learner.step,
+        steps=loop.steps,
+        epochs=loop.config.epochs,
+        images=len(loop.trained),
+        batch_size=loop.config.batch_size,
+        held_out=len(loop.held_out),
+        weights=sum(parameter.numel() for parameter in loop.learner.model.parameters()),
+        deterministic=loop.devices.device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def _result(data: Dataset, config: TrainConfig, learner: Learner) -> Classifier:
+    """The model of the chosen epoch, with its card."""
+    model, chosen = learner.result, learner.chosen
+    if chosen is not None:
+        model.load_state_dict(learner.best)
+    metrics = (
+        {"held_out_clean": chosen.clean, "held_out_robust": chosen.robust, "epoch": chosen.epoch} if chosen else {}
+    )
+    model.card = replace(
+        model.card,
+        data=data.name,
+        threat=str(config.threat or ""),
+        recipe=config.to_plain(),
+        seed=config.seed,
+        metrics=metrics,
+    )
+    return model.to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
+
+
+def _warn(event: Event) -> None:
+    if isinstance(event, Notice):
+        warnings.warn(event.message, stacklevel=2)
+
+
+def _say_nothing(event: Event) -> None:
+    pass

@@ -1,0 +1,61 @@
+"""A data set and a config on which training takes a second; as a script, one run that can be stopped.
+
+Each image has a bright or a dark block, right for nine images of ten (robust: it moves by 0.6), and a faint pattern
+over all pixels, always right (it moves by 0.12, so eps = 0.1 turns it round). Standard training takes the pattern,
+adversarial training must not.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nofreelunch.data import Dataset, Split
+from nofreelunch.threats import Linf
+from nofreelunch.training import TrainConfig, train
+from nofreelunch.training.events import Event
+
+SIDE = 8
+EPS = 0.1
+_CONTRAST, _FAINT, _NOISE = 0.3, 0.06, 0.05
+
+
+def toy_split(n: int, seed: int) -> Split:
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    side = 2.0 * y - 1
+    block_side = side * torch.where(torch.rand(n, generator=rng) < 0.9, 1.0, -1.0)
+    pattern = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0)).sign()
+    x = 0.5 + _NOISE * torch.randn(n, 1, SIDE, SIDE, generator=rng) + _FAINT * side.view(-1, 1, 1, 1) * pattern
+    x[:, :, 2:5, 2:5] += _CONTRAST * block_side.view(-1, 1, 1, 1)
+    return Split((x.clamp(0, 1) * 255).round().to(torch.uint8), y, (0, 1))
+
+
+def toy_data(n: int = 512) -> Dataset:
+    return Dataset("toy", ("dark", "bright"), (0.5,), (0.25,), toy_split(n, 1), toy_split(400, 2))
+
+
+def toy_config(**changes: object) -> TrainConfig:
+    settings: dict[str, Any] = {"arch": "linear", "threat": Linf(EPS), "epochs": 3.0, "batch_size": 32, "lr": 0.02}
+    return TrainConfig(**settings | {"holdout": 0.25, "attack_precision": "float32", "seed": 1} | changes)
+
+
+DATA = toy_data(256)
+
+
+def main(out: str, *changes: str) -> None:
+    """Train once for each config, with a state after each step; the losses go to stdout, one event a line."""
+    torch.set_num_threads(1)
+
+    def report(event: Event) -> None:
+        print(event.event, event.step, getattr(event, "loss", ""), flush=True)
+
+    for number, change in enumerate(changes):
+        config = toy_config(**json.loads(change))
+        train(DATA, config, out=Path(out) / str(number), device="cpu", report=report, save_seconds=0.0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,210 @@
+"""What the deep figures are made of: for each data set its images and three trained models, where they are there."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.data import Dataset, load_data
+from nofreelunch.data.catalogue import catalogue
+from nofreelunch.experiments.base import Finding, beyond
+from nofreelunch.experiments.drawing import COLOUR
+from nofreelunch.experiments.paper_values import TABLE_2_EPS
+from nofreelunch.experiments.retrained import trained
+from nofreelunch.models import Classifier, load_model, zoo_names
+from nofreelunch.threats import THREATS
+from nofreelunch.types import Images, Labels, Logits, Model
+from nofreelunch.workspace import Workspace
+
+ROLES = ("standard", "linf", "l2")
+"""How a model was trained; the order of rows in every figure."""
+
+NORMS = {"linf": "ℓ∞", "l2": "ℓ₂"}
+TITLES = {"standard": "standard", "linf": "ℓ∞-trained", "l2": "ℓ₂-trained"}
+COLOURS = {"standard": COLOUR["standard"], "linf": COLOUR["robust"], "l2": COLOUR["l2"]}
+SCALES = {"cifar10": 255}
+"""What the paper's eps of a data set are fractions of, where that is not 1."""
+
+DATA_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "restricted-imagenet": "Restricted ImageNet"}
+
+_SAMPLES = {"cifar10": "cifar10-sample"}  # what lies in the package of a data set that does not
+_BATCH = 256
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Choice(Protocol):
+    """What the config of a deep figure says of data sets and models.
+
+    Attributes:
+        datasets: those whose models are there are shown.
+        retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
+    """
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names in the paper's tables."""
+
+    @property
+    def retrain(self) -> str:
+        """A scale, or "" for none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """A data set and its models.
+
+    Attributes:
+        name: of the data set in the paper's tables, e.g. "cifar10".
+        data: the data set, or the sample of it that lies in the package.
+        models: by role, on `device`; the standard one and at least one other.
+        device: where models and images are.
+    """
+
+    name: str
+    data: Dataset
+    models: Mapping[str, nn.Module]
+    device: str = "cpu"
+
+    @property
+    def robust(self) -> tuple[str, ...]:
+        """The roles of its adversarially trained models."""
+        return tuple(role for role in ROLES[1:] if role in self.models)
+
+    def judges(self, role: str) -> tuple[str, ...]:
+        """The robust models that had no part in what the model of this role makes."""
+        return tuple(other for other in self.robust if other != role)
+
+    def test_images(self, n: int, seed: int) -> tuple[Images, Labels]:
+        """n test images (all, if there are fewer) and their classes, as `balanced` chooses them."""
+        index = balanced(self.data.test.targets, n, seed)
+        return self.data.test.images(index).to(self.device), self.data.test.targets[index].to(self.device)
+
+
+def zoo_name(dataset: str, role: str) -> str:
+    """The name of the model that was trained at Table 2's eps.
+
+    >>> zoo_name("cifar10", "linf")
+    'cifar10-linf-4'
+    """
+    if role == "standard":
+        return f"{dataset}-standard"
+    return f"{dataset}-{role}-{TABLE_2_EPS[dataset, role] * SCALES.get(dataset, 1):g}"
+
+
+def in_words(dataset: str, eps: float) -> str:
+    """An eps as people write it: as a fraction where the paper's scale is 0-255.
+
+    >>> in_words("cifar10", 4 / 255), in_words("mnist", 0.3)
+    ('4/255', '0.3')
+    """
+    scale = SCALES.get(dataset)
+    return f"{eps * scale:.4g}/{scale}" if scale and eps else f"{eps:.4g}"
+
+
+def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
+    """Those of the data sets that can be shown, and the names of the models that are not there.
+
+    A data set is shown if its standard and at least one robust model are there.
+    """
+    shown, missing = [], []
+    for name in choice.datasets:
+        data = (load_data if choice.retrain else data_here)(name, workspace.data_root)
+        models = _retrained(choice.retrain, data, workspace) if choice.retrain else _shipped(name)
+        missing += [zoo_name(name, role) for role in ROLES if role not in models]
+        if "standard" in models and len(models) > 1:
+            on_device = {role: model.to(workspace.device) for role, model in models.items()}
+            shown.append(Exhibit(name, data, on_device, workspace.device))
+    return tuple(shown), tuple(missing)
+
+
+def _retrained(scale: str, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:
+    """By role, the models of a preset at Table 2's eps."""
+    threats = {role: THREATS[role](TABLE_2_EPS[data.name, role]) for role in ROLES[1:]}
+    return {role: trained(scale, data, threats.get(role), 0, workspace) for role in ROLES}
+
+
+def _shipped(name: str) -> dict[str, nn.Module]:
+    """By role, the models that the package has for a data set."""
+    names = {role: zoo_name(name, role) for role in ROLES}
+    return {role: load_model(f"zoo:{model}") for role, model in names.items() if model in zoo_names()}
+
+
+def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
+    """Digests of the package's models, and of the data that is here: what a deep figure depends on."""
+    models = {} if choice.retrain else {name: _digest(load_model(f"zoo:{name}")) for name in zoo_names()}
+    return models | {name: data_here(name, workspace.data_root).digest for name in choice.datasets}
+
+
+def _digest(model: nn.Module) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def data_here(name: str, root: Path | None) -> Dataset:
+    """The data set, or, where it is not on this machine, the sample of it in the package, if there is one."""
+    here = {row.name for row in catalogue(root) if row.present}
+    return load_data(name if name in here else _SAMPLES.get(name, name), root)
+
+
+def in_order(found: Mapping[str, T]) -> list[tuple[str, T]]:
+    """The items of a result, by data set or by role, in the order of the paper: results read back have lost theirs."""
+    order = [*DATA_TITLES, *ROLES]
+    return sorted(found.items(), key=lambda item: order.index(item[0]))
+
+
+def balanced(targets: Labels, n: int, seed: int) -> Tensor:
+    """Indices of n examples: the classes in turn, in random order, each with random examples, until all have had n / K.
+
+    The first K indices thus show every class once. Classes that run out are passed over.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    classes = torch.unique(targets)
+    classes = classes[torch.randperm(len(classes), generator=rng)].tolist()
+    shuffled = torch.randperm(len(targets), generator=rng)
+    columns = [shuffled[targets[shuffled] == k].tolist() for k in classes]
+    turns = [column[turn] for turn in range(max(map(len, columns))) for column in columns if turn < len(column)]
+    return torch.tensor(turns[:n])
+
+
+def logits_of(model: Model, x: Images) -> Logits:
+    """The model's logits, a batch at a time."""
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+
+
+def origins(shown: tuple[Exhibit, ...]) -> dict[str, dict[str, str]]:
+    """Data set -> role -> what the model is, in words."""
+    return {exhibit.name: {role: _origin(model) for role, model in exhibit.models.items()} for exhibit in shown}
+
+
+def samples(shown: Iterable[Dataset]) -> tuple[str, ...]:
+    """Those that are only samples."""
+    return tuple(sorted({data.name for data in shown} & set(_SAMPLES.values())))
+
+
+def _origin(model: nn.Module) -> str:
+    card = model.card if isinstance(model, Classifier) else None
+    if card is None:
+        return type(model).__name__
+    return f"{card.arch}, trained {'against ' + card.threat if card.threat else 'without a threat'}"
+
+
+def absences(missing: tuple[str, ...], samples: tuple[str, ...]) -> tuple[Finding, ...]:
+    """Findings that say what is not in a figure, or made from less than the whole data set."""
+    findings = [beyond("Some models of this figure are not there; it is drawn without them.", ", ".join(missing))]
+    partial = [
+        beyond(
+            "A data set is not on this machine; its images are a sample that lies in the package.",
+            ", ".join(samples),
+            note="give --data-root a folder that holds the data set",
+        )
+    ]
+    return (*(findings if missing else ()), *(partial if samples else ()))

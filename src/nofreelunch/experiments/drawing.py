@@ -1,0 +1,86 @@
+"""One look for every figure: drawn from saved results, readable on a phone, on paper, on light and dark pages.
+
+`plot` functions use matplotlib's current style and the names in `COLOUR`; `drawn` applies the style and renders.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1b1c1e"
+"""Text and axes; the report replaces it by the page's own text colour."""
+
+COLOUR = {
+    "standard": "#d9822b",
+    "robust": "#2f7fc1",
+    "l2": "#2a9d6f",
+    "bound": "#c4485a",
+    "other": "#8f6bb3",
+    "quiet": "#8a8f98",
+}
+"""Roles, not hues: the same thing has the same colour in every figure; each is legible on white and on near-black."""
+
+_STYLE: dict[str, Any] = {
+    "figure.figsize": (6.0, 3.6),
+    "figure.dpi": 100,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.family": "sans-serif",
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#8a8f98",
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "lines.linewidth": 1.9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nofreelunch",
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our look, for as long as the block lasts; no window is opened and no global setting is left changed."""
+    import matplotlib
+    from cycler import cycler
+
+    cycle = cycler(color=[COLOUR[name] for name in ("robust", "standard", "l2", "bound", "other", "quiet")])
+    settings: Any = {**_STYLE, "axes.prop_cycle": cycle}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def drawn(plot: Callable[[Any], "Figure"], result: Any) -> tuple[bytes, bytes]:
+    """The figure of a result as SVG and PNG bytes; the same result gives the same SVG."""
+    from matplotlib import pyplot
+
+    with style():
+        figure = plot(result)
+        try:
+            return _render(figure, "svg"), _render(figure, "png")
+        finally:
+            pyplot.close(figure)
+
+
+def _render(figure: "Figure", kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "svg":
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    else:
+        figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,191 @@
+"""What `nofreelunch explain` shows of any model: Figures 3, 4 and 5 for it alone, with what can be measured."""
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from nofreelunch.data import Dataset
+from nofreelunch.errors import InputError, check_count
+from nofreelunch.experiments.deep import balanced, logits_of
+from nofreelunch.experiments.estimates import Estimate, mean
+from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
+from nofreelunch.experiments.wall import wall
+from nofreelunch.features import (
+    Alignment,
+    gradient_alignment,
+    gradient_pictures,
+    input_gradient,
+    interpolate,
+    large_eps_examples,
+    log_odds,
+    nearest_of_each_class,
+)
+from nofreelunch.models import fast
+from nofreelunch.models.state import evaluating
+from nofreelunch.threats import Threat
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BATCH = 64  # images differentiated at a time
+_STRIP = 10  # points of an interpolation in its still picture
+_SIDE = 112  # pixels, about, of an image in the animation
+_MOVE, _PAUSE = 80, 900  # milliseconds that a frame of the animation is seen: on the way, at the ends
+_FRAME = 8.0  # inches, for which the gaps of a frame are laid out
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is shown.
+
+    Args:
+        threat: how far examples may go.
+        n: number of test images shown, the classes in turn.
+        measure: number of test images whose gradients are measured; all, if there are fewer.
+        points: of each interpolation.
+        seed: chooses the images.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+
+    threat: Threat
+    n: int = 6
+    measure: int = 100
+    points: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in {"n": 1, "measure": 2, "points": 2, "seed": 0}.items():
+            check_count(name, getattr(self, name), low)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Pictures and numbers about one model.
+
+    Attributes:
+        gradients: two rows, test images and their gradients.
+        examples: three rows, the same images, their large-eps examples, and the training image nearest to each example
+            among those of the class that the model sees in it.
+        path: interpolations from the images (first row) to the examples (last row).
+        labels: the true classes, those seen in the images, and those seen in the examples.
+        measures: of gradients, by field of `Alignment`; empty where fewer than two have a direction.
+        measured: how many gradients were looked at.
+        flat: how many of them are zero.
+    """
+
+    gradients: Pictures
+    examples: Pictures
+    path: Pictures
+    labels: tuple[tuple[str, ...], ...]
+    measures: dict[str, Estimate]
+    measured: int
+    flat: int
+
+
+def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "cpu") -> Explanation:
+    """Differentiate, attack and interpolate at test images of a data set.
+
+    Args:
+        model: takes the data set's images; it is moved to the device, and left as it was otherwise.
+        data: its test images are shown, its training images are searched for neighbours.
+        settings: how many, and how far.
+        device: where the work is done.
+
+    Raises:
+        InputError: if the model does not go with the data, or there are fewer test images than are to be shown.
+    """
+    if settings.n > len(data.test):
+        raise InputError(f"n must be at most the number of test images, {len(data.test)}, got {settings.n}")
+    index = balanced(data.test.targets, max(settings.n, settings.measure), settings.seed)
+    x, y = data.test.images(index).to(device), data.test.targets[index].to(device)
+    model = model.to(device)
+    with evaluating(model):
+        batches = zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True)
+        grad = torch.cat([input_gradient(model, *batch, log_odds) for batch in batches])
+        x, y, shown = x[: settings.n], y[: settings.n], x
+        x_adv = large_eps_examples(fast(model), x, y, settings.threat)
+        seen, new = (_classes(model, images, data) for images in (x, x_adv))
+    near = nearest_of_each_class(x_adv, data.train).index.gather(1, new[:, None]).squeeze(1)
+    moving = grad.flatten(1).abs().amax(1) > 0
+    return Explanation(
+        gradients=to_pictures([x, gradient_pictures(grad[: settings.n])]),
+        examples=to_pictures([x.cpu(), x_adv.cpu(), data.train.images(near)]),
+        path=to_pictures(tuple(interpolate(x, x_adv, settings.points))),
+        labels=tuple(tuple(data.classes[k] for k in labels.tolist()) for labels in (y, seen, new)),
+        measures=_measures(gradient_alignment(shown[moving], grad[moving])) if int(moving.sum()) > 1 else {},
+        measured=len(moving),
+        flat=int((~moving).sum()),
+    )
+
+
+def _classes(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
+    """The classes that the model sees, on the CPU.
+
+    Raises:
+        InputError: if it knows another number of classes than the data set.
+    """
+    logits = logits_of(model, x)
+    if logits.shape[1] != len(data.classes):
+        raise InputError(f"the model has {logits.shape[1]} outputs, {data.name} has {len(data.classes)} classes")
+    return logits.argmax(1).cpu()
+
+
+def _measures(alignment: Alignment) -> dict[str, Estimate]:
+    return {name: mean(values) for name, values in vars(alignment).items()}
+
+
+def plot_gradients(explanation: Explanation) -> "Figure":
+    """Figure 5 for this model."""
+    true, seen, _ = explanation.labels
+    captions = tuple(one if one == other else f"{one}, seen as {other}" for one, other in zip(true, seen, strict=True))
+    return wall([Grid("", explanation.gradients, ("image", "gradient"), (captions, ()))])[0]
+
+
+def plot_examples(explanation: Explanation) -> "Figure":
+    """Figure 3 for this model."""
+    true, _, new = explanation.labels
+    rows = ("image", "example", "nearest real\nimage of that\nclass")
+    return wall([Grid("", explanation.examples, rows, (true, tuple(f"seen as {name}" for name in new), ()))])[0]
+
+
+def plot_path(explanation: Explanation) -> "Figure":
+    """Figure 4 for this model: some points of each interpolation."""
+    points = len(explanation.path)
+    places = torch.linspace(0, points - 1, min(_STRIP, points)).round().long().numpy()
+    true, _, new = explanation.labels
+    rows = tuple(f"{one} → {other}" for one, other in zip(true, new, strict=True))
+    return wall([Grid("", explanation.path[places].swapaxes(0, 1), rows)])[0]
+
+
+def frames(explanation: Explanation) -> tuple[bytes, ...]:
+    """The interpolations point after point, each a PNG at the images' own resolution."""
+    return tuple(_encoded(canvas, "PNG") for canvas in _canvases(explanation))
+
+
+def animation(explanation: Explanation) -> bytes:
+    """The interpolations there and back, without end, as a GIF large enough to see; it pauses at both ends."""
+    factor = max(1, round(_SIDE / explanation.path.shape[2]))
+    there = []
+    for canvas in _canvases(explanation):
+        white = Image.new("RGBA", canvas.size, "white")
+        shown = Image.alpha_composite(white, canvas).convert("RGB")
+        there.append(shown.resize((factor * shown.width, factor * shown.height), Image.Resampling.NEAREST))
+    back = there[-2:0:-1]
+    durations = [_PAUSE, *[_MOVE] * (len(there) - 2), _PAUSE, *[_MOVE] * len(back)]
+    return _encoded(there[0], "GIF", save_all=True, append_images=[*there[1:], *back], duration=durations, loop=0)
+
+
+def _canvases(explanation: Explanation) -> list[Image.Image]:
+    return [Image.fromarray(Grid("", row[None], ("",)).canvas(_FRAME)) for row in explanation.path]
+
+
+def _encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()

@@ -1,0 +1,292 @@
+"""Figure 1: what adversarial training costs in standard accuracy and, beyond the paper, what it buys."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.attacks import ATTACKS
+from nofreelunch.data import Dataset, load_data
+from nofreelunch.evaluation.tally import Tally
+from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
+from nofreelunch.experiments.deep import (
+    DATA_TITLES,
+    NORMS,
+    ROLES,
+    SCALES,
+    absences,
+    balanced,
+    data_here,
+    in_words,
+    inputs,
+    logits_of,
+    samples,
+    zoo_name,
+)
+from nofreelunch.experiments.drawing import COLOUR
+from nofreelunch.experiments.estimates import Estimate, exceeds, percent
+from nofreelunch.experiments.paper_values import TABLE_2_EPS
+from nofreelunch.experiments.retrained import trained
+from nofreelunch.models import Classifier, fast, load_model, zoo_names
+from nofreelunch.rng import Streams
+from nofreelunch.threats import THREATS, Threat
+from nofreelunch.training import TrainConfig
+from nofreelunch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BATCH = 200  # images attacked at a time
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which models are measured.
+
+    Args:
+        n: number of test images attacked.
+        clean_n: number of test images for the clean accuracy; all, if there are fewer.
+        attack: recipe in `ATTACKS`, at Table 2's eps.
+        retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
+        shares: training eps over Table 2's, where models are trained here.
+        seeds: of the trainings.
+        datasets: those whose models are there are measured.
+        seed: of the attack, and of the choice of its images.
+    """
+
+    n: int
+    clean_n: int = 10_000
+    attack: str = "pgd-40"
+    retrain: str = ""
+    shares: tuple[float, ...] = (0.25, 0.5, 1.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    datasets: tuple[str, ...] = ("mnist", "cifar10")
+    seed: int = 0
+
+
+class Point(NamedTuple):
+    """One model before an adversary of one norm, at Table 2's eps; `eps` and `seed` are those of its training."""
+
+    data: str
+    norm: str
+    eps: float
+    seed: int
+    clean: int
+    clean_of: int
+    robust: int
+    robust_of: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Counts.
+
+    Attributes:
+        points: as `Point`, but plain tuples.
+        attack: recipe that the robust accuracies are under.
+        trained: the preset by which the models were trained here, "" for those of the package.
+        missing: models of Table 2's eps that are not there.
+        samples: data sets of which only a sample was there; these were used.
+    """
+
+    points: tuple[tuple[str, str, float, int, int, int, int, int], ...]
+    attack: str
+    trained: str
+    missing: tuple[str, ...]
+    samples: tuple[str, ...]
+
+
+def run(config: Config, workspace: Workspace) -> Result:
+    """Measure the models, training them first if that is asked for."""
+    points: list[tuple[str, str, float, int, int, int, int, int]] = []
+    used = []
+    for name in config.datasets:
+        for model, threat, seed in _trained(name, config, workspace) if config.retrain else _shipped(name):
+            data = data_here(name, workspace.data_root)
+            used.append(data)
+            clean = _clean(model.to(workspace.device), data, config, workspace.device)
+            for norm in (threat.norm,) if threat else NORMS:
+                robust = _robust(model, data, THREATS[norm](TABLE_2_EPS[name, norm]), config, workspace.device)
+                point = Point(name, norm, threat.eps if threat else 0.0, seed, *clean, *robust)
+                points.append((*point,))
+    wanted = [zoo_name(name, role) for name in config.datasets for role in ROLES]
+    missing = () if config.retrain else tuple(name for name in wanted if name not in zoo_names())
+    return Result(tuple(sorted(points)), config.attack, config.retrain, missing, samples(used))
+
+
+def _shipped(name: str) -> Iterator[tuple[Classifier, Threat | None, int]]:
+    """The package's models of a data set, what each was trained against, and its seed."""
+    for model in (load_model(f"zoo:{zoo}") for zoo in zoo_names()):
+        if isinstance(model, Classifier) and model.card.data == name:
+            yield model, TrainConfig.from_plain(model.card.recipe).threat, model.card.seed
+
+
+def _trained(name: str, config: Config, workspace: Workspace) -> Iterator[tuple[Classifier, Threat | None, int]]:
+    """The grid, trained here."""
+    data = load_data(name, workspace.data_root)
+    grid = [THREATS[norm](share * TABLE_2_EPS[name, norm]) for norm in NORMS for share in config.shares]
+    for seed in config.seeds:
+        for threat in (None, *grid):
+            yield trained(config.retrain, data, threat, seed, workspace), threat, seed
+
+
+def _clean(model: nn.Module, data: Dataset, config: Config, device: str) -> tuple[int, int]:
+    """How many of how many test images are classified correctly."""
+    found = [(_hits(model, x, y), len(y)) for _, x, y in _batches(data, config.clean_n, config.seed, device)]
+    return sum(hits for hits, _ in found), sum(count for _, count in found)
+
+
+def _robust(model: nn.Module, data: Dataset, threat: Threat, config: Config, device: str) -> tuple[int, int]:
+    """How many of how many test images stay so whatever the attack finds; the model itself decides."""
+    attack, quick, found = ATTACKS[config.attack](threat), fast(model), []
+    for index, x, y in _batches(data, config.n, config.seed, device):
+        x_adv = attack(quick, x, y, Streams.for_examples(config.seed, index))
+        assert threat.contains(x_adv, x).all()
+        found.append((_hits(model, x_adv, y), len(y)))
+    return sum(hits for hits, _ in found), sum(count for _, count in found)
+
+
+def _batches(data: Dataset, n: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Indices, images and classes of n test images, equally many of each class."""
+    for index in torch.split(balanced(data.test.targets, n, seed), _BATCH):
+        yield index, data.test.images(index).to(device), data.test.targets[index].to(device)
+
+
+def _hits(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    return int((logits_of(model, x).argmax(1) == y).sum())
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One eps of a curve: clean and robust accuracy over the seeds.
+
+    The interval is Wilson's for one model; over several seeds it is their range.
+    """
+
+    eps: float
+    clean: Estimate
+    robust: Estimate
+
+
+def curves(result: Result) -> dict[tuple[str, str], list[Mark]]:
+    """(data set, norm) -> accuracies by training eps."""
+    points = [Point(*values) for values in result.points]
+    order = [(data, norm) for data in DATA_TITLES for norm in NORMS]
+    found: dict[tuple[str, str], list[Mark]] = {}
+    for data, norm, eps in sorted({point[:3] for point in points}, key=lambda each: (order.index(each[:2]), each[2])):
+        here = [point for point in points if point[:3] == (data, norm, eps)]
+        clean = _over_seeds([Tally(point.clean, point.clean_of) for point in here])
+        robust = _over_seeds([Tally(point.robust, point.robust_of) for point in here])
+        found.setdefault((data, norm), []).append(Mark(eps, clean, robust))
+    return found
+
+
+def _over_seeds(tallies: list[Tally]) -> Estimate:
+    rates = [tally.rate for tally in tallies]
+    low, high = tallies[0].interval(0.95) if len(tallies) == 1 else (min(rates), max(rates))
+    return sum(rates) / len(rates), low, high
+
+
+def findings(result: Result) -> tuple[Finding, ...]:
+    """The decline that the paper shows, and what the models gain for it."""
+    lines = []
+    for (data, norm), marks in curves(result).items():
+        if len(marks) < 2:
+            continue
+        first, last, where = marks[0], marks[-1], f"On {DATA_TITLES[data]}"
+        claim = f"{where} clean accuracy declines as the {NORMS[norm]} adversary of the training grows."
+        steps = "; ".join(f"eps {in_words(data, mark.eps)}: {percent(mark.clean)}" for mark in marks)
+        note = f"{steps}. The paper's values are in its picture only. {_spread(result)}"
+        ours = f"{percent(first.clean)} to {percent(last.clean)}"
+        lines.append(exceeds(claim, "Figure 1", first.clean, last.clean, ours, note))
+        trained_at, tested_at = (in_words(data, eps) for eps in (last.eps, TABLE_2_EPS[data, norm]))
+        claim = f"{where} training against {NORMS[norm]} {trained_at} leaves this robust accuracy at {tested_at}."
+        note = f"Under {result.attack} alone, so an upper bound; without adversarial training {percent(first.robust)}"
+        lines.append(beyond(claim, percent(last.robust), note))
+    return (*lines, *absences(result.missing, result.samples))
+
+
+def _spread(result: Result) -> str:
+    """What the intervals cover."""
+    if result.trained:
+        return "Mean and range of the seeds"
+    return "One model each: the interval is of the choice of test images, not of the training"
+
+
+def table(result: Result) -> Table:
+    """Every model."""
+    rows = tuple(
+        (DATA_TITLES[data], NORMS[norm], in_words(data, mark.eps), percent(mark.clean), percent(mark.robust))
+        for (data, norm), marks in curves(result).items()
+        for mark in marks
+    )
+    caption = (
+        f"Accuracy on test images, clean and under {result.attack} at Table 2's eps, with 95% intervals (the range "
+        "over seeds where there are several)."
+    )
+    return Table(("Data", "Norm", "Training eps", "Clean", "Robust"), rows, caption)
+
+
+def plot(result: Result) -> "Figure":
+    """Clean accuracy above, robust accuracy below, against training eps."""
+    from matplotlib import pyplot
+
+    found = curves(result)
+    figure, grid = pyplot.subplots(
+        2, max(1, len(found)), figsize=(min(9.5, 1.4 + 2.8 * max(1, len(found))), 4.6), squeeze=False
+    )
+    first: dict[str, Axes] = {}
+    for column, ((data, norm), marks) in enumerate(found.items()):
+        top, bottom = grid[:, column]
+        if data in first:
+            top.sharey(first[data])
+        first.setdefault(data, top)
+        scale = SCALES.get(data, 1)
+        _draw(top, [mark.eps * scale for mark in marks], [mark.clean for mark in marks], "standard")
+        _draw(bottom, [mark.eps * scale for mark in marks], [mark.robust for mark in marks], "robust")
+        top.set_title(f"{DATA_TITLES[data]}, {NORMS[norm]}")
+        bottom.set(xlabel="training eps" + (f" · {scale}" if scale > 1 else ""), ylim=(-3, 103))
+    grid[0, 0].set_ylabel("clean accuracy, %")
+    grid[1, 0].set_ylabel("robust accuracy\nat Table 2's eps, %")
+    return figure
+
+
+def _draw(axes: "Axes", x: list[float], values: list[Estimate], role: str) -> None:
+    rate, low, high = (100 * column for column in np.array(values).T)
+    axes.errorbar(x, rate, yerr=[rate - low, high - rate], marker="o", markersize=4, capsize=3, color=COLOUR[role])
+
+
+def alt(result: Result) -> str:
+    """The figure in words."""
+    parts = [
+        f"on {DATA_TITLES[data]} with {NORMS[norm]} clean accuracy goes from {percent(marks[0].clean)} without "
+        f"adversarial training to {percent(marks[-1].clean)} at eps {in_words(data, marks[-1].eps)}, robust accuracy from "
+        f"{percent(marks[0].robust)} to {percent(marks[-1].robust)}"
+        for (data, norm), marks in curves(result).items()
+    ]
+    return f"Accuracy against training eps: {'; '.join(parts)}." if parts else "No curve: none of the models is there."
+
+
+FIGURE_1 = Experiment(
+    name="figure-1",
+    paper_reference="Section 2, Figure 1",
+    title="Standard accuracy against the strength of adversarial training",
+    about="Models trained against larger and larger eps, on clean test images (the paper's figure) and, beyond the "
+    "paper, under attack at Table 2's eps. Look how much clean accuracy is paid for how much robustness.",
+    presets={
+        "smoke": Config(n=50, clean_n=500, attack="pgd-10"),
+        "laptop": Config(n=300),
+        "paper": Config(n=10_000, retrain="paper"),
+    },
+    result_type=Result,
+    run=run,
+    findings=findings,
+    plot=plot,
+    alt=alt,
+    table=table,
+    inputs=inputs,
+)

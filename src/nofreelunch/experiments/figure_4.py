@@ -1,0 +1,265 @@
+"""Figure 4: the straight line from an image to its large-eps adversarial example, and who believes what on the way."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nofreelunch.experiments.base import Experiment, Finding
+from nofreelunch.experiments.deep import (
+    COLOURS,
+    DATA_TITLES,
+    ROLES,
+    TITLES,
+    Exhibit,
+    absences,
+    exhibits,
+    in_order,
+    inputs,
+    logits_of,
+    origins,
+    samples,
+)
+from nofreelunch.experiments.estimates import Estimate, Estimates, exceeds, mean, percent, share
+from nofreelunch.experiments.gallery import Shapes, packed, unpacked
+from nofreelunch.experiments.image_grid import Grid, to_pictures
+from nofreelunch.experiments.paper_values import TABLE_3_EPS
+from nofreelunch.experiments.wall import wall
+from nofreelunch.features import interpolate, large_eps_examples
+from nofreelunch.models import fast
+from nofreelunch.threats import L2
+from nofreelunch.workspace import Workspace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SHOWN = 10  # of the points, evenly spaced, so that a strip can be read on a phone
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which lines are drawn.
+
+    Args:
+        strips: images shown for each model.
+        n: number of test images measured, equally many of each class.
+        points: on each line, ends included.
+        datasets: those whose models are there are shown.
+        retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
+        seed: chooses the images.
+    """
+
+    strips: int
+    n: int
+    points: int = 20
+    datasets: tuple[str, ...] = ("mnist", "cifar10")
+    retrain: str = ""
+    seed: int = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """Pictures and measures.
+
+    Attributes:
+        roles: data set -> the models shown.
+        titles: data set -> a title for each strip.
+        pictures: of all data sets, packed with `shapes`.
+        curves: data set -> role -> an independent judge's mean probability of the model's new class at each point.
+        estimates: data set -> role -> measure -> estimate.
+        origins: data set -> role -> what the model is.
+        missing: models that are not there.
+        samples: data sets of which only a sample was there; these were used.
+    """
+
+    roles: dict[str, tuple[str, ...]]
+    titles: dict[str, tuple[str, ...]]
+    shapes: Shapes
+    pictures: np.ndarray
+    curves: dict[str, dict[str, tuple[Estimate, ...]]]
+    estimates: Estimates
+    origins: dict[str, dict[str, str]]
+    missing: tuple[str, ...]
+    samples: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """The lines of one model: from every x to its own large-eps example.
+
+    Attributes:
+        path: images (points, n, ...).
+        start: true classes (n,).
+        end: classes that the model sees at the other end.
+    """
+
+    path: Tensor
+    start: Tensor
+    end: Tensor
+
+    @property
+    def changed(self) -> Tensor:
+        """Which lines lead to another class."""
+        return self.start != self.end
+
+
+def run(config: Config, workspace: Workspace) -> Result:
+    """Draw the lines and ask an independent model at each point."""
+    shown, missing = exhibits(config, workspace)
+    lines = {exhibit.name: _lines(exhibit, config) for exhibit in shown}
+    pictures, shapes = packed({name: _strips(each, config.strips) for name, each in lines.items()})
+    asked = {exhibit.name: _asked(exhibit, lines[exhibit.name]) for exhibit in shown}
+    return Result(
+        roles={exhibit.name: tuple(exhibit.models) for exhibit in shown},
+        titles={exhibit.name: _titles(exhibit, lines[exhibit.name], config.strips) for exhibit in shown},
+        shapes=shapes,
+        pictures=pictures,
+        curves={name: each[0] for name, each in asked.items()},
+        estimates={name: each[1] for name, each in asked.items()},
+        origins=origins(shown),
+        missing=missing,
+        samples=samples(exhibit.data for exhibit in shown),
+    )
+
+
+def _lines(exhibit: Exhibit, config: Config) -> dict[str, Line]:
+    """Role -> its lines, from the same images."""
+    x, y = exhibit.test_images(config.n, config.seed)
+    threat = L2(TABLE_3_EPS[exhibit.name, "l2"])
+    lines = {}
+    for role, model in exhibit.models.items():
+        x_adv = large_eps_examples(fast(model), x, y, threat)
+        lines[role] = Line(interpolate(x, x_adv, config.points), y, logits_of(model, x_adv).argmax(1))
+    return lines
+
+
+def _strips(lines: dict[str, Line], strips: int) -> np.ndarray:
+    """Pictures, image by image and within each model by model."""
+    points = len(next(iter(lines.values())).path)
+    places = torch.linspace(0, points - 1, min(_SHOWN, points)).round().long()
+    return to_pictures([line.path[places, image] for image in range(strips) for line in lines.values()])
+
+
+def _titles(exhibit: Exhibit, lines: dict[str, Line], strips: int) -> tuple[str, ...]:
+    classes = exhibit.data.classes
+    return tuple(
+        f"{TITLES[role]}\n{classes[int(line.start[image])]} → {classes[int(line.end[image])]}"
+        for image in range(strips)
+        for role, line in lines.items()
+    )
+
+
+def _asked(
+    exhibit: Exhibit, lines: dict[str, Line]
+) -> tuple[dict[str, tuple[Estimate, ...]], dict[str, dict[str, Estimate]]]:
+    """What independent robust models say on the way: curves by role, and estimates by role and judge."""
+    curves: dict[str, tuple[Estimate, ...]] = {}
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for role, line in lines.items():
+        estimates[role] = {"changed": share(line.changed)}
+        if int(line.changed.sum()) < 2:
+            continue
+        for judge in exhibit.judges(role):
+            probability = _probabilities(exhibit, judge, line)
+            estimates[role][f"direct {judge}"] = share(leads_directly(probability.argmax(2), line))
+            if judge == exhibit.judges(role)[0]:
+                end = line.end[line.changed].expand(len(probability), -1)
+                new = probability.gather(2, end[..., None]).squeeze(2)
+                curves[role] = tuple(mean(at_point) for at_point in new)
+    return curves, estimates
+
+
+def _probabilities(exhibit: Exhibit, judge: str, line: Line) -> Tensor:
+    """A judge's class probabilities (points, lines that changed, classes)."""
+    path = line.path[:, line.changed]
+    probabilities = logits_of(exhibit.models[judge], path.flatten(0, 1)).softmax(1)
+    return probabilities.view(*path.shape[:2], -1)
+
+
+def leads_directly(labels: Tensor, line: Line) -> Tensor:
+    """Which lines lead, by the judge's labels (points, n), from the true class to the new one with a single change."""
+    changes = (labels[1:] != labels[:-1]).sum(0)
+    return (changes == 1) & (labels[0] == line.start[line.changed]) & (labels[-1] == line.end[line.changed])
+
+
+def findings(result: Result) -> tuple[Finding, ...]:
+    """Whether the interpolations of robust models go from class to class, and those of the standard model less so."""
+    lines: list[Finding] = []
+    for name, roles in in_order(result.roles):
+        for role in roles[1:]:
+            lines += _leads(result, name, role)
+    return (*lines, *absences(result.missing, result.samples))
+
+
+def _leads(result: Result, name: str, role: str) -> list[Finding]:
+    """The claim of Section 3.2 for one robust model, before each judge that also saw the standard model's lines."""
+    ours, standard = result.estimates[name][role], result.estimates[name]["standard"]
+    about = f"Interpolations of the {TITLES[role]} model on {DATA_TITLES[name]}"
+    lines = []
+    for judge in (judge for judge in ROLES if f"direct {judge}" in ours and f"direct {judge}" in standard):
+        more, less = ours[f"direct {judge}"], standard[f"direct {judge}"]
+        claim = f"{about} lead from one class to the other, more than those of the standard model do."
+        note = (
+            f"Share of lines that the {TITLES[judge]} model sees change once, from the true class to the new one, with "
+            f"no third class between; standard model: {percent(less)}"
+        )
+        lines.append(exceeds(claim, "Section 3.2, Figure 4", more, less, percent(more), note))
+    return lines
+
+
+def plot(result: Result) -> "Figure":
+    """Strips, and below them what an independent robust model believes on the way."""
+    pictures = unpacked(result.pictures, result.shapes)
+    grids = [Grid(DATA_TITLES[name], pictures[name], result.titles[name]) for name, _ in in_order(result.roles)]
+    figure, charts = wall(grids, charts=len(grids))
+    for axes, (name, curves) in zip(charts, in_order(result.curves), strict=True):
+        _draw_curves(axes, DATA_TITLES[name], curves)
+    return figure
+
+
+def _draw_curves(axes: "Axes", title: str, curves: dict[str, tuple[Estimate, ...]]) -> None:
+    for role, curve in in_order(curves):
+        values = np.array(curve)
+        t = np.linspace(0, 1, len(values))
+        colour = COLOURS[role]
+        axes.plot(t, values[:, 0], color=colour, label=TITLES[role])
+        axes.fill_between(t, values[:, 1], values[:, 2], color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="from the image (0) to the example (1)", ylabel="probability of the new class", ylim=(-0.02, 1.02))
+    axes.set_title(f"{title}: an independent model's belief")
+    axes.legend(loc="upper left")
+
+
+def alt(result: Result) -> str:
+    """The figure in words."""
+    parts = [
+        f"on {DATA_TITLES[name]} an independent robust model gives the new class at the end of the lines a mean "
+        f"probability of {curve[-1][0]:.2f} for the {TITLES[role]} model"
+        for name, curves in in_order(result.curves)
+        for role, curve in in_order(curves)
+    ]
+    strips = "Strips of images on the way from test images to the large-eps examples of each model"
+    return f"{strips}; {'; '.join(parts)}." if parts else "No picture: none of the models is there."
+
+
+FIGURE_4 = Experiment(
+    name="figure-4",
+    paper_reference="Section 3.2, Figure 4",
+    title="Interpolation between an image and its large-eps adversarial example",
+    about="Each strip goes in a straight line from a test image to its large-eps example (ℓ₂, Table 3's eps). Look "
+    "whether the images between could be real, on the way from one class to the other; the curves say when a robust "
+    "model that had no part in it begins to believe in the new class. `nofreelunch explain` makes an animation of it.",
+    presets={
+        "smoke": Config(strips=1, n=20),
+        "laptop": Config(strips=2, n=60),
+        "paper": Config(strips=2, n=1000, retrain="paper"),
+    },
+    result_type=Result,
+    run=run,
+    findings=findings,
+    plot=plot,
+    alt=alt,
+    inputs=inputs,
+)

@@ -1,0 +1,27 @@
+"""Models that an experiment trains for itself, once, in its workspace."""
+
+from rich.console import Console
+
+from nofreelunch.data import Dataset
+from nofreelunch.models import Classifier
+from nofreelunch.threats import Threat
+from nofreelunch.training import train
+from nofreelunch.training.presets import preset
+from nofreelunch.training.progress import shown
+from nofreelunch.workspace import Workspace
+
+
+def trained(scale: str, data: Dataset, threat: Threat | None, seed: int, workspace: Workspace) -> Classifier:
+    """The model of a preset, trained into the workspace's `models`; a stopped one goes on, a finished one is found.
+
+    Args:
+        scale: of the preset, a name in `training.presets.PRESETS`.
+        data: whole, not a sample.
+        threat: None for standard training.
+        seed: of the training.
+        workspace: says where, and on which device. Progress is shown on stderr.
+    """
+    label = f"{threat.norm}-{threat.eps:.4g}" if threat else "standard"
+    folder = workspace.root / "models" / f"{data.name}-{label}-{scale}-{seed}"
+    with shown(Console(stderr=True)) as report:
+        return train(data, preset(scale, data.name, threat, seed), folder, workspace.device, report)

@@ -1,0 +1,137 @@
+"""Runs experiments into a workspace: compute what is missing, save it, draw it; never compute the same thing twice."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nofreelunch.errors import InputError
+from nofreelunch.experiments.base import Experiment, Finding, Scale
+from nofreelunch.experiments.drawing import drawn
+from nofreelunch.workspace import Workspace, atomic_write, digest, plain, to_json, versions
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one experiment gave: its result, its findings, and whether it was computed now or found."""
+
+    result: Any
+    findings: tuple[Finding, ...]
+    seconds: float
+    computed: bool
+
+
+def configured(experiment: Experiment, scale: Scale, changes: Mapping[str, object]) -> Any:
+    """The preset's config with the changes that it knows; a change set to None, or to a field it lacks, is left out."""
+    config = experiment.presets[scale]
+    known = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{key: v for key, v in changes.items() if key in known and v is not None})
+
+
+def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command: str, say: Say) -> Outcome:
+    """The experiment's outcome: found in the workspace if config, code, libraries and data are the same, else computed.
+
+    Leaves `results/NAME.json` (+ `.npz`) and `figures/NAME.svg` and `.png`. A result of another config is moved aside
+    to `results/previous`, never overwritten.
+    """
+    key = _key(experiment, config, workspace)
+    found = _found(experiment, key, workspace)
+    if found is not None:
+        say(f"{experiment.name}: unchanged, kept")
+        return found
+    say(f"{experiment.name}: {experiment.title} ...")
+    start = time.perf_counter()
+    result = experiment.run(config, workspace)
+    seconds = time.perf_counter() - start
+    findings = experiment.findings(result)
+    vector, raster = drawn(experiment.plot, result)
+    _move_aside(experiment.name, workspace)
+    _figure(experiment.name, workspace, ".svg", vector)
+    _figure(experiment.name, workspace, ".png", raster)
+    about = {
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "about": experiment.about,
+        "paper_reference": experiment.paper_reference,
+        "alt": experiment.alt(result),
+        "table": plain(experiment.table(result)) if experiment.table else None,
+        "config": plain(config),
+        "key": key,
+        "findings": [{**plain(finding), "difference": finding.difference} for finding in findings],
+        "command": command,
+        "seconds": seconds,
+        "versions": versions(),
+        "figures": {suffix: digest(content) for suffix, content in ((".svg", vector), (".png", raster))},
+    }
+    workspace.save(experiment.name, result, **about)
+    say(f"{experiment.name}: done in {seconds:.1f} s")
+    return Outcome(result, findings, seconds, computed=True)
+
+
+def _found(experiment: Experiment, key: str, workspace: Workspace) -> Outcome | None:
+    if experiment.name not in workspace.names():
+        return None
+    try:
+        loaded: tuple[Any, dict[str, Any]] = workspace.load(experiment.name, experiment.result_type)
+    except InputError:
+        return None  # damaged, or of another version: it is computed again
+    result, about = loaded
+    figures = about.get("figures", {})
+    whole = all(_is(_figure_path(experiment.name, workspace, suffix), sha) for suffix, sha in figures.items())
+    if about.get("key") != key or not figures or not whole:
+        return None
+    return Outcome(result, experiment.findings(result), about["seconds"], computed=False)
+
+
+def _key(experiment: Experiment, config: Any, workspace: Workspace) -> str:
+    """What the result depends on: config, our code, the numeric libraries, and the data's content."""
+    depends = {
+        "experiment": experiment.name,
+        "config": plain(config),
+        "source": _source_digest(),
+        "versions": versions(),
+    }
+    spec = getattr(config, "data", None)
+    if isinstance(spec, str):
+        from nofreelunch.data import load_data
+
+        depends["data"] = load_data(spec, root=workspace.data_root).digest
+    if experiment.inputs:
+        depends["inputs"] = dict(experiment.inputs(config, workspace))
+    return digest(to_json(depends))
+
+
+def _source_digest() -> str:
+    package = Path(__file__).parents[1]
+    sha = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sha.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return sha.hexdigest()
+
+
+def _move_aside(name: str, workspace: Workspace) -> None:
+    folder = workspace.root / "results"
+    if not (folder / f"{name}.json").exists():
+        return
+    aside = f"{name}-{digest((folder / f'{name}.json').read_bytes())[:12]}"
+    (folder / "previous").mkdir(exist_ok=True)
+    for suffix in (".json", ".npz"):
+        if (folder / f"{name}{suffix}").exists():
+            (folder / f"{name}{suffix}").replace(folder / "previous" / f"{aside}{suffix}")
+
+
+def _figure_path(name: str, workspace: Workspace, suffix: str) -> Path:
+    return workspace.root / "figures" / f"{name}{suffix}"
+
+
+def _figure(name: str, workspace: Workspace, suffix: str, content: bytes) -> None:
+    atomic_write(_figure_path(name, workspace, suffix), content)
+
+
+def _is(path: Path, sha: str) -> bool:
+    return path.exists() and digest(path.read_bytes()) == sha

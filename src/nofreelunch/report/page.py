@@ -1,0 +1,82 @@
+"""Puts the saved results of a workspace into one page: no script, no network, light and dark, phone and print."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nofreelunch.errors import InputError
+from nofreelunch.workspace import Workspace, atomic_write
+
+_INK = "#1b1c1e"  # the text colour of our figures; on the page they take the page's own
+_VERDICTS = ("agrees", "differs", "refuted", "beyond the paper")
+
+
+def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
+    """Write `report.html` from the results that are there; its path.
+
+    Args:
+        workspace: holds results and figures.
+        order: experiment names in the paper's order; results that are not there are named as missing.
+    """
+    sections = [_section(workspace, name) for name in order if name in workspace.names()]
+    verdicts = Counter(finding["verdict"] for section in sections for finding in section["findings"])
+    missing = [name for name in order if name not in workspace.names()]
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            sections=sections,
+            verdicts=[(name, verdicts[name]) for name in _VERDICTS if verdicts[name]],
+            missing=missing,
+        )
+    )
+    path = workspace.root / "report.html"
+    atomic_write(path, page.encode())
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(value=_value, signed=_signed, seconds=_seconds)
+    return environment
+
+
+def _section(workspace: Workspace, name: str) -> dict[str, Any]:
+    about = workspace.about(name)
+    if "findings" not in about:
+        raise InputError(f"{workspace.root}/results/{name}.json is not an experiment's result; move it elsewhere")
+    return {**about, "name": name, "figure": _inline(workspace.root / "figures" / f"{name}.svg", name)}
+
+
+def _inline(path: Path, name: str) -> Markup:
+    """An SVG file of ours as part of the page: in the page's text colour, its ids made unique, scaling with its box."""
+    svg = path.read_text()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
+    return Markup(re.sub(r'(<svg\b[^>]*?) width="[^"]*"|(<svg\b[^>]*?) height="[^"]*"', r"\1\2", svg, count=2))
+
+
+def _value(value: float | str | None, unit: str = "") -> str:
+    """A number to the digits a reader needs; a text as it is; a dash for what is not there."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    if unit == "%":
+        return f"{value:.2f} %"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _signed(value: float | None, unit: str = "") -> str:
+    return "–" if value is None else (f"{value:+.2f}" if unit == "%" else f"{value:+.3g}")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"

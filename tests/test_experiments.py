@@ -1,0 +1,126 @@
+"""Every experiment at its smallest: runs, saves, loads back equal, is not run twice, draws, stands in the report."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nofreelunch.experiments.base import SCALES, Finding, beyond, compare, holds
+from nofreelunch.experiments.registry import EXPERIMENTS
+from nofreelunch.experiments.runner import Outcome, configured, reproduce
+from nofreelunch.report import write_report
+from nofreelunch.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def outcomes(space: Workspace) -> dict[str, Outcome]:
+    return {
+        name: reproduce(experiment, experiment.presets["smoke"], space, f"reproduce {name}", lambda line: None)
+        for name, experiment in EXPERIMENTS.items()
+    }
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_saved_whole_and_not_run_again(
+    name: str, space: Workspace, outcomes: dict[str, Outcome]
+) -> None:
+    experiment = EXPERIMENTS[name]
+    loaded, about = space.load(name, experiment.result_type)
+    for field in dataclasses.fields(experiment.result_type):
+        np.testing.assert_equal(getattr(loaded, field.name), getattr(outcomes[name].result, field.name))
+    again = reproduce(experiment, experiment.presets["smoke"], space, "", lambda line: None)
+    assert outcomes[name].computed
+    assert not again.computed
+    assert again.findings == outcomes[name].findings
+    assert {"command", "seconds", "versions", "config", "alt"} <= set(about)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_findings_are_sentences_with_values(name: str, outcomes: dict[str, Outcome]) -> None:
+    findings = outcomes[name].findings
+    assert findings
+    for finding in findings:
+        assert finding.claim.endswith(".")
+        assert finding.ours is not None
+        assert not isinstance(finding.ours, float) or np.isfinite(finding.ours)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_scale_has_a_config(name: str) -> None:
+    assert set(EXPERIMENTS[name].presets) == set(SCALES)
+    assert EXPERIMENTS[name].name == name
+
+
+def test_another_config_moves_the_old_result_aside(tmp_path: Path) -> None:
+    space, experiment = Workspace(tmp_path), EXPERIMENTS["theorem-2.1"]
+    config = experiment.presets["smoke"]
+    other = dataclasses.replace(config, seed=config.seed + 1)
+    for each in (config, other):
+        reproduce(experiment, each, space, "", lambda line: None)
+    assert len(list((tmp_path / "results" / "previous").glob("theorem-2.1-*.json"))) == 1
+    assert space.about("theorem-2.1")["config"]["seed"] == other.seed
+
+
+def test_changes_apply_only_where_they_are_known() -> None:
+    config = configured(EXPERIMENTS["table-4"], "smoke", {"classes": ("3", "8"), "nonsense": 1, "data": None})
+    assert config.classes == ("3", "8")
+    assert config.data == EXPERIMENTS["table-4"].presets["smoke"].data
+
+
+def test_verdicts_are_computed() -> None:
+    assert compare("c.", "w", 1.0, 1.05, tolerance=0.1).verdict == "agrees"
+    assert compare("c.", "w", 1.0, 1.2, tolerance=0.1).verdict == "differs"
+    assert compare("c.", "w", 1.0, 1.2, tolerance=0.1).difference == pytest.approx(0.2)
+    assert holds("c.", "w", ok=False, ours="no").verdict == "refuted"
+    assert beyond("c.", ours=1.0).verdict == "beyond the paper"
+    assert Finding("c.", "w", "text", 1.0, "agrees").difference is None
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.outside: list[str] = []
+        self.labels = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(value or "")
+            if key in {"href", "src", "xlink:href"} and value:
+                (self.links if value.startswith("#") else self.outside).append(value)
+            if key == "aria-label" and value:
+                self.labels += 1
+
+
+def test_the_report_is_one_whole_file(space: Workspace, outcomes: dict[str, Outcome]) -> None:
+    path = write_report(space, tuple(EXPERIMENTS))
+    first = path.read_bytes()
+    text = first.decode()
+    page = _Page()
+    page.feed(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert all(link.startswith("data:") for link in page.outside)
+    assert "<script" not in text
+    assert text.count("<svg") == len(outcomes)
+    assert page.labels >= len(outcomes)
+    assert "nan" not in re.findall(r"[a-z]+", text)
+    assert write_report(space, tuple(EXPERIMENTS)).read_bytes() == first
+
+
+def test_names_in_a_result_are_text_in_the_report(tmp_path: Path, outcomes: dict[str, Outcome]) -> None:
+    experiment = EXPERIMENTS["theorem-2.1"]
+    hostile = dataclasses.replace(experiment, title='<script>alert("x")</script>')
+    space = Workspace(tmp_path)
+    reproduce(hostile, experiment.presets["smoke"], space, "<b>", lambda line: None)
+    assert "<script" not in write_report(space, ("theorem-2.1",)).read_text()

@@ -1,0 +1,136 @@
+"""The command line: one frozen dataclass a command; its fields are the options, its `run` does the work.
+
+Exit codes: 0 done; 1 the run failed; 2 bad input; 3 `evaluate` cannot trust its number; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn, Protocol, runtime_checkable
+
+from nofreelunch import __version__
+from nofreelunch.cli.data import Data
+from nofreelunch.cli.explain import Explain
+from nofreelunch.cli.reproduce import Reproduce
+from nofreelunch.cli.theory import Theory
+from nofreelunch.errors import InputError, RunError, unknown
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "reproduce": Reproduce,
+    "explain": Explain,
+    "theory": Theory,
+    "data": Data,
+}
+
+_DESCRIPTION = "Adversarial robustness: exact where it can be, honest where it cannot (after Tsipras et al., 2018)."
+
+
+@runtime_checkable
+class Command(Protocol):
+    """What `main` runs."""
+
+    def run(self) -> int:
+        """Do the work; the exit code."""
+        ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments, run the command, answer errors in one sentence on stderr; the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments == ["--version"]:
+            print(f"nofreelunch {__version__}")
+            return 0
+        with _terminated_as_exception():
+            return parse(arguments or ["--help"]).run()
+    except InputError as error:
+        return _fail(f"error: {error}", 2)
+    except RunError as error:
+        return _fail(f"failed: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail("stopped: what was finished is kept; the same command goes on from there", 130)
+    except _Terminated:
+        return _fail("terminated: what was finished is kept; the same command goes on from there", 143)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"failed: {error.filename or 'the system'}: {error.strerror or error}", 1)
+    except Exception as error:
+        return _fail(f"failed: {type(error).__name__}: {_line(str(error))} (NOFREELUNCH_DEBUG=1 shows where)", 1)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that the arguments ask for.
+
+    Raises:
+        InputError: for an unknown command or option, or a value of the wrong form.
+        SystemExit: with 0, after `--help`.
+    """
+    import tyro
+
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command: Command = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="nofreelunch", description=_DESCRIPTION, args=list(arguments)
+            )
+            return command
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(_one_sentence(complaint.getvalue())) from None
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def _terminated_as_exception() -> Iterator[None]:
+    """SIGTERM unwinds the stack like Ctrl-C does, so that whoever holds state can keep it."""
+
+    def terminate(signum: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not in the main thread: signals are the caller's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _one_sentence(box: str) -> str:
+    """The parser's framed complaint as one sentence: what is wrong, and the nearest spelling."""
+    lines = [line.strip("│╭╮╰╯─ ").strip() for line in box.splitlines()[1:]]
+    first = " ".join(lines[: next((i for i, line in enumerate(lines) if not line), len(lines))]).rstrip(".")
+    near = (
+        re.findall(r"(?<![\w-])(--[a-z][\w-]*|[a-z][\w-]*)\b", box.split("Perhaps you meant:")[-1])
+        if "Perhaps" in box
+        else []
+    )
+    hint = f'; did you mean "{near[0]}"?' if near else "; --help lists the options"
+    return _line(first) + hint
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:600]
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("NOFREELUNCH_DEBUG"):
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code

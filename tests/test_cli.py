@@ -1,0 +1,102 @@
+"""The command line: one sentence for bad input, the right exit code, nothing half-written, quick help."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nofreelunch import __version__
+from nofreelunch.cli import COMMANDS, main
+
+BAD = {
+    "unknown command": (["teory"], 'unknown command "teory"; did you mean "theory"?'),
+    "unknown experiment": (["reproduce", "figure-22"], 'unknown experiment "figure-22"; did you mean "figure-2"?'),
+    "unknown option": (["theory", "--d", "3", "--eta", "1", "--eps", "0", "--epz", "0.1"], 'did you mean "--eps"?'),
+    "missing option": (["theory", "--d", "3"], "--eta"),
+    "missing command word": (["data"], "list"),
+    "eps is no number": (["theory", "--d", "3", "--eta", "1", "--eps", "abc"], '"abc" is not a number'),
+    "eps is negative": (["theory", "--d", "3", "--eta", "1", "--eps", "-1"], "eps must be in"),
+    "eps is nan": (["theory", "--d", "3", "--eta", "1", "--eps", "nan"], "nan"),
+    "p is no probability": (["theory", "--d", "3", "--eta", "1", "--eps", "0", "--p", "1.2"], "p must be in"),
+    "d is no count": (["theory", "--d", "0", "--eta", "1", "--eps", "0"], "d must be"),
+    "unknown scale": (["reproduce", "--scale", "lap"], "smoke"),
+    "unknown data set": (["reproduce", "table-4", "--data", "mnits"], 'did you mean "mnist"?'),
+    "unknown class": (["reproduce", "table-4", "--classes", "3", "12"], "12"),
+    "an option without meaning": (["reproduce", "theorem-2.1", "--classes", "3", "8"], "--classes means nothing to"),
+    "no such device": (["reproduce", "theorem-2.1", "--device", "cuda:99"], "cuda:99"),
+    "nothing to fetch": (["data", "fetch"], "needs a name"),
+    "nowhere to pack to": (["data", "pack", "somewhere"], "--out"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, expected = BAD[name]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    *progress, last = err.strip().splitlines()
+    assert last.startswith("error: ")
+    assert expected in last
+    assert len(progress) <= 1
+    assert "Traceback" not in err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_unwritable_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["reproduce", "theorem-2.1", "--scale", "smoke", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nofreelunch {__version__}\n"
+    for arguments in ([], ["--help"], *([command, "--help"] for command in COMMANDS)):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert not stop.value.code
+        assert "usage: nofreelunch" in capsys.readouterr().out
+
+
+def test_help_imports_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys; from nofreelunch.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_in_one_sentence(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """The command is stopped while it computes: its own code, one line, no half-written file."""
+    command = [sys.executable, "-m", "nofreelunch", "reproduce", "--scale", "laptop", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    assert process.stderr is not None
+    process.stderr.readline()  # the first experiment has begun
+    time.sleep(0.3)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert "goes on from there" in err.splitlines()[-1]
+    assert not list(tmp_path.rglob(".*.json.*"))
+
+
+def test_theory_prints_and_writes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["theory", "--d", "16", "--eta", "1", "--eps", "1/2", "--json", "out.json"]
+    assert main(arguments) == 0
+    first = (tmp_path / "out.json").read_bytes()
+    assert first == (tmp_path / "runs" / "theory" / "theory.json").read_bytes()
+    assert main(arguments) == 0
+    assert first == (tmp_path / "out.json").read_bytes()

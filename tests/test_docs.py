@@ -1,0 +1,49 @@
+"""The documentation is true: its code runs, its links lead somewhere, and every table entry is in the manual."""
+
+import doctest
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from nofreelunch.attacks import ATTACKS
+from nofreelunch.cli import COMMANDS
+from nofreelunch.data import DATASETS
+from nofreelunch.experiments.registry import EXPERIMENTS
+from nofreelunch.models import ARCHITECTURES
+from nofreelunch.threats import THREATS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+WITH_EXAMPLES = sorted(path for path in (ROOT / "src").rglob("*.py") if ">>> " in path.read_text())
+TABLES = {
+    "command": COMMANDS, "attack": ATTACKS, "data set": DATASETS, "experiment": EXPERIMENTS,
+    "architecture": ARCHITECTURES, "threat": THREATS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        exec(block, names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    assert doctest.testmod(import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize(("what", "name"), [(what, name) for what, table in TABLES.items() for name in table])
+def test_every_entry_is_in_the_manual(what: str, name: str) -> None:
+    assert any(name in page.read_text() for page in PAGES), f"no page speaks of the {what} {name}"

@@ -1,0 +1,101 @@
+"""Time and answer of the `standard` protocol beside those of the official ensemble, on MNIST models of the zoo."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import nofreelunch as nfl
+from bench.timing import seconds
+from nofreelunch.evaluation import evaluate
+from nofreelunch.models import zoo_names
+from nofreelunch.threats import Threat
+
+SUBJECTS: dict[str, Threat] = {
+    "mnist-standard": nfl.Linf(0.1),
+    "mnist-linf-0.3": nfl.Linf(0.3),
+    "mnist-l2-1.5": nfl.L2(1.5),
+}
+NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def ours(model: nn.Module, threat: Threat, x: Tensor, y: Tensor) -> float:
+    """Robust accuracy by `evaluate`."""
+    return float(evaluate(model, (x, y), threat, protocol="standard", seed=0).robust.rate)
+
+
+def pyautoattack(model: nn.Module, threat: Threat, x: Tensor, y: Tensor) -> float:
+    """Robust accuracy by the official implementation, as packaged."""
+    from pyautoattack import AutoAttack
+
+    ensemble = AutoAttack(model, norm=NORMS[threat.norm], eps=threat.eps, version="standard", seed=0)
+    return _accuracy(model, ensemble.run_standard_evaluation(x, y, batch_size=250), y)
+
+
+def torchattacks(model: nn.Module, threat: Threat, x: Tensor, y: Tensor) -> float:
+    """Robust accuracy by torchattacks' version of it."""
+    import torchattacks as package
+
+    ensemble = package.AutoAttack(model, norm=NORMS[threat.norm], eps=threat.eps, version="standard", seed=0)
+    parts = zip(x.split(250), y.split(250), strict=True)
+    return _accuracy(model, torch.cat([ensemble(some, labels) for some, labels in parts]), y)
+
+
+CONTENDERS: dict[str, Callable[[nn.Module, Threat, Tensor, Tensor], float]] = {
+    "ours": ours,
+    "pyautoattack": pyautoattack,
+    "torchattacks": torchattacks,
+}
+
+
+def measure(n: int) -> dict[str, Any]:
+    """Robust accuracy on the first n test images and the seconds it took, by model and contender; one run each."""
+    split = nfl.load_data("mnist").test.take(n)
+    x, y = split.images(), split.targets
+    record: dict[str, Any] = {"images": n, "models": {}}
+    for name, threat in SUBJECTS.items():
+        if name not in zoo_names():
+            record["models"][name] = {"absent": "not in the zoo"}
+            continue
+        model = nfl.load_model(f"zoo:{name}")
+        runs = {contender: _run(call, model, threat, x, y) for contender, call in CONTENDERS.items()}
+        record["models"][name] = {"threat": str(threat), "runs": runs}
+    return record
+
+
+def _run(call: Callable[..., float], model: nn.Module, threat: Threat, x: Tensor, y: Tensor) -> dict[str, Any]:
+    found: list[float] = []
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the peers print as they go
+            taken = seconds(lambda: found.append(call(copy.deepcopy(model), threat, x, y)))
+    except ImportError as error:
+        return {"absent": f"not installed ({error.name})"}
+    return {"seconds": taken, "robust": found[0]}
+
+
+def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return float((model(x).argmax(1) == y).float().mean())
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    lines = [f"First {record['images']} test images of MNIST, one run each.", ""]
+    lines += ["| model, threat | | robust accuracy | seconds | over pyautoattack |", "|---|---|---|---|---|"]
+    for name, result in record["models"].items():
+        if "absent" in result:
+            lines.append(f"| {name} | - | {result['absent']} | | |")
+            continue
+        official = result["runs"]["pyautoattack"].get("seconds")
+        for contender, run in result["runs"].items():
+            if "absent" in run:
+                lines.append(f"| {name} | {contender} | {run['absent']} | | |")
+                continue
+            share = f"{run['seconds'] / official:.2f}" if official else "-"
+            case = f"{name}, {result['threat']}"
+            lines.append(f"| {case} | {contender} | {100 * run['robust']:.1f} % | {run['seconds']:.0f} | {share} |")
+    return "\n".join([*lines, ""])

@@ -264,8 +264,8 @@ def alt(result: Result) -> str:
     """The figure in words."""
     parts = [
         f"on {DATA_TITLES[data]} with {NORMS[norm]} clean accuracy goes from {percent(marks[0].clean)} without "
-        f"adversarial training to {percent(marks[-1].clean)} at eps {in_words(data, marks[-1].eps)}, robust accuracy from "
-        f"{percent(marks[0].robust)} to {percent(marks[-1].robust)}"
+        f"adversarial training to {percent(marks[-1].clean)} at eps {in_words(data, marks[-1].eps)}, "
+        f"robust accuracy from {percent(marks[0].robust)} to {percent(marks[-1].robust)}"
         for (data, norm), marks in curves(result).items()
     ]
     return f"Accuracy against training eps: {'; '.join(parts)}." if parts else "No curve: none of the models is there."

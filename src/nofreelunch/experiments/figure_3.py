@@ -215,7 +215,8 @@ def plot(result: Result) -> "Figure":
     pictures = unpacked(result.pictures, result.shapes)
     grids = [
         Grid(
-            title=f"{DATA_TITLES[name]}, {NORMS[result.norm]} ball of radius {in_words(name, TABLE_3_EPS[name, result.norm])}",
+            title=f"{DATA_TITLES[name]}, {NORMS[result.norm]} ball of radius "
+            + in_words(name, TABLE_3_EPS[name, result.norm]),
             pictures=pictures[name],
             rows=("original", *(TITLES[role] for role in roles)),
             captions=result.captions[name],

@@ -1,0 +1,129 @@
+"""A bound from below: examples that no adversary can break, proven by intervals.
+
+Gowal et al. 2018, "On the effectiveness of interval bound propagation": the box around an example is pushed through the
+network layer by layer; where the lower bound of the true logit minus each other one is positive, the example is robust.
+A last linear layer is bounded together with the difference of logits, which is tighter.
+"""
+
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.tracing import frozen_twin, has_hooks, trace
+from nofreelunch.threats import Threat
+from nofreelunch.types import Inputs, Labels, Mask, Model
+
+_SLACK = 1e-5
+"""Of the scores, must a margin be at least: bounds are computed in float64, the model answers in float32."""
+_RISING = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, Pixels)
+"""No output falls when an input rises, in evaluation mode: such a layer maps bounds to bounds."""
+_RISING_CALLS = {torch.relu, F.relu, torch.flatten, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, "flatten", "relu"}
+_WEIGHTED = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+_SUMS = {operator.add, torch.add, "add"}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """All tensors between two."""
+
+    low: Tensor
+    high: Tensor
+
+
+def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
+    """The examples that are proven robust; None if the model holds operations that cannot be bounded here.
+
+    Args:
+        model: fully connected or convolutional, with ReLUs; traced, so that what it does must not depend on its input.
+        x: examples.
+        y: labels.
+        threat: an l_2 ball is bounded by the l_inf ball around it.
+    """
+    if not isinstance(model, nn.Module) or has_hooks(model) or (copy := frozen_twin(model)) is None:
+        return None
+    graph = trace(copy.double())
+    if graph is None or not all(_known(node, graph) for node in graph.graph.nodes):
+        return None
+    low, high = x.double() - threat.eps, x.double() + threat.eps
+    if threat.box is not None:
+        low, high = low.clamp(*threat.box), high.clamp(*threat.box)
+    with torch.no_grad():
+        return _propagate(graph, Interval(low, high), y)
+
+
+def _known(node: fx.Node, graph: fx.GraphModule) -> bool:
+    if node.op == "call_module":
+        layer = graph.get_submodule(str(node.target))
+        plain = getattr(layer, "padding_mode", "zeros") == "zeros" and getattr(layer, "running_mean", 0) is not None
+        return type(layer) in _RISING + _WEIGHTED and plain
+    if node.op in ("call_function", "call_method"):
+        parents = sum(isinstance(arg, fx.Node) for arg in node.args)
+        return (node.target in _RISING_CALLS and parents == 1) or (node.target in _SUMS and parents == 2)
+    return node.op in ("placeholder", "output")
+
+
+def _propagate(graph: fx.GraphModule, box: Interval, y: Labels) -> Mask:
+    """Whether the true logit's lead over each other one is positive all over the box."""
+    known: dict[fx.Node, Interval] = {}
+    for node in graph.graph.nodes:
+        parents = [known[arg] for arg in node.args if isinstance(arg, fx.Node)] if node.op != "placeholder" else [box]
+        if node.op == "output":
+            last = node.args[0]
+            layer = graph.get_submodule(str(last.target)) if last.op == "call_module" else None
+            given = known[last.args[0]] if type(layer) is nn.Linear else None
+            return _lead(known[last], y) if given is None else _lead_of_linear(layer, given, y)  # type: ignore[arg-type]
+        known[node] = _step(node, graph, parents)
+    raise AssertionError("a graph ends with its output")
+
+
+def _step(node: fx.Node, graph: fx.GraphModule, parents: list[Interval]) -> Interval:
+    """The bounds of one operation."""
+    if node.op == "placeholder":
+        return parents[0]
+    if node.target in _SUMS:
+        return Interval(parents[0].low + parents[1].low, parents[0].high + parents[1].high)
+    if node.op == "call_module":
+        layer = graph.get_submodule(str(node.target))
+        if type(layer) in _WEIGHTED:
+            return _weighted(layer, parents[0])
+        return Interval(layer(parents[0].low), layer(parents[0].high))
+    call = getattr(Tensor, node.target) if isinstance(node.target, str) else node.target
+    low, high = (call(end, *node.args[1:], **node.kwargs) for end in (parents[0].low, parents[0].high))
+    return Interval(low, high)
+
+
+def _weighted(layer: nn.Module, given: Interval) -> Interval:
+    """The centre goes through the layer, the radius through the layer of absolute weights."""
+    centre, radius = (given.low + given.high) / 2, (given.high - given.low) / 2
+    middle = layer(centre)
+    if isinstance(layer, nn.Linear):
+        spread = F.linear(radius, layer.weight.abs())
+    elif isinstance(layer, nn.Conv2d):
+        weight, moves = layer.weight.abs(), (layer.stride, layer.padding)
+        spread = F.conv2d(radius, weight, None, *moves, layer.dilation, layer.groups)  # type: ignore[arg-type]
+    else:
+        shifted = layer(centre + radius)  # one factor per channel, of either sign
+        spread = (shifted - middle).abs()
+    return Interval(middle - spread, middle + spread)
+
+
+def _lead(logits: Interval, y: Labels) -> Mask:
+    """From bounds of the logits."""
+    true = logits.low.gather(1, y[:, None]).squeeze(1)
+    others = logits.high.scatter(1, y[:, None], -torch.inf).amax(1)
+    return true - others > _SLACK * logits.high.abs().amax(1)
+
+
+def _lead_of_linear(layer: nn.Linear, given: Interval, y: Labels) -> Mask:
+    """From bounds of the last layer's input: the difference of two logits is a linear function of it."""
+    centre, radius = (given.low + given.high) / 2, (given.high - given.low) / 2
+    weight = layer.weight[y][:, None] - layer.weight
+    lead = layer(centre).gather(1, y[:, None]) - layer(centre)
+    least = lead - torch.einsum("nkd,nd->nk", weight.abs(), radius)
+    scale = layer(centre).abs().amax(1)
+    proven: Mask = (least.scatter(1, y[:, None], torch.inf) > _SLACK * scale[:, None]).all(1)
+    return proven

@@ -1,0 +1,247 @@
+"""`evaluate`: how accurate a model is, at worst, within a threat; and whether to believe it."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks import Attack
+from nofreelunch.attacks.door import first_logits
+from nofreelunch.data import Split
+from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.evaluation.board import CLEAN, STANDING, Board
+from nofreelunch.evaluation.certified import certify
+from nofreelunch.evaluation.journal import Journal
+from nofreelunch.evaluation.phases import doubts, exactly, examine, run, scout
+from nofreelunch.evaluation.protocols import PROTOCOLS, Protocol, Recipe
+from nofreelunch.evaluation.result import Evaluation, Flag
+from nofreelunch.evaluation.source import Source, source_of
+from nofreelunch.evaluation.subject import Subject, as_in_use, modules_of, own_randomness
+from nofreelunch.evaluation.tally import Tally
+from nofreelunch.evaluation.trial import Progress, Trial
+from nofreelunch.evaluation.trust import search
+from nofreelunch.threats import Threat
+from nofreelunch.types import Model
+from nofreelunch.workspace import versions
+
+_PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
+_EXAMPLES_FILE = "examples.npy"
+
+
+def evaluate(
+    model: Model,
+    data: Split | tuple[Tensor, Tensor],
+    threat: Threat,
+    protocol: str | Protocol = "standard",
+    seed: int = 0,
+    keep_examples: bool = False,
+    *,
+    attacks: Mapping[str, Attack] | None = None,
+    batch_size: int | None = None,
+    out: Path | None = None,
+    known: Evaluation | None = None,
+    progress: Progress = lambda step, done, total: None,
+) -> Evaluation:
+    """Clean and robust accuracy of a model, attack by attack, and every reason found not to believe them.
+
+    The model is called in evaluation mode, on copies, and left as it was. Attacks run on a fast version of it; what
+    they find is judged by the model itself, in float32, on the point as it would be stored, after ball and box have
+    been checked in float64. The figures depend on model, data, threat, protocol and seed alone.
+
+    It is the front door of the package, and has more parameters than others for that: all but three have a default.
+
+    Args:
+        model: maps float inputs (n, ...) in the threat's box to logits (n, k), k >= 2: a module or any callable.
+        data: a split, or inputs and class indices; read a batch at a time.
+        threat: what the adversary may do.
+        protocol: "quick" or "standard", a name in `PROTOCOLS`; or one of your own.
+        seed: of all that is random.
+        keep_examples: keep the worst points found, as `x_adv`; in a file if `out` is given.
+        attacks: further attacks by name, run after those of the protocol on what they left.
+        batch_size: examples at a time; by default as many as keep the machine busy.
+        out: a folder in which the state is kept; the same call goes on where it was stopped.
+        known: an evaluation of the same model and data within a smaller radius: what was lost there is lost.
+        progress: called with a step's name, how many examples it is through with, and of how many.
+
+    Returns:
+        The figures, with the reasons to doubt them.
+
+    Raises:
+        InputError: if model, data or settings are not what they should be, before any work; the message says which.
+        RunError: if the state cannot be written.
+    """
+    started = time.monotonic()
+    plan = _plan(protocol)
+    subject = Subject(model)
+    source = source_of(data, model, threat)
+    extra = dict(attacks or {})
+    with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
+        classes = _classes(subject, source)
+        board = Board(len(source))
+        identity = {
+            "model": _weights_digest(subject), "data": source.digest, "threat": repr(threat), "protocol": plan.name,
+            "seed": str(seed), "attacks": ", ".join(extra), "known": repr(known and known.threat),
+        }  # fmt: skip
+        journal = Journal(out, identity, board)
+        size = batch_size or max(2, _PIXELS_AT_A_TIME[subject.device.type] // source.images(torch.arange(1)).numel())
+        trial = Trial(
+            subject, source, threat, seed, check_count("batch_size", min(size, 1024), 2),
+            board=board, journal=journal, progress=progress, examples=_storage(source, out) if keep_examples else None,
+        )  # fmt: skip
+        try:
+            flags, exact = _conduct(trial, plan, extra, classes, known)
+        finally:  # an interrupt keeps what is done
+            journal.save()
+        certified = _certified(trial)
+    return _assembled(trial, flags, exact, certified, plan.name, time.monotonic() - started)
+
+
+def _plan(protocol: str | Protocol) -> Protocol:
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
+    return PROTOCOLS[protocol]
+
+
+def _conduct(
+    trial: Trial, plan: Protocol, extra: Mapping[str, Attack], classes: int, known: Evaluation | None
+) -> tuple[list[Flag], bool]:
+    """All phases; the flags, and whether the answer is exact."""
+    board = trial.board
+    flags = examine(trial)
+    trial.journal.once(CLEAN, trial.clean)
+    if known is not None and not trial.randomised:
+        _take_over(known, trial)
+    exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and exactly(trial))
+    if not exact:
+        run(trial, plan.first[0], plan.first[1], classes)
+        gains = scout(trial, plan, flags, classes)
+        for step, recipe in plan.main.items():
+            run(trial, step, recipe, classes)
+        for step, attack in extra.items():
+            run(trial, step, _constantly(attack), classes)
+        flags += doubts(trial, plan, gains, classes)
+    clean = board.clean_margin.isposinf()
+    nan = {"clean": clean, "under attack": board.margin.isposinf() & ~clean}
+    checks = (
+        search.chance_flag(board.clean(), classes),
+        search.few_examples_flag(len(board)),
+        search.non_finite_flag({where: int(rows.sum()) for where, rows in nan.items()}, len(board)),
+    )
+    return flags + [flag for flag in checks if flag], exact
+
+
+def _constantly(attack: Attack) -> Recipe:
+    """The attack, whatever the threat: it has one of its own."""
+    return lambda threat: attack
+
+
+def _classes(subject: Subject, source: Source) -> int:
+    """How many classes the model knows, from its answer to the first examples and all labels."""
+    x = source.images(torch.arange(min(2, len(source)))).to(subject.device)
+    logits = first_logits(subject.logits, x, source.y[: len(x)].to(subject.device))
+    if len(source.y):
+        ends = torch.stack([source.y.min(), source.y.max()]).to(subject.device)
+        first_logits(lambda z: logits[:1].expand(2, -1), x[:1].repeat_interleave(2, 0), ends)
+    return logits.shape[1]
+
+
+def _take_over(known: Evaluation, trial: Trial) -> None:
+    """What was lost within a smaller radius is lost."""
+    same = (known.data_digest, known.weights_digest, known.threat.norm, known.threat.box) == (
+        trial.source.digest, _weights_digest(trial.subject), trial.threat.norm, trial.threat.box,
+    )  # fmt: skip
+    if not same or known.threat.eps > trial.threat.eps:
+        raise InputError(
+            f"known must be of the same model and data within a smaller radius, got one within {known.threat}"
+        )
+    step = f"within {known.threat.eps:g}"
+    trial.board.enter(step)
+    lost = torch.tensor([name not in ("", CLEAN) for name in known.broken_by])
+    index = (lost & (trial.board.broken_by == STANDING)).nonzero().squeeze(1)
+    margins = torch.from_numpy(known.margin)[index]
+    trial.board.record(step, index, torch.zeros(len(index)), margins, torch.ones(len(index), dtype=torch.bool))
+
+
+def _weights_digest(subject: Subject) -> str:
+    """SHA-256 of the tensors of all modules that the model is made of, and of its type's name."""
+    sha = hashlib.sha256(type(subject.pristine).__qualname__.encode())
+    for module in modules_of(subject.pristine):
+        for name, value in module.state_dict().items():
+            sha.update(name.encode())
+            if isinstance(value, Tensor):
+                sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _storage(source: Source, out: Path | None) -> Tensor:
+    """Where the worst points are kept: a mapped file if there is a folder."""
+    shape = (len(source), *source.images(torch.arange(1)).shape[1:])
+    if out is None:
+        return torch.zeros(shape)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / _EXAMPLES_FILE
+    mode = "r+" if path.exists() else "w+"
+    return torch.from_numpy(np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=shape))
+
+
+def _certified(trial: Trial) -> Tally | None:
+    """Examples proven robust, where the model is one that can be."""
+    subject = trial.subject
+    if subject.stateful or trial.randomised:
+        return None
+    proven = 0
+    for index in torch.split(torch.arange(len(trial.source)), trial.batch):
+        x, y = trial.load(index)
+        with as_in_use(x.device, subject.working):
+            mask = certify(subject.working, x, y, trial.threat)
+        if mask is None:
+            return None
+        proven += int(mask.sum())
+    return Tally(proven, len(trial.source))
+
+
+def _by_class(right: Tensor, y: Tensor) -> dict[int, Tally]:
+    found = {}
+    for label in torch.unique(y).tolist():
+        rows = right[y == label].double()
+        total = float(rows.sum())
+        found[int(label)] = Tally(int(total) if total.is_integer() else total, len(rows))
+    return found
+
+
+def _assembled(
+    trial: Trial, flags: list[Flag], exact: bool, certified: Tally | None, protocol: str, seconds: float
+) -> Evaluation:
+    board, source = trial.board, trial.source
+    notes = list(source.notes)
+    if trial.subject.came_training:
+        notes.append("the model came in training mode and was evaluated in evaluation mode")
+    return Evaluation(
+        clean=board.clean(),
+        robust=board.robust(),
+        by_attack=board.after(),
+        clean_by_class=_by_class(board.clean_right, source.y),
+        robust_by_class=_by_class(board.right, source.y),
+        flags=tuple(flags),
+        notes=tuple(notes),
+        exact=exact,
+        certified=certified,
+        threat=trial.threat,
+        protocol=protocol,
+        seed=trial.seed,
+        versions=versions(),
+        data_digest=source.digest,
+        weights_digest=_weights_digest(trial.subject),
+        dropped=board.dropped,
+        seconds=seconds,
+        broken_by=tuple("" if step == STANDING else board.steps[step] for step in board.broken_by.tolist()),
+        clean_margin=board.clean_margin.numpy(),
+        margin=board.margin.numpy(),
+        x_adv=trial.examples,
+    )

@@ -1,0 +1,86 @@
+"""Attacks of other libraries, as attacks of ours: `foreign("foolbox:LinfPGD", threat)`.
+
+Whatever such an attack returns is judged like our own points: what lies outside ball or box is dropped and counted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.attacks import Attack
+from nofreelunch.errors import InputError, unknown
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Model
+
+
+class _Module(nn.Module):
+    """A model as the `nn.Module` that other libraries want."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = [model]  # in a list, so that its parameters stay out of reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model[0](x)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An attack of another library.
+
+    Args:
+        threat: its norm is the attack's own; radius and box are handed over.
+        name: of the attack's class.
+        call: runs it: (class, model, x, y, threat) -> x_adv.
+        kind: the class.
+    """
+
+    threat: Threat
+    name: str
+    kind: Callable[..., Any]
+    call: Callable[[Callable[..., Any], nn.Module, Tensor, Tensor, Threat], Tensor]
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Adversarial inputs. Such attacks draw global random numbers, here seeded from the first example's stream."""
+        streams = Streams.of(rng, len(x), x.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(streams.integers(2**31)[0]))
+            return self.call(self.kind, _Module(model).eval(), x, y, self.threat)
+
+
+def _foolbox(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    wrapped = import_module("foolbox").PyTorchModel(model, bounds=threat.box, device=x.device)
+    found: Tensor = kind()(wrapped, x, y, epsilons=threat.eps)[1]
+    return found
+
+
+def _torchattacks(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    found: Tensor = kind(model, eps=threat.eps)(x, y)
+    return found
+
+
+_LIBRARIES = {"foolbox": ("foolbox.attacks", _foolbox), "torchattacks": ("torchattacks", _torchattacks)}
+
+
+def foreign(spec: str, threat: Threat) -> Attack:
+    """The attack that "LIBRARY:CLASS" names, with the library's own settings.
+
+    Raises:
+        InputError: if the library is not known or not installed, or has no such attack.
+    """
+    library, _, name = spec.partition(":")
+    if library not in _LIBRARIES:
+        raise unknown("attack library", library, _LIBRARIES)
+    module, call = _LIBRARIES[library]
+    try:
+        kinds = vars(import_module(module))
+    except ImportError:
+        raise InputError(f"attack {spec} needs the package {library}; install it with: pip install {library}") from None
+    if not callable(kinds.get(name)):
+        raise unknown(f"{library} attack", name, (key for key, value in kinds.items() if isinstance(value, type)))
+    return Foreign(threat, name, kinds[name], call)

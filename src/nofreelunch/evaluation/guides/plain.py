@@ -1,0 +1,144 @@
+"""Guides that only ask the model itself: more often, nearby, or in higher precision."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nofreelunch.evaluation.guides.see_through import seeing_through
+from nofreelunch.evaluation.subject import Subject, as_in_use, twin
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Model
+
+
+@dataclass(frozen=True)
+class SeeThrough:
+    """The model with every operation made differentiable."""
+
+    subject: Subject
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Its logits."""
+        with seeing_through():
+            return self.subject.differentiable(x)
+
+
+@dataclass(frozen=True)
+class Blind:
+    """A model that cannot be differentiated, as a constant: attacks see no gradient instead of an error."""
+
+    subject: Subject
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Its logits."""
+        return self.subject.logits(x)
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """A model with its logits divided by a number: the same answers, at a scale where losses are not flat."""
+
+    model: Model
+    scale: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The logits, scaled."""
+        return self.model(x) / self.scale
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The mean over several draws of a randomised model: expectation over transformations (Athalye et al. 2018)."""
+
+    model: Model
+    draws: int = 8
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The mean logits."""
+        return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
+
+
+@dataclass(frozen=True)
+class Jittered:
+    """The mean over fixed random points nearby, within half the radius: smooths what oscillates."""
+
+    model: Model
+    threat: Threat
+    count: int = 6
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The mean logits."""
+        near = replace(self.threat, eps=self.threat.eps / 2)
+        streams = Streams.for_examples(0, torch.arange(self.count, device=x.device))
+        shifts = near.draw(x[:1].expand(self.count, *x.shape[1:]), streams)
+        return torch.stack([self.model(x + shift) for shift in shifts]).mean(0)
+
+
+def precise(subject: Subject) -> Model:
+    """The model in float64, where differences that float32 rounds away are still there.
+
+    Raises:
+        AttributeError: if it is not an `nn.Module`.
+    """
+    exact = twin(subject.working).double()
+
+    def guide(x: Tensor) -> Tensor:
+        with as_in_use(x.device, exact):
+            logits: Tensor = exact(x.double())
+        return logits
+
+    return guide
+
+
+class _Probe(torch.autograd.Function):
+    """The model's answer, with differences in place of its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, model: Model, shifts: Tensor) -> Tensor:
+        """The logits."""
+        ctx.save_for_backward(x, shifts)
+        ctx.model = model
+        return model(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The sum over the shifts of shift * <grad, model(x + shift) - model(x - shift)>."""
+        x, shifts = ctx.saved_tensors
+        total = torch.zeros_like(x)
+        for part in torch.split(shifts, max(1, 1024 // len(x))):
+            points = torch.cat([x + sign * shift for sign in (1, -1) for shift in part])
+            up, down = ctx.model(points).view(2, len(part), len(x), -1)
+            slope = ((up - down) * grads[0]).sum(2).nan_to_num(nan=0.0).to(x.dtype)
+            total += torch.einsum("pn,p...->n...", slope, part)
+        return total, None, None
+
+
+@dataclass(frozen=True)
+class Probing:
+    """The model with its derivative estimated by central differences (Chen et al. 2017; Uesato et al. 2018).
+
+    Coordinate by coordinate where there are few, else in random directions.
+
+    Args:
+        model: is only asked for answers.
+        threat: the differences are as wide as its radius.
+        directions: so many coordinates are few, and so many random directions are taken.
+    """
+
+    model: Model
+    threat: Threat
+    directions: int = 1024
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Its logits."""
+        size = x[0].numel()
+        if size <= self.directions:
+            shifts = torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
+        else:
+            streams = Streams.for_examples(1, torch.arange(self.directions, device=x.device))
+            shifts = streams.normal(*x.shape[1:], dtype=x.dtype).sign()
+        width = self.threat.eps / 2 / self.threat.size(shifts[:1]).item()
+        logits: Tensor = _Probe.apply(x, self.model, shifts * width)
+        return logits

@@ -1,0 +1,248 @@
+"""A model as it would be if every operation in it could be differentiated.
+
+The values are the model's own; where its derivative is zero, missing, saturated or replaced, that of a similar smooth
+operation is taken: the backward pass differentiable approximation of Athalye et al. 2018 (section 4.1), chosen
+operation by operation while the model runs. What hides gradients (detach, no_grad, hooks, custom backward passes) is
+undone, and the model is not told that it is being differentiated.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+_CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "type")
+_FLOATS = {
+    "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub", "div",
+    "true_divide", "__truediv__", "matmul", "__matmul__", "linear", "neg", "mean", "sum", "stack", "cat",
+}  # fmt: skip
+"""Operations that make numbers of a mask or of integers: there their smooth twins take their place."""
+_PASSING = {"round", "floor", "ceil", "trunc", "fix"}
+_COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
+                "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1}  # fmt: skip
+_HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
+
+
+def straight(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of `hard` with the derivative of `soft`."""
+    with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `seeing_through` too
+        return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _squash(x: Tensor) -> Tensor:
+    """x / (1 + |x|): like a sign, but its derivative dies out slowly."""
+    return x / (1 + x.abs())
+
+
+class _Smooth(TorchFunctionMode):
+    """Every torch operation of the model passes through here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._twins: Any = WeakTensorKeyDictionary()
+        self._scores: Any = WeakTensorKeyDictionary()
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """The operation, or the smooth one that takes its place."""
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if name == "__get__":
+            return self._attribute(function, args)
+        if name == "register_hook" or (name == "_set_grad_enabled" and args == (False,)):
+            return None
+        if name == "__getitem__" and isinstance(args[1], Tensor) and args[1] in self._scores:
+            return self._look_up(args[0], args[1])
+        rule = _RULES.get(name)
+        if rule is not None and args and isinstance(args[0], Tensor):
+            return rule(self, function, args, kwargs)
+        if name in _FLOATS:
+            args = tuple(self._twins.get(arg, arg) if isinstance(arg, Tensor) else arg for arg in args)
+        return function(*args, **kwargs)
+
+    def _attribute(self, function: Any, args: tuple[Any, ...]) -> Any:
+        name = getattr(getattr(function, "__self__", None), "__name__", "")
+        if name in _HIDDEN and not isinstance(args[0], nn.Parameter):
+            return _HIDDEN[name]
+        return args[0] * 1 if name == "data" and args[0].is_floating_point() else function(*args)
+
+    def _look_up(self, table: Tensor, index: Tensor) -> Tensor:
+        """table[argmax(scores)], as the mean over the table under softmax(scores)."""
+        hard, scores = table[index], self._scores[index]
+        share = scores.softmax(-1)
+        fits = (
+            table.is_floating_point()
+            and scores.shape[-1] == len(table)
+            and hard.dim() == scores.dim() + table.dim() - 2
+        )
+        return straight(hard, torch.tensordot(share, table, 1)) if fits else hard
+
+    def through(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Rounding: the derivative is 1."""
+        return (
+            straight(function(*args, **kwargs), args[0]) if args[0].is_floating_point() else function(*args, **kwargs)
+        )
+
+    def keep(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Detaching: it is not done."""
+        return args[0] * 1 if args[0].is_floating_point() else function(*args, **kwargs)
+
+    def cast(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """To integers, and back from them or from masks."""
+        source = self._twins.get(args[0], args[0])
+        made = function(args[0], *args[1:], **kwargs)
+        if made.dtype in _INTEGERS or made.dtype == torch.bool:
+            if source.is_floating_point() and made is not args[0]:
+                self._twins[made] = straight(made.to(source.dtype), source)
+            return made
+        if source is args[0]:
+            return made
+        return straight(made, source.to(made.dtype)) if made.is_floating_point() else made
+
+    def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A mask, and how far it is from turning."""
+        made = function(*args, **kwargs)
+        gap = self._twins.get(args[0], args[0]) - (
+            args[1] if not isinstance(args[1], Tensor) else self._twins.get(args[1], args[1])
+        )
+        if isinstance(gap, Tensor) and gap.is_floating_point() and made.dtype == torch.bool:
+            self._twins[made] = straight(made.to(gap.dtype), _squash(10 * gap) * _COMPARISONS[function.__name__])
+        return made
+
+    def equal(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """As `compare`: equality is nearer the smaller the difference."""
+        made, gap = function(*args, **kwargs), args[0] - args[1]
+        if isinstance(made, Tensor) and gap.is_floating_point():
+            self._twins[made] = straight(made.to(gap.dtype), -gap.abs())
+        return made
+
+    def sign(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Steps."""
+        return straight(function(*args, **kwargs), _squash(args[0]))
+
+    def saturate(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Sigmoids, whose derivative underflows."""
+        return straight(function(*args, **kwargs), _squash(args[0]))
+
+    def softmax(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Its logarithm's derivative: it orders the classes alike, and does not underflow."""
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+        return straight(function(*args, **kwargs), args[0].log_softmax(-1 if dim is None else dim))
+
+    def choose(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """The largest: remembers among what it was chosen."""
+        made = function(*args, **kwargs)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 and isinstance(args[1], int) else None)
+        if dim in (-1, args[0].dim() - 1) and args[0].is_floating_point():
+            index = made if isinstance(made, Tensor) else made[1]
+            self._scores[index] = args[0].unsqueeze(-2) if index.dim() == args[0].dim() else args[0]
+        return made
+
+    def one_hot(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Hard labels: integers, with softmax(scores) as their smooth twin."""
+        made = function(*args, **kwargs)
+        if args[0] in self._scores and self._scores[args[0]].shape == made.shape:
+            scores = self._scores[args[0]]
+            self._twins[made] = straight(made.to(scores.dtype), scores.softmax(-1))
+        return made
+
+    def scatter(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Hard labels made by writing at the chosen places."""
+        made = function(*args, **kwargs)
+        index = next(
+            (arg for arg in (*args[1:], *kwargs.values()) if isinstance(arg, Tensor) and arg in self._scores), None
+        )
+        if index is None or not made.is_floating_point():
+            return made
+        share = self._scores[index].softmax(-1).reshape(made.shape)
+        return straight(made, share * (made.detach().amax() - made.detach().amin()))
+
+    def where(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Either or, as a mixture by the mask's smooth twin."""
+        made = function(*args, **kwargs)
+        if args[0] not in self._twins or len(args) < 3 or not made.is_floating_point():
+            return made
+        share = self._twins[args[0]]
+        gap = torch.as_tensor(args[1]).detach() - torch.as_tensor(args[2]).detach()
+        return made + (straight(share, share) - share.detach()) * gap.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+
+    def array(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """To numpy, as if nothing were differentiated."""
+        return function(Tensor.detach(args[0]), *args[1:], **kwargs)
+
+    def invert(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """The complement of a mask."""
+        made = function(*args, **kwargs)
+        if args[0] in self._twins:
+            self._twins[made] = 1 - self._twins[args[0]]
+        return made
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(_PASSING, _Smooth.through),
+    **dict.fromkeys(("detach", "detach_"), _Smooth.keep),
+    **dict.fromkeys(_CASTS, _Smooth.cast),
+    **dict.fromkeys(_COMPARISONS, _Smooth.compare),
+    **dict.fromkeys(("eq", "__eq__"), _Smooth.equal),
+    **dict.fromkeys(("sign", "sgn", "heaviside"), _Smooth.sign),
+    **dict.fromkeys(("sigmoid", "tanh", "hardtanh", "hardsigmoid"), _Smooth.saturate),
+    "softmax": _Smooth.softmax,
+    **dict.fromkeys(("argmax", "max"), _Smooth.choose),
+    "one_hot": _Smooth.one_hot,
+    **dict.fromkeys(("scatter", "scatter_"), _Smooth.scatter),
+    "where": _Smooth.where,
+    **dict.fromkeys(("numpy", "tolist", "item"), _Smooth.array),
+    **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), _Smooth.invert),
+}
+
+
+def _plain_apply(cls: type[torch.autograd.Function], *args: Any) -> Any:
+    """A custom function, without its backward pass: its forward is differentiated like any other code."""
+    forward: Callable[..., Any] = cls.forward
+    if cls.setup_context is not torch.autograd.Function.setup_context:
+        return forward(*args)
+    context = SimpleNamespace(needs_input_grad=(False,) * len(args))
+    for name in ("save_for_backward", "mark_dirty", "mark_non_differentiable", "set_materialize_grads"):
+        setattr(context, name, lambda *_: None)
+    return forward(context, *args)
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is something else for the time of the block."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Differentiation goes on, but code that asks whether it does is told no."""
+    with (
+        _replaced(torch, "is_grad_enabled", lambda: False),
+        _replaced(torch.inference_mode, "__enter__", lambda self: None),
+        _replaced(torch.inference_mode, "__exit__", lambda self, *error: None),
+    ):
+        yield
+
+
+@contextmanager
+def seeing_through() -> Iterator[None]:
+    """Inside the block every operation is differentiable."""
+    with (
+        torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
+        unseen(),
+        _replaced(torch.autograd.Function, "apply", classmethod(_plain_apply)),
+        _Smooth(),
+    ):
+        yield

@@ -1,0 +1,113 @@
+"""What an evaluation has done so far: one file, whole or not at all, so that a killed one goes on where it was."""
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from nofreelunch.errors import InputError
+from nofreelunch.evaluation.board import Board, Some
+from nofreelunch.types import Labels
+from nofreelunch.workspace import atomic_write
+
+T = TypeVar("T")
+
+FILE = "evaluation.state.npz"
+_EVERY = 20.0
+"""Seconds between two saves within a step."""
+
+
+class Journal:
+    """Results of finished steps, and the board.
+
+    Args:
+        folder: where the file lies; None keeps nothing.
+        identity: what must be equal for two evaluations to be one: model, data, threat, protocol, seed.
+        board: filled in from the file if there is one.
+
+    Raises:
+        InputError: if the file is damaged, or is that of another evaluation; lists the differences.
+    """
+
+    def __init__(self, folder: Path | None, identity: Mapping[str, str], board: Board) -> None:
+        self._path = None if folder is None else folder / FILE
+        self._identity = dict(identity)
+        self._board = board
+        self._outcomes: dict[str, Any] = {}
+        self._tried: dict[str, np.ndarray] = {}
+        self._saved_at = time.monotonic()
+        if self._path is not None and self._path.exists():
+            self._load(self._path)
+
+    def once(self, step: str, compute: Callable[[], T]) -> T:
+        """What `compute` returned when the step was first finished: a value of JSON's types."""
+        if step not in self._outcomes:
+            self._outcomes[step] = compute()
+            self._tried = {}
+            self.save()
+        found: T = self._outcomes[step]
+        return found
+
+    def knows(self, step: str) -> bool:
+        """Whether the step is finished."""
+        return step in self._outcomes
+
+    def untried(self, step: str, index: Labels) -> Some:
+        """Those of the examples that an interrupted run of this step has not come to."""
+        done = self._tried.setdefault(step, np.zeros(len(self._board), dtype=bool))
+        return index[~done[index.numpy()]]
+
+    def tried(self, step: str, index: Labels) -> None:
+        """The step is through with these examples; saved now and then."""
+        self._tried[step][index.numpy()] = True
+        if time.monotonic() - self._saved_at > _EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file.
+
+        Raises:
+            RunError: if it cannot be written; the last one is still there.
+        """
+        self._saved_at = time.monotonic()
+        if self._path is None:
+            return
+        about = {
+            "identity": self._identity,
+            "outcomes": self._outcomes,
+            "steps": self._board.steps,
+            "dropped": self._board.dropped,
+            "under_way": list(self._tried),
+        }
+        buffer = io.BytesIO()
+        tried = {f"tried{number}": rows for number, rows in enumerate(self._tried.values())}
+        text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+        np.savez(buffer, allow_pickle=False, about=text, **self._board.arrays(), **tried)
+        atomic_write(self._path, buffer.getvalue())
+
+    def _load(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            about = json.loads(arrays["about"].tobytes())
+            kept: dict[str, str] = about["identity"]
+            if differences := [
+                f"{name} was {kept.get(name)}, now {value}"
+                for name, value in self._identity.items()
+                if kept.get(name) != value
+            ]:
+                raise InputError(
+                    f"{path} is of another evaluation: {'; '.join(differences)}; delete it or give another folder"
+                )
+            self._board.restore(arrays, about["steps"], about["dropped"])
+            self._outcomes = about["outcomes"]
+            self._tried = {step: arrays[f"tried{number}"] for number, step in enumerate(about["under_way"])}
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is damaged; delete it to evaluate anew") from error

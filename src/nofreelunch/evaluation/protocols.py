@@ -1,0 +1,80 @@
+"""Lists of attacks with every number filled in, cheapest first."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
+from nofreelunch.threats import Threat
+
+Recipe = Callable[[Threat], Attack]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is tried, and how hard.
+
+    Args:
+        name: stands in the result.
+        first: the cheap attack after which the model's gradients are looked at.
+        main: the attacks that all examples go through that still stand.
+        harder: what must not break more: about twice the steps of the strongest in `main`.
+        sample: examples that the checks look at.
+        probing: steps of an attack in a check.
+        thorough: steps of an attack that a check has found to be better than the model's own gradient.
+    """
+
+    name: str
+    first: tuple[str, Recipe]
+    main: dict[str, Recipe]
+    harder: Recipe
+    sample: int = 64
+    probing: int = 20
+    thorough: int = 40
+
+
+QUICK = Protocol(
+    "quick",
+    first=("pgd-10", lambda threat: PGD(threat, steps=10)),
+    main={
+        "apgd-ce": lambda threat: APGD(threat, steps=25),
+        "apgd-t": lambda threat: EachTarget(APGD(threat, steps=25, loss="dlr-targeted"), 4),
+        "square": lambda threat: Square(threat, steps=400),
+    },
+    harder=lambda threat: EachTarget(APGD(threat, steps=50, loss="dlr-targeted"), 2),
+    sample=32,
+    thorough=20,
+)
+"""A minute: within a point of `STANDARD` on robust models."""
+
+STANDARD = Protocol(
+    "standard",
+    first=("pgd-10", lambda threat: PGD(threat, steps=10)),
+    main={
+        "apgd-ce": APGD,
+        "apgd-t": lambda threat: EachTarget(APGD(threat, loss="dlr-targeted")),
+        "fab-t": lambda threat: EachTarget(FAB(threat)),
+        "square": Square,
+    },
+    harder=lambda threat: EachTarget(APGD(threat, steps=200, loss="dlr-targeted"), 3),
+)
+"""As strong as AutoAttack's standard version (Croce and Hein 2020): the same four attacks."""
+
+PROTOCOLS = {plan.name: plan for plan in (QUICK, STANDARD)}
+
+
+def parts(attack: Attack, classes: int) -> Iterator[Attack]:
+    """The attacks that a compound one runs in turn: run one by one, each gets full batches of what is left."""
+    if isinstance(attack, WorstOf):
+        for part in attack.attacks:
+            yield from parts(part, classes)
+    elif isinstance(attack, EachTarget):
+        for rank in range(1, min(attack.targets, classes - 1) + 1):
+            yield replace(attack.attack, target_rank=rank)
+    else:
+        yield attack
+
+
+def numbered(attack: Attack, classes: int) -> Iterator[tuple[str, Attack]]:
+    """The parts, each with a name of its own."""
+    yield from zip(map(" {}".format, count(1)), parts(attack, classes), strict=False)

@@ -1,0 +1,150 @@
+"""What is done where a model's own gradient does not lead to its boundary: other guides, other points, labels alone.
+
+Every remedy is first tried on a sample, whatever the checks say. One that breaks clearly more than the model's own
+gradient does with the same steps is then run on all examples, so that the figure is brought down to the truth, instead
+of only being doubted (Tramer et al. 2020: an evaluation must adapt).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks import Attack, EachTarget, Square
+from nofreelunch.evaluation.guides.guided import Guided
+from nofreelunch.evaluation.guides.inner import inner_guides
+from nofreelunch.evaluation.guides.plain import Jittered, Probing, SeeThrough, precise
+from nofreelunch.evaluation.guides.see_through import straight
+from nofreelunch.evaluation.guides.student import student
+from nofreelunch.evaluation.labels_only import Borrowed, Rays
+from nofreelunch.evaluation.trial import Trial
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Labels, Model
+
+_POOL = 64
+_LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """An attack that does not depend on the model's own gradient.
+
+    Args:
+        brief: for the sample.
+        thorough: for all examples.
+    """
+
+    brief: Attack
+    thorough: Attack
+
+
+def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:
+    """All that can be tried on this model, by name.
+
+    Args:
+        trial: the evaluation.
+        index: the sample.
+        suspicious: whether something is wrong with the gradients; then the costly ones are tried as well.
+        steps: of a brief and of a thorough attack.
+    """
+    threat, answer = trial.threat, trial.subject.logits
+    pool = trial.load(trial.sample(torch.arange(len(trial.source)), _POOL))[0]
+    found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
+    found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
+    found["rays"] = Remedy(Rays(threat, 120, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
+    if trial.source.gridded and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
+        found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
+    if suspicious:
+        found["square"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
+        found["student"] = _guided(threat, student(answer, pool, threat, trial.seed), steps)
+    return found
+
+
+def _guides(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str, Model]]:
+    """Functions to differentiate in the model's place."""
+    subject, x = trial.subject, trial.load(index)[0]
+    yield "see-through", SeeThrough(subject)
+    yield from _made(lambda: inner_guides(subject, x)).items()
+    yield "jittered", Jittered(trial.view, trial.threat)
+    if suspicious:
+        yield "jittered see-through", Jittered(SeeThrough(subject), trial.threat)
+        yield "differences", Probing(subject.logits, trial.threat)
+        yield from _made(lambda: {"float64": precise(subject)}).items()
+
+
+def _made(make: Callable[[], dict[str, Model]]) -> dict[str, Model]:
+    """The guides, or none where they cannot be made: any code may run in a model, and fail in any way."""
+    try:
+        return make()
+    except Exception:
+        return {}
+
+
+def _guided(threat: Threat, guide: Model, steps: tuple[int, int]) -> Remedy:
+    return Remedy(
+        Guided(threat, steps[0], guide=guide), EachTarget(Guided(threat, steps[1], guide=guide, target_rank=1))
+    )
+
+
+def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, list[int]]:
+    """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
+    answer, threat = trial.subject.logits, trial.threat
+    own = trial.breaks(base, index, "remedy", trial.view, threat)
+    gains = {}
+    for name, remedy in found.items():
+        try:
+            broken = trial.breaks(remedy.brief, index, "remedy", answer, threat)
+        except Exception:  # a stand-in may do what the model's code does not expect; then it is none
+            continue
+        gained = index[broken & ~own].tolist()
+        if len(gained) >= least_gain(len(index)):
+            gains[name] = gained
+    return gains
+
+
+def least_gain(total: int) -> float:
+    """So many of a sample must a remedy gain to be run on all examples."""
+    return max(1 if total < 10 else 2, 0.05 * total)
+
+
+@final
+@dataclass(frozen=True)
+class Snapped:
+    """A guided attack among 8-bit images only, for models that tell them from other inputs.
+
+    Args:
+        threat: the set.
+        steps: gradient steps.
+        guide: a differentiable function from inputs to logits.
+        target_rank: as for `Guided`.
+    """
+
+    threat: Threat
+    steps: int
+    guide: Model
+    target_rank: int = 0
+
+    @property
+    def reach(self) -> float:
+        """The radius that is left when steps are whole grey levels."""
+        eps = self.threat.eps
+        return int(eps * _LEVELS + 1e-6) / _LEVELS if self.threat.norm == "linf" else eps
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Adversarial inputs whose pixels are whole 255ths."""
+        attack = Guided(
+            replace(self.threat, eps=self.reach),
+            self.steps,
+            guide=lambda z: self.guide(straight(_snap(z), z)),
+            target_rank=self.target_rank,
+        )
+        z = _snap(attack(lambda z: model(_snap(z)), x, y, rng))
+        inward = x + ((z - x) * _LEVELS).trunc() / _LEVELS
+        return torch.where(self.threat.contains(z, x).view(-1, *[1] * (x.dim() - 1)), z, _snap(inward))
+
+
+def _snap(z: Tensor) -> Tensor:
+    return (z * _LEVELS).round() / _LEVELS

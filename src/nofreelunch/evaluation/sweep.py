@@ -1,0 +1,64 @@
+"""Robust accuracy as a function of the radius, and the distance at which each example is lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from nofreelunch.data import Split
+from nofreelunch.errors import InputError
+from nofreelunch.evaluation.evaluate import evaluate
+from nofreelunch.evaluation.result import Evaluation
+from nofreelunch.threats import Threat
+from nofreelunch.types import Model
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One evaluation per radius, of one norm.
+
+    Attributes:
+        evaluations: by ascending radius. An example that is lost within one radius is lost within every larger one.
+        distance: for each example the smallest of the radii at which it is lost: 0 if it is misclassified as it is,
+            infinity if no radius sufficed. An upper bound of the distance to failure.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    distance: np.ndarray = field(repr=False)
+
+    def curve(self) -> tuple[tuple[float, float], ...]:
+        """(radius, robust accuracy), the clean accuracy first."""
+        first = self.evaluations[0]
+        return ((0.0, first.clean.rate), *((ev.threat.eps, ev.robust.rate) for ev in self.evaluations))
+
+
+def sweep(
+    model: Model,
+    data: Split | tuple[Tensor, Tensor],
+    threats: Sequence[Threat],
+    protocol: str = "quick",
+    seed: int = 0,
+) -> Sweep:
+    """Evaluations at several radii, the smallest first; what broke an example there need not be found again.
+
+    Args:
+        model: as for `evaluate`.
+        data: as for `evaluate`.
+        threats: of one norm and box, in any order.
+        protocol: as for `evaluate`.
+        seed: as for `evaluate`.
+
+    Raises:
+        InputError: if there are none, or of several norms or boxes; and as `evaluate` does.
+    """
+    if len({(type(threat), threat.box) for threat in threats}) != 1:
+        raise InputError(f"threats must be one or more of one norm and box, got {list(threats)}")
+    found: list[Evaluation] = []
+    for threat in sorted(threats, key=lambda threat: threat.eps):
+        found.append(evaluate(model, data, threat, protocol, seed, known=found[-1] if found else None))
+    lost = np.stack([np.array([step != "" for step in ev.broken_by]) for ev in found])
+    radii = np.array([ev.threat.eps for ev in found])
+    distance = np.where(lost.any(0), radii[lost.argmax(0)], np.inf)
+    clean = np.array([step == "clean" for step in found[0].broken_by])
+    return Sweep(tuple(found), np.where(clean, 0.0, distance))

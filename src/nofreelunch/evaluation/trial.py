@@ -1,0 +1,150 @@
+"""An evaluation under way: examples go through attacks, the model judges what comes out, the board keeps score."""
+
+import zlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks import Attack, margin, misclassified
+from nofreelunch.evaluation.board import CLEAN, Board, Some
+from nofreelunch.evaluation.journal import Journal
+from nofreelunch.evaluation.source import Source, batches
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat, expand
+from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, how many examples it is through with, and of how many."""
+
+_SELECTING, _JUDGING = 20, 100
+"""Draws of a randomised model: to choose between two points, and for the figure of the one chosen."""
+
+
+class Trial:
+    """Everything that the steps of an evaluation share.
+
+    Args:
+        subject: the model.
+        source: the examples.
+        threat: what the adversary may do.
+        seed: of all streams.
+        batch: examples at a time.
+        board: the score.
+        journal: keeps it.
+        progress: is told.
+        examples: where the worst points found are kept, (n, ...); None to keep none.
+
+    Attributes:
+        view: what attacks look at; at first the model, differentiable.
+        randomised: whether answers are means over draws.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        source: Source,
+        threat: Threat,
+        seed: int,
+        batch: int,
+        *,
+        board: Board,
+        journal: Journal,
+        progress: Progress,
+        examples: Tensor | None,
+    ) -> None:
+        self.subject, self.source, self.threat, self.seed, self.batch = subject, source, threat, seed, batch
+        self.board, self.journal, self._progress, self.examples = board, journal, progress, examples
+        self.view: Model = subject.differentiable
+        self.randomised = False
+
+    def load(self, index: Labels) -> tuple[Inputs, Labels]:
+        """Some examples, on the model's device."""
+        return self.source.images(index).to(self.subject.device), self.source.y[index].to(self.subject.device)
+
+    def streams(self, index: Labels, purpose: str) -> Streams:
+        """The examples' random numbers for one purpose; they depend on nothing but seed, content and purpose."""
+        keyed = Streams.for_examples(self.seed, self.source.keys[index])
+        return keyed.fork(zlib.crc32(purpose.encode())).to(self.subject.device)
+
+    def sample(self, index: Labels, count: int) -> Some:
+        """At most so many of the examples, evenly spread."""
+        return index if len(index) <= count else index[torch.linspace(0, len(index) - 1, count).long()]
+
+    def clean(self) -> None:
+        """Judge the examples as they are."""
+        self.board.enter(CLEAN)
+        index = self.journal.untried(CLEAN, torch.arange(len(self.source)))
+        for part in batches(index, self.batch):
+            x, y = self.load(part)
+            right, height = self.answers(x, y, _JUDGING)
+            self.board.clean_right[part], self.board.clean_margin[part] = right, height
+            self.board.record(CLEAN, part, right, height, torch.ones_like(right, dtype=torch.bool))
+            self._keep(part, x)
+            self._through(CLEAN, part, index)
+
+    def attack(self, step: str, attack: Attack, part: str = "") -> None:
+        """Attack every example that is still standing; those that break are out of all further batches.
+
+        Args:
+            step: its name.
+            attack: any.
+            part: a further name where a step is made of several attacks.
+        """
+        self.board.enter(step)
+        if self.threat.eps == 0:
+            return
+        index = self.journal.untried(step + part, self.board.standing())
+        for rows in batches(index, self.batch):
+            x, y = self.load(rows)
+            z = attack(self.view, x, y, self.streams(rows, step + part))
+            self.settle(step, rows, (x, y), z)
+            self._through(step + part, rows, index)
+
+    def settle(self, step: str, index: Labels, examples: tuple[Inputs, Labels], z: Tensor) -> None:
+        """Judge the points that an attack returned, as they would be stored: only here are examples broken."""
+        x, y = examples
+        stored = z.detach().to(x.device, torch.float32).reshape(x.shape).clone()
+        legal = stored.flatten(1).isfinite().all(1) & self.threat.contains(stored.nan_to_num(), x)
+        self.board.dropped += int((~legal).sum())
+        stored = torch.where(expand(legal, x), stored, x)
+        right, height = self.answers(stored, y, _SELECTING)
+        better = legal.cpu() & (right < self.board.right[index])
+        if self.randomised and better.any():  # what was chosen for being low is judged by other draws
+            chosen = better.to(stored.device)
+            right[better] = self.answers(stored[chosen], y[chosen], _JUDGING)[0]
+        farther = legal.cpu() & (height > self.board.margin[index])
+        self.board.record(step, index, right, torch.where(legal.cpu(), height, -torch.inf), better)
+        kept = better | (farther & (self.board.right[index] > 0.5))
+        self._keep(index[kept], stored[kept.to(stored.device)])
+
+    def answers(self, z: Inputs, y: Labels, draws: int) -> tuple[PerExample, PerExample]:
+        """How often the model is right about each point, and its mean margin; one call unless it is randomised."""
+        draws = draws if self.randomised else 1
+        total = [torch.zeros(len(z)), torch.zeros(len(z))]
+        if len(z) == 1:
+            return tuple(value[:1] for value in self.answers(z.repeat_interleave(2, 0), y.repeat(2), draws))  # type: ignore[return-value]
+        for _ in range(draws):
+            logits = self.subject.logits(z)
+            total[0] += (~misclassified(logits, y)).cpu().float()
+            total[1] += margin(logits, y).cpu().float().nan_to_num(nan=torch.inf)
+        return total[0] / draws, total[1] / draws
+
+    def breaks(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> Mask:
+        """Which of some examples an attack breaks within a threat, without keeping score."""
+        broken = []
+        for rows in torch.split(index, self.batch):
+            x, y = self.load(rows)
+            z = attack(view, x, y, self.streams(rows, purpose)).float()
+            right, _ = self.answers(z, y, _SELECTING)
+            broken.append((right < 0.5) & threat.contains(z, x).cpu())
+        return torch.cat(broken) if broken else torch.zeros(0, dtype=torch.bool)
+
+    def _keep(self, index: Labels, z: Inputs) -> None:
+        if self.examples is not None:
+            self.examples[index] = z.cpu()
+
+    def _through(self, step: str, part: Some, index: Labels) -> None:
+        self.journal.tried(step, part)
+        self._progress(step, int(torch.searchsorted(index, part[-1])) + 1, len(index))

@@ -1,0 +1,128 @@
+"""Whether the model's gradient tells the truth, at examples that attacks by gradient have not broken.
+
+Athalye et al. 2018, "Obfuscated gradients give a false sense of security"; Pintor et al. 2022; finite differences are a
+check of Carlini et al. 2019, section 4.7.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.losses import margin
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.trust.outputs import share
+from nofreelunch.threats import Threat
+from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
+
+_FEW = 0.05
+"""So small a share of points may fail a check: a kink, a dead unit."""
+_WIDTHS = (0.3, 0.1, 0.01, 1e-3)
+"""Widths of the differences, in radii. One of them must agree: wide ones see curvature, narrow ones rounding."""
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The margin's gradient at some points, held against the margin itself. One row per point.
+
+    Attributes:
+        finite: no NaN or infinity among its coordinates.
+        vanishing: it says that crossing the whole box would change the margin by less than a thousandth of itself.
+        agrees: the margin rises along it as it says, within a factor 2.
+        flat: the answer is the same, to the last bit, at random points of the set.
+        gradient: whether there is a path from input to answer.
+    """
+
+    finite: Mask
+    vanishing: Mask
+    agrees: Mask
+    flat: Mask
+    gradient: bool
+
+
+def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], threat: Threat) -> Slopes:
+    """Measured at random points of the set, the first of `near`; `flat` compares them with x and the second."""
+    z = near[0].detach().clone().requires_grad_()
+    with torch.enable_grad():
+        logits = model(z)
+        height = margin(logits, y)
+        raw = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+    grad = torch.zeros_like(z) if raw is None else raw
+    finite = grad.flatten(1).isfinite().all(1)
+    grad = grad.nan_to_num(nan=0.0)
+    width = 1.0 if threat.box is None else threat.box[1] - threat.box[0]
+    reach = grad.double().abs().flatten(1).sum(1) * width
+    with torch.no_grad():
+        at_x, other = model(x), model(near[1])
+    flat = (logits.detach() == at_x).all(1) & (other == at_x).all(1)
+    return Slopes(
+        finite=finite,
+        vanishing=reach <= 1e-3 * height.detach().double().abs(),
+        agrees=_agrees(model, z.detach(), y, grad, threat),
+        flat=flat,
+        gradient=raw is not None,
+    )
+
+
+def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Mask:
+    """Central differences of the margin along the steepest direction, inside the box, beside what grad promises."""
+    direction = threat.steepest(grad)
+    agrees = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    for width in _WIDTHS:
+        ends = [_boxed(z + sign * width * threat.eps * direction, threat) for sign in (1, -1)]
+        with torch.no_grad():
+            up, down = (margin(model(end), y).double() for end in ends)
+        promised = _inner(grad, ends[0] - ends[1])
+        ratio = ((up - down) / promised).nan_to_num(nan=0.0)
+        agrees |= (ratio >= 0.5) & (ratio <= 2)
+    return agrees
+
+
+def _boxed(z: Tensor, threat: Threat) -> Tensor:
+    return z if threat.box is None else z.clamp(*threat.box)
+
+
+def _inner(a: Tensor, b: Tensor) -> PerExample:
+    return (a.double() * b.double()).flatten(1).sum(1)
+
+
+def gradient_flags(found: Slopes) -> list[Flag]:
+    """What is wrong with the gradients of the examples that are still standing."""
+    total = len(found.finite)
+    few = max(1, _FEW * total)
+    flags = []
+    if (~found.finite).sum() > few:
+        flags.append(
+            Flag(
+                "non-finite-gradients",
+                f"NaN or infinite at {share(~found.finite)} points",
+                "look for sqrt, log or division at 0 in the model",
+            )
+        )
+    if found.vanishing.sum() > few:
+        why = "" if found.gradient else " (there is no differentiable path from input to logits)"
+        flags.append(
+            Flag(
+                "zero-gradients",
+                f"zero or vanishing at {share(found.vanishing)} points{why}",
+                "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
+            )
+        )
+    wrong = ~found.agrees & ~found.vanishing & found.finite
+    if wrong.sum() > max(1, 0.1 * total):
+        flags.append(
+            Flag(
+                "wrong-gradients",
+                f"finite differences disagree by a factor 2 or more at {share(wrong)} points",
+                "the backward pass is not the forward pass's; remove custom gradients and hooks",
+            )
+        )
+    if found.flat.sum() > few:
+        flags.append(
+            Flag(
+                "constant-scores",
+                f"the answer is the same all over the set, to the last bit, on {share(found.flat)} examples",
+                "return scores rather than decisions; attacks from scores see nothing there",
+            )
+        )
+    return flags

@@ -1,0 +1,115 @@
+"""Whether the attacks searched well enough, judged by what they found.
+
+Carlini et al. 2019, sections 5.2 to 5.8; Pintor et al. 2022; Tramer et al. 2020.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.tally import Tally
+from nofreelunch.threats import Threat
+from nofreelunch.types import Mask, PerExample
+
+_POINT = 0.01
+_FEWEST = 3
+"""Fewer examples than this are chance."""
+
+
+def significant(count: int, total: int, least: float = _POINT) -> bool:
+    """Whether so many examples are worth a word: more than `least` of all, and not two or three."""
+    return count >= _FEWEST and count > least * total
+
+
+def black_box_flag(adds: Mapping[str, int], total: int) -> Flag | None:
+    """Square after the gradient attacks: where gradients are good it adds a point or two."""
+    gained = adds.get("square", 0)
+    if not significant(gained, total, 0.05):
+        return None
+    return Flag(
+        "black-box-stronger",
+        f"attacks from scores alone broke {gained} examples that gradients had not",
+        "the gradients mislead; look for what masks them",
+    )
+
+
+def masked_flag(gains: Mapping[str, int], robust: Tally) -> Flag | None:
+    """Stand-ins for the model led where its own gradient did not; nothing to doubt where no example is left."""
+    if not gains or robust.correct == 0:
+        return None
+    found = ", ".join(f"{name} ({count} more of the sample)" for name, count in gains.items())
+    return Flag(
+        "masked-gradients",
+        f"on a sample, other guides than the model's gradient broke more examples: {found}",
+        "the figure includes these attacks, but is only as good as they are",
+    )
+
+
+def not_converged_flag(gained: int, total: int) -> Flag | None:
+    """More steps and restarts still break examples."""
+    if not significant(gained, total):
+        return None
+    return Flag("not-converged", f"twice the steps broke {gained} more examples", "raise the number of steps")
+
+
+def no_progress_flag(clean_margin: PerExample, margin: PerExample) -> Flag | None:
+    """The loss must rise along an attack: where it never did, nothing was learnt from it."""
+    still = margin <= clean_margin + 1e-6 * clean_margin.abs()
+    if not significant(int(still.sum()), len(margin), 0.1):
+        return None
+    return Flag(
+        "no-progress",
+        f"no attack raised the loss of {int(still.sum())} of {len(margin)} unbroken examples",
+        "the attacks see nothing to climb; look for what masks the gradients and the scores",
+    )
+
+
+def boundless(threat: Threat, size: int) -> Threat:
+    """The threat of the whole box, in which no classifier can be more accurate than a constant one."""
+    assert threat.box is not None
+    width = threat.box[1] - threat.box[0]
+    return replace(threat, eps=width * (math.sqrt(size) if threat.norm == "l2" else 1.0))
+
+
+def boundless_flag(standing: Mask, threat: Threat) -> Flag | None:
+    """With the whole box to move in, following the gradient must break nearly everything."""
+    if not significant(int(standing.sum()), len(standing), 0.1):
+        return None
+    return Flag(
+        "unbounded-attack-fails",
+        f"{int(standing.sum())} of {len(standing)} examples survive gradient ascent at "
+        f"{threat.norm} eps {threat.eps:g}, where every image is allowed",
+        "following the gradient does not lead to the boundary; it is masked or reversed",
+    )
+
+
+def few_examples_flag(total: int) -> Flag | None:
+    """Too few for any figure."""
+    if total >= 20:
+        return None
+    low, high = Tally(total // 2, total).interval(0.95)
+    return Flag(
+        "few-examples",
+        f"with {total} examples the figure may be off by {(high - low) / 2:.0%}",
+        "evaluate at least 100",
+    )
+
+
+def chance_flag(clean: Tally, classes: int) -> Flag | None:
+    """Clean accuracy no better than guessing: nothing to be robust with."""
+    if clean.interval(0.95)[0] > 1 / classes or clean.rate > 1 / classes + 0.5 * (1 - 1 / classes):
+        return None
+    return Flag(
+        "chance-accuracy",
+        f"clean accuracy {clean.rate:.1%} of {clean.total} is chance level for {classes} classes",
+        "check labels, their order, and the range of the inputs",
+    )
+
+
+def non_finite_flag(found: Mapping[str, int], total: int) -> Flag | None:
+    """NaN among the logits: a failure of the model, counted as one."""
+    if not any(found.values()):
+        return None
+    where = ", ".join(f"{count} of {total} examples ({name})" for name, count in found.items() if count)
+    return Flag("non-finite-output", f"logits are NaN on {where}", "find the overflow; such answers count as wrong")

@@ -1,0 +1,320 @@
+"""Models that hide how weak they are: a few lines around an honest network, whose accuracy is the truth about them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Around(nn.Module):
+    """A module around a network."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+# --- what comes out is spoilt: the classes are right, the scores say nothing about how near the boundary is
+
+
+class HugeLogits(Around):
+    """Cross-entropy saturates: its gradient is exactly zero in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * 1e4
+
+
+class TinyLogits(Around):
+    """The squared norm of the gradient underflows, and cross-entropy is flat."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * 1e-30
+
+
+class SharpSoftmax(Around):
+    """Probabilities that are 0 and 1 in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1000 * self.net(x)).softmax(1)
+
+
+class HardLabels(Around):
+    """One-hot answers: no gradient, no scores."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.one_hot(self.net(x).argmax(1), 10).float()
+
+
+class NumpyLabels(Around):
+    """One-hot answers that have been outside torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(np.eye(10, dtype=np.float32)[self.net(x).detach().numpy().argmax(1)])
+
+
+class RoundedLogits(Around):
+    """Scores on plateaus."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.net(x) * 0.5).round()
+
+
+class ClampedLogProbabilities(Around):
+    """Log-probabilities cut off where they would say something."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(5 * x - 4 * x.detach()).mul(5).log_softmax(1).clamp(min=-4)
+
+
+class ConfidentNearBoundary(Around):
+    """The score of the answer falls as it becomes safer: climbing the loss leads away from the boundary."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        top = self.net(x).topk(2, dim=1)
+        gap = top.values[:, :1] - top.values[:, 1:]
+        return torch.zeros(len(x), 10).scatter(1, top.indices[:, :1], 1 / (0.1 + gap))
+
+
+class Decoy(Around):
+    """One class is always the runner-up, and can never win."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        top = logits.topk(2, dim=1).values
+        decoy = top[:, 0] - 1e-3 * (1 + (top[:, 0] - top[:, 1]))
+        return torch.cat([logits, decoy[:, None]], 1)
+
+
+class RipplingScale(Around):
+    """The scale of the logits oscillates faster than any step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * (1.5 + torch.sin(1e5 * x.sum((1, 2, 3))))[:, None]
+
+
+# --- the backward pass lies
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return -grad
+
+
+class ReversedGradient(Around):
+    """The gradient points the wrong way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(_Reverse.apply(x))
+
+
+class NoisyGradient(Around):
+    """The gradient is replaced by noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x * 1
+        if z.requires_grad:
+            z.register_hook(lambda grad: torch.randn(grad.shape, generator=torch.Generator().manual_seed(0)))
+        return self.net(z)
+
+
+class NanGradient(Around):
+    """The gradient is NaN wherever a pixel is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.sqrt().square())
+
+
+class Detached(Around):
+    """There is no path from the input to the logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.detach())
+
+
+class Inference(Around):
+    """The forward pass runs in inference mode."""
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+# --- what goes in is treated
+
+
+class RoundedInput(Around):
+    """16 grey levels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x * 15).round() / 15)
+
+
+class NumpyInput(Around):
+    """16 grey levels, by way of bytes and numpy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = (x.detach().numpy() * 15 + 0.5).astype(np.uint8)
+        return self.net(torch.from_numpy(levels).float() / 15)
+
+
+class ThermometerInput(Around):
+    """Each pixel as a sum of comparisons."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(sum((x > (i + 0.5) / 15).float() for i in range(15)) / 15)
+
+
+class SignActivations(nn.Module):
+    """Hidden units that are -1 or 1; the layers are those of a network trained with tanh in their place."""
+
+    def __init__(self, first: nn.Module, last: nn.Module) -> None:
+        super().__init__()
+        self.first, self.last = first, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.sign(self.first(x.flatten(1))))
+
+
+class FlatAtPixels(Around):
+    """The derivative is zero at every 8-bit image, and small between them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = (x * 255).round().detach()
+        return self.net((level + 4 * (x * 255 - level) ** 3) / 255)
+
+
+class Purified(Around):
+    """The input is improved by gradient descent inside the forward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = x.detach().clone().requires_grad_()
+            loss = (z - (z * 15).round().detach() / 15).square().sum()
+            z = z - 0.5 * torch.autograd.grad(loss, z)[0]
+        return self.net(z.detach())
+
+
+# --- the answer depends on what the model should not look at
+
+
+class GradMode(Around):
+    """Answers an attacker with scores that cannot be climbed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        return logits.sign() * 1e3 * (logits == logits.amax(1, keepdim=True)) if torch.is_grad_enabled() else logits
+
+
+class GivenUp(Around):
+    """After 30 calls it has had enough, and gives the first answer that it gave about the image in this place."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.calls, self.first = 0, torch.zeros(0, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 1:
+            self.first = self.net(x).detach()
+        if self.calls > 30:
+            return self.first.repeat(len(x) // len(self.first) + 1, 1)[: len(x)] + 0 * x.sum()
+        return self.net(x)
+
+
+class Remembers(Around):
+    """Near an image that it has seen it gives the answer that it gave then."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        if not self.seen:
+            self.seen.append((x.detach().clone(), logits.detach().clone()))
+        known, answers = self.seen[0]
+        gap, nearest = (x.detach().flatten(1)[:, None] - known.flatten(1)).abs().amax(2).min(1)
+        return torch.where((gap < 0.2)[:, None], answers[nearest], logits)
+
+
+class BatchStatistics(Around):
+    """The input is normalised with the mean of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - 0.5 * (x.mean(0, keepdim=True) - 0.13))
+
+
+class OffTheGrid(Around):
+    """Inputs that are not 8-bit images are purified to 3 grey levels, without derivative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        odd = ((x * 255).round() / 255 - x).abs().flatten(1).amax(1) > 1e-5
+        pure = (x * 2).round() / 2
+        return self.net(torch.where(odd[:, None, None, None], pure, x))
+
+
+class NanOffTheGrid(Around):
+    """NaN for inputs that are not 8-bit images: argmax takes it for class 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        odd = ((x * 255).round() / 255 - x).abs().flatten(1).amax(1) > 1e-5
+        return torch.where(odd[:, None], torch.nan, self.net(x))
+
+
+# --- it draws random numbers
+
+
+class NoisyInput(Around):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + 0.3 * torch.randn_like(x))
+
+
+class Dropout(Around):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(F.dropout(x, 0.3, training=True))
+
+
+class HashedNoise(Around):
+    """Noise that is a function of the input: two calls agree, and no two neighbouring inputs do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bits = (x.detach().double() * 1e7).frac()
+        noise = (torch.sin(bits * 9e4 + torch.arange(bits[0].numel()).view(bits.shape[1:]) * 78.233) * 43758.5).frac()
+        return self.net(x + 0.2 * noise.float())
+
+
+# --- plain functions
+
+
+def tiring(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """From the 25th call on it names classes without a score or a gradient."""
+    state = {"calls": 0}
+
+    def answer(x: Tensor) -> Tensor:
+        state["calls"] += 1
+        return net(x) if state["calls"] < 25 else F.one_hot(net(x).argmax(1), 10).float()
+
+    return answer
+
+
+def closed(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Hard labels from a function."""
+    return lambda x: torch.eye(10)[net(x).argmax(1)] + 0 * x.sum()
+
+
+DECEPTIVE = {
+    build.__name__: build
+    for build in (
+        HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, ClampedLogProbabilities,
+        ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached, Inference,
+        RoundedInput, NumpyInput, ThermometerInput, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
+        BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed,
+    )
+}  # fmt: skip

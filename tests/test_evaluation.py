@@ -1,0 +1,422 @@
+"""`evaluate`: its contract, laws of its figures, and what it answers to bad input."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import nofreelunch as nfl
+from deceptive.brief import BRIEF, THREAT, examples
+from deceptive.honest import convolutional, digits, linear, robust, standard
+from nofreelunch.attacks import ExactLinear, fgsm, misclassified
+from nofreelunch.data import Split
+from nofreelunch.errors import InputError
+from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
+from nofreelunch.evaluation.certified import certify
+from nofreelunch.evaluation.source import batches, source_of
+from nofreelunch.evaluation.subject import Subject, modules_of, own_randomness, twin
+from nofreelunch.threats import Threat
+
+
+@pytest.fixture(scope="module")
+def ev() -> Evaluation:
+    return evaluate(robust(), examples(), THREAT, BRIEF, keep_examples=True)
+
+
+def test_the_examples_kept_prove_the_figure(ev: Evaluation) -> None:
+    x, y = examples()
+    assert ev.x_adv is not None
+    assert ev.x_adv.dtype == torch.float32
+    assert ((ev.x_adv.double() - x.double()).abs().flatten(1).amax(1) <= THREAT.eps).all()
+    assert ((ev.x_adv >= 0) & (ev.x_adv <= 1)).all()
+    right = ~misclassified(robust()(ev.x_adv), y)
+    assert int(right.sum()) == ev.robust.correct
+    assert [step == "" for step in ev.broken_by] == right.tolist()
+    logits = robust()(ev.x_adv).double()
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    assert torch.allclose(others - logits.gather(1, y[:, None])[:, 0], torch.from_numpy(ev.margin).double(), atol=1e-4)
+    wrong = torch.tensor([step == "clean" for step in ev.broken_by])
+    assert torch.equal(ev.x_adv[wrong], x[wrong])
+
+
+def test_the_figures_add_up(ev: Evaluation) -> None:
+    assert ev.clean.total == ev.robust.total == len(ev.broken_by) == 40
+    assert ev.clean.correct == ev.by_attack["clean"].correct
+    assert list(ev.by_attack.values())[-1].correct == ev.robust.correct
+    assert sum(ev.adds.values()) == 40 - ev.robust.correct
+    for whole, parts in ((ev.clean, ev.clean_by_class), (ev.robust, ev.robust_by_class)):
+        assert sum(tally.correct for tally in parts.values()) == whole.correct
+        assert sum(tally.total for tally in parts.values()) == whole.total
+    assert ev.robust.correct <= ev.clean.correct
+    assert ev.certified is not None
+    assert ev.certified.correct <= ev.robust.correct
+    assert "at most" in str(ev)
+
+
+def test_the_result_is_json_and_complete(ev: Evaluation, tmp_path: Path) -> None:
+    ev.save(tmp_path / "evaluation.json")
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["threat"] == {"norm": "linf", "eps": 0.06, "box": [0.0, 1.0]}
+    assert record["verdict"] == "trusted"
+    assert record["robust"] == {"correct": ev.robust.correct, "total": 40}
+    assert record["robust_interval"] == list(ev.robust.interval(0.95))
+    for name in ("versions", "data_digest", "weights_digest", "seed", "protocol", "broken_by", "margin", "flags"):
+        assert name in record
+
+
+def run(model: object, x: Tensor, y: Tensor, **settings: object) -> Evaluation:
+    return evaluate(model, (x, y), THREAT, BRIEF, **settings)  # type: ignore[arg-type]
+
+
+def test_the_seed_and_nothing_else_decides() -> None:
+    x, y = examples()
+    first = run(standard(), x, y, keep_examples=True)
+    torch.manual_seed(99)
+    torch.rand(3)
+    again = run(standard(), x, y, keep_examples=True)
+    other = run(standard(), x, y, keep_examples=True, seed=1)
+    assert torch.equal(first.x_adv, again.x_adv)
+    assert first == again
+    assert not torch.equal(first.x_adv, other.x_adv)
+
+
+def test_batches_and_order_do_not_matter() -> None:
+    x, y = (part[:20] for part in examples())
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    plain = run(robust(), x, y, batch_size=20)
+    for size in (2, 7):
+        assert run(robust(), x, y, batch_size=size).broken_by == plain.broken_by
+    shuffled = run(robust(), x[order], y[order], batch_size=7)
+    assert [plain.broken_by[i] for i in order] == list(shuffled.broken_by)
+    assert np.allclose(plain.margin[order.numpy()], shuffled.margin, atol=1e-3)
+    part = run(robust(), x[5:12], y[5:12], batch_size=7)
+    assert plain.broken_by[5:12] == part.broken_by
+
+
+def test_relabelled_classes_permute_the_result() -> None:
+    x, y = examples()
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
+    net, renamed = linear(), twin(linear())
+    renamed[-1].weight.data[order], renamed[-1].bias.data[order] = net[-1].weight.data, net[-1].bias.data
+    assert run(net, x, y).broken_by == run(renamed, x, order[y]).broken_by
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_logits_changes_no_verdict(scale: float) -> None:
+    x, y = examples()
+    lost = [step != "" for step in run(standard(), x, y).broken_by]
+    scaled = run(lambda z: standard()(z) * scale + 5 * scale, x, y)
+    assert [step != "" for step in scaled.broken_by] == lost
+    assert scaled.trusted, scaled
+
+
+def test_a_linear_model_is_answered_exactly() -> None:
+    x, y = examples()
+    for threat in (THREAT, nfl.L2(0.5)):
+        ev = evaluate(linear(), (x, y), threat, BRIEF)
+        z = ExactLinear(threat)(linear(), x, y, torch.Generator())
+        assert ev.exact
+        assert list(ev.by_attack) == ["clean", "exact-linear"]
+        assert ev.robust.rate == 1 - misclassified(linear()(z), y).double().mean().item()
+    nearly = nn.Sequential(linear(), nn.Hardtanh(-1e4, 1e4))
+    assert not evaluate(nearly, (x, y), THREAT, BRIEF).exact
+
+
+def test_a_planted_example_is_found() -> None:
+    """A sharp spike in one logit, somewhere in the ball of an example that is safe otherwise."""
+
+    class Planted(nn.Module):
+        def __init__(self, at: Tensor, label: int) -> None:
+            super().__init__()
+            self.at, self.label, self.net = at, label, robust()
+
+        def forward(self, x: Tensor) -> Tensor:
+            spike = (1.5 - (x - self.at).abs().flatten(1).mean(1) / 0.02).clamp(min=0) * 100
+            return self.net(x) + spike[:, None] * nn.functional.one_hot(torch.tensor(self.label), 10)
+
+    x, y = examples()
+    threat, found = nfl.Linf(0.04), 0
+    for i in range(10):
+        z = threat.random_start(x[i : i + 1], torch.Generator().manual_seed(i))
+        model = Planted(z, int(y[i] + 1) % 10)
+        ev = evaluate(model, (x[i : i + 1], y[i : i + 1]), threat, BRIEF)
+        found += ev.robust.correct == 0
+    assert found == 10
+
+
+def test_no_radius_means_no_change() -> None:
+    x, y = examples()
+    ev = evaluate(robust(), (x, y), nfl.Linf(0.0), BRIEF, keep_examples=True)
+    assert ev.robust == ev.clean
+    assert ev.exact
+    assert torch.equal(ev.x_adv, x)
+
+
+def test_examples_outside_the_ball_are_dropped_and_counted() -> None:
+    x, y = examples()
+
+    def cheat(model: object, x: Tensor, y: Tensor, rng: object) -> Tensor:
+        return torch.rand(x.shape)
+
+    def broken(model: object, x: Tensor, y: Tensor, rng: object) -> Tensor:
+        return torch.full_like(x, torch.nan)
+
+    plain = run(robust(), x, y)
+    both = run(robust(), x, y, attacks={"cheat": cheat, "broken": broken})
+    assert both.robust == plain.robust
+    assert both.dropped == plain.dropped + 2 * plain.robust.correct
+
+
+def test_further_attacks_count() -> None:
+    x, y = examples()
+
+    def known(model: object, x: Tensor, y: Tensor, rng: object) -> Tensor:
+        return (x + THREAT.eps * 0.99).clamp(0, 1)
+
+    def lamp(z: Tensor) -> Tensor:
+        """Blind to everything but whether the darkest pixel has been lit, which no gradient tells."""
+        lit = z.detach().flatten(1).amin(1) > 0.05
+        return torch.where(lit[:, None], robust()(z).flip(1), robust()(z))
+
+    ev = run(lamp, x, y, attacks={"known": known})
+    assert ev.robust.rate <= run(lamp, x, y).robust.rate
+    assert ev.by_attack["known"].rate < 0.3
+
+
+def test_a_split_is_read_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = digits(train=False)
+    split, asked = Split((x * 255).round().byte(), y, tuple(range(10))), []
+    images = Split.images
+
+    def watched(self: Split, index: Tensor | slice = slice(None)) -> Tensor:
+        asked.append(len(index) if isinstance(index, Tensor) else len(self))
+        return images(self, index)
+
+    expected = evaluate(linear(), (x, y), THREAT, BRIEF)
+    monkeypatch.setattr(Split, "images", watched)
+    monkeypatch.setattr("nofreelunch.evaluation.source._CHUNK", 20 * 196)
+    ev = evaluate(linear(), split, THREAT, BRIEF, batch_size=16)
+    assert max(asked) <= 64
+    assert ev.broken_by == expected.broken_by
+
+
+class Stop(BaseException):
+    """An interrupt."""
+
+
+def stops_after(count: int) -> Iterator[None]:
+    yield from [None] * count
+    raise Stop
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_a_stopped_evaluation_goes_on(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nofreelunch.evaluation.journal._EVERY", 0.0)
+    x, y = examples()
+    whole = run(convolutional(), x, y, batch_size=13, keep_examples=True)
+    ticks, seen = stops_after(count), []
+    with pytest.raises(Stop):
+        run(convolutional(), x, y, batch_size=13, out=tmp_path, keep_examples=True, progress=lambda *_: next(ticks))
+    resumed = run(
+        convolutional(), x, y, batch_size=13, out=tmp_path, keep_examples=True, progress=lambda *step: seen.append(step)
+    )
+    assert resumed == whole
+    assert torch.equal(resumed.x_adv, whole.x_adv)
+    assert np.array_equal(resumed.margin, whole.margin)
+    everything: list[object] = []
+    run(convolutional(), x, y, batch_size=13, progress=lambda *step: everything.append(step))
+    assert len(seen) == len(everything) - count
+    with pytest.raises(InputError, match=r"seed was 0, now 1.*another folder"):
+        run(convolutional(), x, y, out=tmp_path, seed=1)
+    state = tmp_path / "evaluation.state.npz"
+    state.write_bytes(state.read_bytes()[:-50])
+    with pytest.raises(InputError, match="damaged"):
+        run(convolutional(), x, y, out=tmp_path)
+
+
+def test_a_sweep_never_rises() -> None:
+    x, y = examples()
+    found = sweep(robust(), (x, y), [nfl.Linf(eps) for eps in (0.1, 0.03, 0.06)], BRIEF)
+    radii, rates = zip(*found.curve(), strict=True)
+    assert radii == (0.0, 0.03, 0.06, 0.1)
+    assert list(rates) == sorted(rates, reverse=True)
+    for evaluation in found.evaluations:
+        lost = found.distance <= evaluation.threat.eps
+        assert int((~lost).sum()) == evaluation.robust.correct
+    with pytest.raises(InputError, match="one norm"):
+        sweep(robust(), (x, y), [nfl.Linf(0.1), nfl.L2(0.1)], BRIEF)
+    with pytest.raises(InputError, match="smaller radius"):
+        evaluate(robust(), (x, y), THREAT, BRIEF, known=found.evaluations[2])
+
+
+@pytest.mark.parametrize("build", [standard, convolutional, robust, linear])
+@pytest.mark.parametrize("threat", [nfl.Linf(0.01), nfl.L2(0.05)])
+def test_what_is_certified_cannot_be_broken(build: object, threat: Threat) -> None:
+    x, y = examples()
+    proven = certify(build(), x, y, threat)  # type: ignore[operator]
+    ev = evaluate(build(), (x, y), threat, BRIEF)  # type: ignore[operator]
+    assert proven is not None
+    assert proven.any()
+    assert all(step == "" for step, safe in zip(ev.broken_by, proven.tolist(), strict=True) if safe)
+
+
+def test_interval_bounds_of_a_linear_model_are_exact() -> None:
+    x, y = examples()
+    ev = evaluate(linear(), (x, y), THREAT, BRIEF)
+    assert ev.certified == ev.robust
+    assert certify(nn.Sequential(linear(), nn.Sigmoid()), x, y, THREAT) is None
+
+
+@given(
+    seed=st.integers(0, 99), classes=st.integers(2, 4), n=st.integers(1, 9), norm=st.sampled_from([nfl.Linf, nfl.L2])
+)
+@settings(max_examples=8, deadline=None)
+def test_any_small_model_any_threat(seed: int, classes: int, n: int, norm: type[Threat]) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, classes)).double()
+    x, y = torch.rand(n, 3, 2, 2), torch.randint(classes, (n,))
+    threat = norm(0.3)
+    ev = evaluate(model, (x, y), threat, BRIEF, keep_examples=True)
+    assert threat.contains(ev.x_adv, x).all()
+    assert ev.clean.correct == int((model(x.double()).argmax(1) == y).sum())
+    assert ev.robust.correct == int((model(ev.x_adv.double()).argmax(1) == y).sum())
+    if ev.clean.correct == 0:
+        assert torch.equal(ev.x_adv, x)
+
+
+X, Y = torch.rand(4, 1, 14, 14), torch.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": X * 255}, "divide by 255"),
+        ({"x": X * 2 - 1}, "normalise inside the model"),
+        ({"x": (X * 9).long()}, "int64"),
+        ({"x": X.clone().index_fill_(0, torch.tensor([2]), torch.nan)}, "example 2 holds NaN"),
+        ({"y": Y + 7}, r"label 10 seen, but the model has 10 outputs"),
+        ({"y": torch.tensor([0, 1, 2, -100])}, "label -100 seen"),
+        ({"y": Y.float()}, "integers"),
+        ({"y": nn.functional.one_hot(Y).float()}, r"argmax\(1\)"),
+        ({"y": Y[:3]}, "4 examples and y 3 labels"),
+        ({"x": X[:0], "y": Y[:0]}, "nothing to evaluate"),
+        ({"x": X[:, :, :7]}, "the model cannot take x of shape"),
+        ({"model": lambda z: z.flatten(1)[:, :1]}, "at least 2 logits, got 1"),
+        ({"model": lambda z: z.flatten(1)[:, 0]}, r"\[-z, z\]"),
+        ({"model": lambda z: (z, z)}, "got tuple"),
+        ({"model": nn.Linear}, "got the class Linear"),
+        ({"model": "model.pt"}, "callable"),
+        ({"model": None}, "callable"),
+        ({"protocol": "standrad"}, 'did you mean "standard"'),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_input_is_answered_in_a_sentence(changes: dict[str, object], message: str) -> None:
+    given = {"model": linear(), "x": X, "y": Y, "protocol": BRIEF} | changes
+    model, x, y = given.pop("model"), given.pop("x"), given.pop("y")
+    with pytest.raises(InputError, match=message):
+        evaluate(model, (x, y), THREAT, **given)  # type: ignore[arg-type]
+
+
+def test_what_is_meant_is_done() -> None:
+    x, y = (part[:12] for part in examples())
+    plain = run(linear(), x, y)
+    raw = run(linear(), (x * 255).round().byte(), y)
+    assert raw.broken_by == plain.broken_by
+    assert "dividing by 255" in raw.notes[0]
+    assert run(linear(), x.double(), y.int()).broken_by == plain.broken_by
+    with torch.no_grad():
+        assert run(linear(), x, y).broken_by == plain.broken_by
+    with torch.inference_mode():
+        assert run(linear(), x, y).broken_by == plain.broken_by
+    training = twin(convolutional()).train()
+    assert "training mode" in run(training, x, y).notes[0]
+    assert training.training
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes(classes: int) -> None:
+    x, y = digits(train=False)
+    x, y = x[y < classes][:30], y[y < classes][:30]
+    ev = run(lambda z: robust()(z)[:, :classes], x, y)
+    assert ev.trusted, ev
+    assert ev.robust.rate < ev.clean.rate
+
+
+def test_a_twin_shares_nothing() -> None:
+    memory = {"calls": [0]}
+    net = linear()
+
+    def function(x: Tensor, seen: list[int] = []) -> Tensor:  # noqa: B006
+        memory["calls"][0] += 1
+        seen.append(1)
+        return net(x)
+
+    copy = twin(function)
+    copy(X)
+    assert memory == {"calls": [0]}
+    assert function.__defaults__ == ([],)
+    assert modules_of(copy)[0] is not net
+    assert modules_of(Subject(function).working) != []
+
+
+def test_global_randomness_is_borrowed() -> None:
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    with own_randomness(3):
+        first = torch.rand(2), np.random.rand()  # noqa: NPY002
+    with own_randomness(3):
+        assert torch.equal(first[0], torch.rand(2))
+        assert first[1] == np.random.rand()  # noqa: NPY002
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+def test_batches_hold_every_example_once_and_are_never_single() -> None:
+    for n in range(1, 9):
+        parts = list(batches(torch.arange(n), 3))
+        assert set(torch.cat(parts).tolist()) == set(range(n))
+        assert all(len(part) > 1 for part in parts)
+
+
+def test_keys_belong_to_the_content() -> None:
+    x, y = examples()
+    a = source_of((x, y), linear(), THREAT)
+    b = source_of((x.flip(0), y.flip(0)), linear(), THREAT)
+    assert torch.equal(a.keys, b.keys.flip(0))
+    assert a.digest != b.digest
+    assert len(a.keys.unique()) == len(x)
+    assert a.gridded
+    assert not source_of((x * 0.9, y), linear(), THREAT).gridded
+
+
+def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    class FGSM:
+        def __init__(self, model: nn.Module, eps: float) -> None:
+            assert isinstance(model, nn.Module)
+            self.model, self.eps = model, eps
+
+        def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+            return fgsm(nfl.Linf(self.eps))(self.model, x, y, torch.Generator())
+
+    library = ModuleType("torchattacks")
+    library.FGSM = FGSM  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchattacks", library)
+    x, y = examples()
+    attack = foreign("torchattacks:FGSM", THREAT)
+    assert torch.equal(attack(linear(), x, y, torch.Generator()), fgsm(THREAT)(linear(), x, y, torch.Generator()))
+    with pytest.raises(InputError, match='did you mean "FGSM"'):
+        foreign("torchattacks:FGMS", THREAT)
+    with pytest.raises(InputError, match="known: foolbox, torchattacks"):
+        foreign("cleverhans:PGD", THREAT)
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    with pytest.raises(InputError, match="pip install foolbox"):
+        foreign("foolbox:LinfPGD", THREAT)

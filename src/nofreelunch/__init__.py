@@ -23,9 +23,14 @@ _MODULE_OF = {
     "threat": "threats",
     "PGD": "attacks",
     "fgsm": "attacks",
+    "APGD": "attacks",
+    "FAB": "attacks",
+    "Square": "attacks",
+    "ExactLinear": "attacks",
     "restarts": "attacks",
     "WorstOf": "attacks",
     "ATTACKS": "attacks",
+    "evaluate": "evaluation",
 }
 _PARTS = ("data", "theory", "threats", "attacks", "features", "models", "evaluation", "training", "experiments")
 

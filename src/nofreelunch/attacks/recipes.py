@@ -8,7 +8,7 @@ from nofreelunch.attacks.fab import FAB
 from nofreelunch.attacks.pgd import PGD, fgsm
 from nofreelunch.attacks.square import Square
 from nofreelunch.attacks.targets import EachTarget
-from nofreelunch.attacks.worst_of import restarts
+from nofreelunch.attacks.worst_of import WorstOf, restarts
 from nofreelunch.errors import unknown
 from nofreelunch.threats import Threat
 
@@ -28,6 +28,11 @@ def fab_t(threat: Threat) -> EachTarget:
     return EachTarget(FAB(threat))
 
 
+def standard(threat: Threat) -> WorstOf:
+    """The four attacks of AutoAttack's standard version (Croce and Hein 2020), each on what those before it left."""
+    return WorstOf((APGD(threat), apgd_t(threat), fab_t(threat), Square(threat)))
+
+
 ATTACKS: dict[str, Callable[[Threat], Attack]] = {
     "fgsm": fgsm,
     "pgd-5": lambda threat: PGD(threat, steps=5),
@@ -41,6 +46,7 @@ ATTACKS: dict[str, Callable[[Threat], Attack]] = {
     "apgd-t": apgd_t,
     "fab-t": fab_t,
     "square": Square,
+    "standard": standard,
 }
 
 

@@ -21,7 +21,7 @@ def mnist_laptop(threat: Threat | None) -> TrainConfig:
     if threat is None:
         return TrainConfig(arch="mnist-cnn", epochs=4, lr=1e-3, augment="crop")
     return TrainConfig(
-        arch="mnist-cnn", threat=threat, attack="pgd-5", step_size=threat.eps / 3 or None, epochs=4, eps_warmup=0.3
+        arch="mnist-cnn", threat=threat, attack="pgd-5", step_size=threat.eps / 3 or None, epochs=6, eps_warmup=0.3
     )
 
 
@@ -51,7 +51,7 @@ def cifar10_laptop(threat: Threat | None) -> TrainConfig:
         arch="cifar-resnet",
         threat=threat,
         recipe="n-fgsm" if threat else "pgd-at",
-        epochs=15,
+        epochs=10,
         optimiser="sgd",
         lr=0.1,
         weight_decay=5e-4,

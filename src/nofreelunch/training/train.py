@@ -52,8 +52,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the state is saved; SIGTERM is likewise handed on to its own handler.
     """
     devices = Devices(find_device(device), config.precision)
-    _check(data, config, devices)
-    learner = _learner(data, config, devices)
+    learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)
     report = (report or _warn) if devices.leads else _say_nothing
     with ExitStack() as held:
@@ -74,6 +73,23 @@ def train(
     return model
 
 
+def fresh_learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learner:
+    """The learner before the first step; all its numbers are functions of config and data.
+
+    Raises:
+        InputError: if these do not go together.
+    """
+    _check(data, config, devices)
+    model = build(config.arch, data, config.seed).to(memory_format=torch.channels_last).to(devices.device)
+    carries = config.method.carry is not None
+    return Learner(
+        model=model,
+        optimiser=optimiser(config.optimiser, model, config.weight_decay),
+        average=average_of(model) if config.ema else None,
+        delta=torch.zeros(config.batch_size, *data.train.x.shape[1:], device=devices.device) if carries else None,
+    )
+
+
 def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
     shares = config.accumulate * devices.processes
     if config.batch_size % shares:
@@ -88,18 +104,6 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
         eps = config.threat.eps
         hint = f"did you mean {eps:g}/255 = {eps / 255:.4g}?"
         raise InputError(f"eps={eps:g}: images of {data.name} are at most {reach:.4g} apart; {hint}")
-
-
-def _learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learner:
-    """The learner before the first step; all its numbers are functions of config and data."""
-    model = build(config.arch, data, config.seed).to(memory_format=torch.channels_last).to(devices.device)
-    carries = config.method.carry is not None
-    return Learner(
-        model=model,
-        optimiser=optimiser(config.optimiser, model, config.weight_decay),
-        average=average_of(model) if config.ema else None,
-        delta=torch.zeros(config.batch_size, *data.train.x.shape[1:], device=devices.device) if carries else None,
-    )
 
 
 def _resume(folder: Folder, report: Report, devices: Devices) -> Report:

@@ -1,0 +1,81 @@
+"""What a run is said to take is what it takes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nofreelunch.attacks import gradient
+from nofreelunch.errors import InputError
+from nofreelunch.training import RECIPES, train
+from nofreelunch.training.cost import Cost, estimate, passes_per_image
+from training_toy import DATA, toy_config
+
+PASSES = {"standard": 1, "pgd-at": 11, "fgsm-rs": 2, "n-fgsm": 2, "free": 1, "trades": 12}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_passes_of_a_step(recipe: str) -> None:
+    """By the definition of each recipe, with PGD-10: the attack's steps and the update, which for TRADES is of two."""
+    config = toy_config(threat=None) if recipe == "standard" else toy_config(recipe=recipe)
+    assert passes_per_image(DATA, config) == PASSES[recipe]
+
+
+def test_what_is_counted_is_what_a_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients by the input, counted where all attacks take them, and the updates."""
+    config = toy_config(epochs=1.5, holdout=0.25)
+    said = estimate(DATA, config, "cpu")
+    taken, real = [0], gradient.torch.autograd.grad
+
+    def counted(height: torch.Tensor, z: torch.Tensor, allow_unused: bool) -> tuple[torch.Tensor, ...]:
+        taken[0] += len(z)
+        return real(height, z, allow_unused=allow_unused)
+
+    monkeypatch.setattr(gradient.torch.autograd, "grad", counted)
+    train(DATA, config, device="cpu")
+    held_out_at_most = 2 * 64 * 10
+    assert said.forward_backward_passes == said.examples * 11 + held_out_at_most
+    assert said.examples * 10 < taken[0] <= said.examples * 10 + held_out_at_most + 2 * 2 * 2  # two first comparisons
+
+
+@pytest.mark.parametrize("settings", [{}, {"recipe": "free", "ema": 0.9}, {"optimiser": "sgd", "holdout": 0.0}])
+def test_files_are_as_large_as_said(settings: dict[str, object], tmp_path: Path) -> None:
+    config = toy_config(arch="mnist-cnn-small", epochs=2.0, **settings)
+    train(DATA, config, out=tmp_path, device="cpu", save_seconds=0.0)
+    there = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    assert estimate(DATA, config, "cpu").bytes_on_disk == pytest.approx(there, rel=0.03)
+
+
+def test_memory_grows_with_the_part_of_a_batch_that_is_in_it() -> None:
+    """Three sizes on a line; half a batch at a time keeps what half the batch would."""
+    config = toy_config(arch="mnist-cnn-small", optimiser="sgd")
+    at = {size: estimate(DATA, replace(config, batch_size=size), "cpu").bytes_per_batch for size in (16, 32, 64)}
+    assert at[32] > at[16]
+    assert at[64] - at[32] == 2 * (at[32] - at[16])
+    assert estimate(DATA, replace(config, batch_size=64, accumulate=2), "cpu").bytes_per_batch == at[32]
+
+
+def test_a_plain_layer_keeps_what_it_must() -> None:
+    """A linear model: weights and momentum (x2), gradients, and at least the normalised images for the way back."""
+    config = toy_config(arch="linear", optimiser="sgd", threat=None)
+    weights, images = 4 * (64 * 2 + 2), 4 * 32 * 64
+    found = estimate(DATA, config, "cpu").bytes_per_batch
+    assert 3 * weights + images <= found <= 3 * weights + 2 * images
+
+
+def test_an_estimate_leaves_nothing_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = toy_config(epochs=0.1)
+    before = train(DATA, config, device="cpu").state_dict()
+    cost = estimate(DATA, config, "cpu")
+    assert isinstance(cost, Cost)
+    assert cost.seconds > 0
+    after = train(DATA, config, device="cpu").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_settings_are_refused_as_by_train() -> None:
+    with pytest.raises(InputError, match="batch_size must be at most"):
+        estimate(DATA, toy_config(batch_size=512), "cpu")

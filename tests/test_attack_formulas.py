@@ -1,11 +1,9 @@
 """The formulas inside the attacks, each against another way to compute the same thing."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog, minimize
+from scipy.optimize import brentq, linprog
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -240,24 +238,20 @@ def test_the_nearest_crossing_is_nearest(norm):
         bounds = [(-value, 1 - value) for value in z]
         here, slope, wanted = (torch.tensor(value) for value in (z[None], grad[None], np.array([gap])))
         found = nearest_crossing(norm(1.0), here, slope, wanted)[0].numpy()
+        assert ((z + found >= -1e-12) & (z + found <= 1 + 1e-12)).all()
+        ends = np.where(grad * gap > 0, 1 - z, -z)  # as far as the box allows
+        if abs(grad @ ends) <= abs(gap):
+            np.testing.assert_allclose(found[grad != 0], ends[grad != 0], atol=1e-12)
+            continue
+        assert grad @ found == pytest.approx(gap, abs=1e-9)
         if norm is Linf:  # minimise t with -t <= d <= t and <grad, d> = gap
             sides = np.block([[np.eye(6), -np.ones((6, 1))], [-np.eye(6), -np.ones((6, 1))]])
-            best = linprog(
-                [0] * 6 + [1], A_ub=sides, b_ub=np.zeros(12), A_eq=[[*grad, 0]], b_eq=[gap], bounds=[*bounds, (0, None)]
-            )
-            reachable, shortest = best.success, best.fun
-        else:
-            line = {"type": "eq", "fun": lambda d, grad=grad, gap=gap: grad @ d - gap}
-            best = minimize(lambda d: d @ d, np.zeros(6), bounds=bounds, constraints=line, options={"ftol": 1e-14})
-            reachable, shortest = best.success, math.sqrt(best.fun)
-        assert ((z + found >= -1e-12) & (z + found <= 1 + 1e-12)).all()
-        if reachable:
-            assert grad @ found == pytest.approx(gap, abs=1e-9)
-            size = np.abs(found).max() if norm is Linf else np.linalg.norm(found)
-            assert size == pytest.approx(shortest, abs=1e-5)
-        else:  # as far as the box allows
-            ends = np.where(grad * gap > 0, 1 - z, -z)
-            np.testing.assert_allclose(found[grad != 0], ends[grad != 0], atol=1e-12)
+            line = {"A_eq": [[*grad, 0]], "b_eq": [gap], "bounds": [*bounds, (0, None)]}
+            shortest = linprog([0] * 6 + [1], A_ub=sides, b_ub=np.zeros(12), **line).fun
+            assert np.abs(found).max() == pytest.approx(shortest, abs=1e-9)
+        else:  # optimality: d is t grad, cut off at the box, with the one t that meets the line
+            t = brentq(lambda t, z=z, grad=grad, gap=gap: grad @ np.clip(t * grad, -z, 1 - z) - gap, -1e4, 1e4)
+            np.testing.assert_allclose(found, np.clip(t * grad, -z, 1 - z), atol=1e-8)
 
 
 def test_the_nearest_crossing_without_a_box_and_without_a_slope():

@@ -1,5 +1,7 @@
 """Where a run computes: one process, or those that torchrun or SLURM has started; all of it by lightning-fabric."""
 
+import atexit
+import logging
 import os
 from contextlib import AbstractContextManager
 from typing import Any, Literal, cast
@@ -21,6 +23,7 @@ class Devices:
     def __init__(self, device: str, precision: str) -> None:
         from lightning_fabric import Fabric  # seconds of import that only training needs
 
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banners are not ours
         processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
         nodes = int(os.environ.get("SLURM_NNODES", processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
         accelerator, _, number = device.partition(":")
@@ -34,6 +37,8 @@ class Devices:
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank, self.processes = self._fabric.global_rank, self._fabric.world_size
+        if processes > 1:
+            atexit.register(_leave)
 
     @property
     def leads(self) -> bool:
@@ -67,3 +72,9 @@ class Devices:
     def wait(self) -> None:
         """Go on when all processes have come here."""
         self._fabric.barrier()
+
+
+def _leave() -> None:
+    """End the connection before the interpreter ends: its threads would abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -13,9 +13,9 @@ import torch
 from nofreelunch.attacks import attack
 from nofreelunch.data import Split
 from nofreelunch.errors import RunError
+from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.models.fast import Precision, fast, refresh
 from nofreelunch.models.state import evaluating
-from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.training import order
 from nofreelunch.training.augment import AUGMENTS
@@ -88,22 +88,16 @@ class Loop:
 
     def look(self) -> Epoch:
         """Accuracies on the held-out images, clean and under PGD-10; the verdict is the model's own, in float32."""
-        model, device = self.learner.result, self.devices.device
-        seeker = attack(SELECTION_ATTACK, self._threat)
-        climbed = self._cheap(model)
-        own = self.held_out[self.devices.rank :: self.devices.processes]
-        correct = torch.zeros(2, dtype=torch.int64, device=device)
-        with evaluating(model):
-            for start in range(0, len(own), self.config.batch_size):
-                index = own[start : start + self.config.batch_size]
-                x, y = self._images(index)
-                x_adv = seeker(climbed, x, y, Streams.for_examples(self.config.seed, index.to(device)))
-                with torch.no_grad():
-                    right = [model(z).argmax(1) == y for z in (x, x_adv)]
-                correct += torch.stack([right[0].sum(), (right[0] & right[1]).sum()])
-        clean, robust = (count / len(self.held_out) for count in self.devices.total(correct).tolist())
-        learner = self.learner
-        epoch = Epoch(learner.step, self._epoch, clean, robust, len(self.held_out), learner.train_accuracy)
+        config, learner = self.config, self.learner
+        clean, robust = accuracies(
+            learner.result,
+            self._cheap(learner.result),
+            Examples(self.split, self.held_out, config.batch_size),
+            attack(SELECTION_ATTACK, self._threat),
+            config.seed,
+            self.devices,
+        )
+        epoch = Epoch(learner.step, self._epoch, clean.rate, robust.rate, clean.total, learner.train_accuracy)
         learner.looked(epoch)
         return epoch
 

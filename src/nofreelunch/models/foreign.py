@@ -3,6 +3,7 @@
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
+from nofreelunch.models.declared import Declared, Normalisation
 from nofreelunch.models.header import check_fits, layout, read_layout
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -18,13 +20,53 @@ Network = TypeVar("Network", bound=nn.Module)
 _SAFE_SINCE = (2, 10)  # before, the restricted reader had holes: CVE-2025-32434, GHSA-63cw-57p8-fm3p
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "model.")
+_SCRIPT = "TorchScript can read and write files"
+_EXPORTED = "torch evaluates and unpickles parts of exported programs to load them"
+_WAY_OUT = "export it to ONNX, or build it in Python and give python:MODULE:FACTORY"
+_PROGRAM_FILES = ("serialized_exported_program.json", "archive_format", "/archive_version")
+_NORMALISER = {"normalizer.new_mean", "normalizer.new_std"}
 
 
-def with_weights(model: Network, path: Path) -> Network:
-    """The model with the weights of a foreign file: safetensors, or a state dict that `torch.save` wrote.
+@dataclass(frozen=True)
+class Weights:
+    """What a foreign file holds.
+
+    Args:
+        path: the file, for messages.
+        tensors: by name.
+        normalisation: that it speaks of, if it does.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor] = field(repr=False)
+    normalisation: Normalisation | None = None
+
+    def outputs(self, network: nn.Module) -> int | None:
+        """The number of classes: the length of what the network's last tensor is called; None where it is not there."""
+        last = self.tensors.get(list(network.state_dict())[-1])
+        return None if last is None or last.ndim == 0 else len(last)
+
+    def fill(self, model: Network) -> Network:
+        """The model with these weights; float types are converted, names and shapes must be the model's.
+
+        Raises:
+            InputError: if they are not.
+        """
+        tensors, wanted = dict(self.tensors), model.state_dict()
+        for name in tensors.keys() & wanted.keys():
+            if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():
+                tensors[name] = tensors[name].to(wanted[name].dtype)
+        check_fits(layout(tensors), model, self.path)
+        model.load_state_dict(tensors)
+        return model
+
+
+def read_weights(path: Path) -> Weights:
+    """The weights in a foreign file: safetensors, or a state dict that `torch.save` wrote.
 
     A dictionary that holds the state dict under one of its usual names is looked into, and the prefixes that wrappers
-    leave ("module.", "model.") are removed. Float types are converted; names and shapes must be the model's.
+    leave ("module.", "model.") are removed. The wrapper of the `robustness` library, which keeps the network twice
+    beside its normalisation, is taken apart.
 
     Raises:
         InputError: if the file is anything else.
@@ -32,19 +74,22 @@ def with_weights(model: Network, path: Path) -> Network:
     if not path.is_file():
         raise InputError(f"--weights {path} is {'a folder' if path.is_dir() else 'missing'}; give a file of weights")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    wanted = model.state_dict()
-    for name in tensors.keys() & wanted.keys():
-        if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():
-            tensors[name] = tensors[name].to(wanted[name].dtype)
-    check_fits(layout(tensors), model, path)
-    model.load_state_dict(tensors)
-    return model
+    tensors = _without_prefixes(tensors)
+    if not tensors.keys() >= _NORMALISER:
+        return Weights(path, tensors)
+    mean, std = (tuple(tensors[name].double().flatten().tolist()) for name in sorted(_NORMALISER))
+    try:
+        normalisation = Declared(mean, std).normalisation()
+    except InputError as error:
+        raise InputError(f"--weights {path}: its normalizer is none: {error}") from None
+    network = {name: value for name, value in tensors.items() if not name.startswith(("attacker.", "normalizer."))}
+    return Weights(path, _without_prefixes(network), normalisation)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     content = path.read_bytes()
     read_layout(content, path)
-    return _without_prefixes(load(content))
+    return load(content)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -61,24 +106,43 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it wants to call {named[1]}" if named else "it is corrupt or holds more than tensors"
         raise InputError(f"--weights {path} was refused and nothing of it was executed: {reason}") from None
-    return _without_prefixes(_state_dict(content, path))
+    return _state_dict(content, path)
 
 
 def _torch_version() -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
 
+def check_no_program(path: Path) -> None:
+    """Refuse a file that holds a program, and say why.
+
+    TorchScript can read and write files as it runs; to load an exported program, torch evaluates text in it and
+    unpickles. Neither can be prevented here.
+
+    Raises:
+        InputError: if it is such a file.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    kind = _EXPORTED if any(name.endswith(_PROGRAM_FILES) for name in names) else _SCRIPT
+    if kind is _EXPORTED or any("/code/" in name for name in names):
+        raise InputError(f"{path} holds a program, and nothing of it was run: {kind}; {_WAY_OUT}")
+
+
 def _check_archive(path: Path) -> None:
-    """Refuse what `torch.save` does not write: other archives, compressed entries (bombs), entries of one name."""
+    """Refuse what `torch.save` does not write: programs, compressed entries (bombs), entries of one name."""
     if not zipfile.is_zipfile(path):
         raise InputError(f"--weights {path} is not a file that torch.save wrote (a zip archive), or it is truncated")
+    check_no_program(path)
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or len(set(names)) < len(names):
         raise InputError(f"--weights {path} is a zip archive, but not one that torch.save wrote")
-    if sum(name.endswith("/data.pkl") for name in names) != 1 or any("/code/" in name for name in names):
-        raise InputError(f"--weights {path} holds no state dict; TorchScript and other archives are not read")
+    if sum(name.endswith("/data.pkl") for name in names) != 1:
+        raise InputError(f"--weights {path} holds no state dict")
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,90 @@
+"""What a user says about a model that others made: the pixels it takes, and which of its outputs are which classes.
+
+It becomes part of the model, so that attacks stay in [0, 1] and `eps` means the same as for every other one.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.errors import InputError, check_number
+
+_MOST_CHANNELS = 2**10
+
+
+class Normalisation(NamedTuple):
+    """Per channel, or one number for all: (x - mean) / std of pixels x in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is not written in the model itself.
+
+    Args:
+        mean: per channel, or one number for all, in the unit of `pixel_range`; None for what the model comes with.
+        std: likewise.
+        pixel_range: that the model takes pixels in, such as (0, 255).
+        labels: for each class of the data the index of the model's output; None if they are in the same order.
+
+    Raises:
+        InputError: if they are not what they should be.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+    labels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        low, high = (check_number("range", end, -float("inf"), float("inf")) for end in self.pixel_range)
+        if not low < high:
+            raise InputError(f"range must go up, such as 0..255, got {low:g}..{high:g}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            for value in values or ():
+                check_number(name, value, -float("inf") if name == "mean" else 0, float("inf"), open_low=True)
+        lengths = {len(values) for values in (self.mean, self.std) if values is not None}
+        if len(lengths) > 1 or lengths & {0} or max(lengths, default=1) > _MOST_CHANNELS:
+            raise InputError(f"mean and std need one number per channel each, got {self.mean} and {self.std}")
+        if self.labels is not None and (len(set(self.labels)) < max(2, len(self.labels)) or min(self.labels) < 0):
+            raise InputError(f"labels must be two or more different output indices from 0, got {self.labels}")
+
+    @property
+    def normalises(self) -> bool:
+        """Whether anything is said about pixels."""
+        return self != Declared(labels=self.labels)
+
+    def normalisation(self) -> Normalisation:
+        """Of pixels in [0, 1]: range, mean and std in one."""
+        low, high = self.pixel_range
+        channels = len(self.mean or self.std or (0.0,))
+        mean, std = self.mean or (0.0,) * channels, self.std or (1.0,) * channels
+        return Normalisation(tuple((m - low) / (high - low) for m in mean), tuple(s / (high - low) for s in std))
+
+
+class Outputs(nn.Module):
+    """Some of a model's logits, in another order.
+
+    Args:
+        labels: their indices.
+
+    Raises:
+        InputError: if the model has no such output.
+    """
+
+    index: Tensor
+
+    def __init__(self, labels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.highest = max(labels)
+        self.register_buffer("index", torch.tensor(labels))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """One logit for each class of the data."""
+        if isinstance(logits, Tensor) and self.highest >= logits.shape[-1]:
+            raise InputError(f"labels name output {self.highest}, but the model has {logits.shape[-1]} outputs")
+        return logits.index_select(-1, self.index)

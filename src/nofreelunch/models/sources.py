@@ -1,0 +1,114 @@
+"""Networks that code on this machine makes: torchvision's and the user's own."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nofreelunch.errors import InputError, unknown
+from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.declared import Declared, Normalisation, Outputs
+from nofreelunch.models.foreign import Weights
+
+_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's for all its classifiers
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network that others made.
+
+    Args:
+        network: with its weights.
+        normalisation: of the pixels in [0, 1] that it wants; None if that is not known, or the network's own business.
+        size: height and width of its images; None stands for any.
+    """
+
+    network: nn.Module
+    normalisation: Normalisation | None = None
+    size: tuple[int | None, int | None] = (None, None)
+
+    def completed(self, declared: Declared, other: Normalisation | None = None) -> nn.Module:
+        """The network behind its normalisation and before the choice of its outputs, as far as there are any.
+
+        Args:
+            declared: what the user says; it wins.
+            other: what is known from elsewhere; it is next.
+        """
+        normalisation = declared.normalisation() if declared.normalises else other or self.normalisation
+        layers = [self.network]
+        if normalisation is not None:
+            channels = len(normalisation.mean)
+            layers.insert(0, Pixels((channels if channels > 1 else None, *self.size), *normalisation))
+        if declared.labels is not None:
+            layers.append(Outputs(declared.labels))
+        return nn.Sequential(*layers) if len(layers) > 1 else self.network
+
+
+def installed(package: str, spec: str) -> Any:
+    """The package's module.
+
+    Raises:
+        InputError: if it is not installed; says how to install it.
+    """
+    if find_spec(package) is None:
+        raise InputError(f"{spec} needs the package {package}; install it with: pip install {package}")
+    return importlib.import_module(package)
+
+
+def filled(make: Callable[..., nn.Module], weights: Weights) -> nn.Module:
+    """A network with these weights, and as many outputs as they are for.
+
+    Args:
+        make: makes the network; takes `num_classes`.
+        weights: of such a network.
+    """
+    network = make()
+    outputs = weights.outputs(network)
+    if outputs not in (None, len(list(network.state_dict().values())[-1])):
+        network = make(num_classes=outputs)
+    return weights.fill(network)
+
+
+def from_torchvision(name: str, weights: Weights | None) -> Found:
+    """A network of torchvision; without a file, with weights that torchvision downloads."""
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise unknown("torchvision model", name, models.list_models(module=models))
+    if weights is not None:
+        return Found(filled(lambda **options: models.get_model(name, weights=None, **options), weights), _IMAGENET)
+    try:
+        return Found(models.get_model(name, weights="DEFAULT"), _IMAGENET)
+    except OSError as error:
+        raise InputError(
+            f"torchvision:{name}: its weights cannot be downloaded ({error}); give --weights FILE"
+        ) from None
+
+
+def from_python(name: str, weights: Weights | None) -> Found:
+    """What the user's function returns; modules are looked for in the present folder too, as `python -m` does."""
+    module_name, colon, factory_name = name.partition(":")
+    if not (colon and module_name and factory_name):
+        raise InputError(f"write python:package.module:factory, got python:{name}")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+        if not callable(getattr(module, factory_name, None)):
+            raise unknown(f"factory in {module_name}", factory_name, [key for key in vars(module) if key[0] != "_"])
+        model = getattr(module, factory_name)()
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything; it is the input here
+        raise InputError(f"python:{name} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not isinstance(model, nn.Module):
+        hint = ", a class and not an instance" if isinstance(model, type) else ""
+        raise InputError(f"python:{name} must return an nn.Module, got {type(model).__name__}{hint}")
+    return Found(model if weights is None else weights.fill(model))

@@ -76,8 +76,7 @@ def evaluate(
     """
     started = time.monotonic()
     plan = _plan(protocol)
-    subject = Subject(model)
-    source = source_of(data, model, threat)
+    subject, source = Subject(model), source_of(data, model, threat)
     extra = dict(attacks or {})
     with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
         classes = _classes(subject, source)
@@ -85,6 +84,7 @@ def evaluate(
         identity = {
             "model": _weights_digest(subject), "data": source.digest, "threat": repr(threat), "protocol": plan.name,
             "seed": str(seed), "attacks": ", ".join(extra), "known": repr(known and known.threat),
+            "examples kept": str(keep_examples),
         }  # fmt: skip
         journal = Journal(out, identity, board)
         size = batch_size or max(2, _PIXELS_AT_A_TIME[subject.device.type] // source.images(torch.arange(1)).numel())
@@ -166,6 +166,8 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
     index = (lost & (trial.board.broken_by == STANDING)).nonzero().squeeze(1)
     margins = torch.from_numpy(known.margin)[index]
     trial.board.record(step, index, torch.zeros(len(index)), margins, torch.ones(len(index), dtype=torch.bool))
+    if trial.examples is not None and known.x_adv is not None:
+        trial.examples[index] = known.x_adv[index]
 
 
 def _weights_digest(subject: Subject) -> str:

@@ -1,7 +1,8 @@
 """Robust accuracy as a function of the radius, and the distance at which each example is lost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -9,7 +10,9 @@ from torch import Tensor
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.evaluate import evaluate
+from nofreelunch.evaluation.protocols import Protocol, Recipe
 from nofreelunch.evaluation.result import Evaluation
+from nofreelunch.evaluation.trial import Progress
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 
@@ -37,17 +40,26 @@ def sweep(
     model: Model,
     data: Split | tuple[Tensor, Tensor],
     threats: Sequence[Threat],
-    protocol: str = "quick",
+    protocol: str | Protocol = "quick",
     seed: int = 0,
+    keep_examples: bool = False,
+    *,
+    attacks: Mapping[str, Recipe] | None = None,
+    out: Path | None = None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Sweep:
     """Evaluations at several radii, the smallest first; what broke an example there need not be found again.
 
     Args:
         model: as for `evaluate`.
         data: as for `evaluate`.
-        threats: of one norm and box, in any order.
+        threats: of one norm and box, in any order; the same radius twice counts once.
         protocol: as for `evaluate`.
         seed: as for `evaluate`.
+        keep_examples: as for `evaluate`.
+        attacks: further attacks by name: functions of the threat.
+        out: a folder in which each radius has one for its state.
+        progress: as for `evaluate`; where there are several radii, the step's name says which.
 
     Raises:
         InputError: if there are none, or of several norms or boxes; and as `evaluate` does.
@@ -55,10 +67,22 @@ def sweep(
     if len({(type(threat), threat.box) for threat in threats}) != 1:
         raise InputError(f"threats must be one or more of one norm and box, got {list(threats)}")
     found: list[Evaluation] = []
-    for threat in sorted(threats, key=lambda threat: threat.eps):
-        found.append(evaluate(model, data, threat, protocol, seed, known=found[-1] if found else None))
+    for threat in sorted(set(threats), key=lambda threat: threat.eps):
+        where = f"{threat.norm} eps {threat.eps:g}"
+        evaluation = evaluate(
+            model, data, threat, protocol, seed, keep_examples,
+            attacks={name: recipe(threat) for name, recipe in (attacks or {}).items()},
+            out=None if out is None else out / where.replace(" ", "-"),
+            known=found[-1] if found else None,
+            progress=progress if len(set(threats)) == 1 else _prefixed(progress, f"{where}: "),
+        )  # fmt: skip
+        found.append(evaluation)
     lost = np.stack([np.array([step != "" for step in ev.broken_by]) for ev in found])
     radii = np.array([ev.threat.eps for ev in found])
     distance = np.where(lost.any(0), radii[lost.argmax(0)], np.inf)
     clean = np.array([step == "clean" for step in found[0].broken_by])
     return Sweep(tuple(found), np.where(clean, 0.0, distance))
+
+
+def _prefixed(progress: Progress, prefix: str) -> Progress:
+    return lambda step, done, total: progress(prefix + step, done, total)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from nofreelunch import __version__
 from nofreelunch.cli.data import Data
+from nofreelunch.cli.evaluate import Evaluate
 from nofreelunch.cli.explain import Explain
 from nofreelunch.cli.reproduce import Reproduce
 from nofreelunch.cli.theory import Theory
@@ -23,6 +24,7 @@ from nofreelunch.errors import InputError, RunError, unknown
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "reproduce": Reproduce,
+    "evaluate": Evaluate,
     "explain": Explain,
     "theory": Theory,
     "data": Data,

@@ -1,0 +1,150 @@
+"""The page and the words of `nofreelunch evaluate`, from what evaluation.json holds; they compute nothing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_NORMS = {"linf": "l∞", "l2": "l₂"}
+_VERDICTS = {
+    "trusted": "",
+    "doubtful": ": there are reasons not to believe the robust accuracy",
+    "invalid": ": the figures say nothing about the model",
+}
+_WIDTH, _HEIGHT, _LEFT, _TOP = 560.0, 220.0, 48.0, 12.0
+"""Of the curve's field, and where it begins, in the picture's unit."""
+_LABEL = 44.0
+"""The width that a radius takes as text."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One radius in the picture of the curve.
+
+    Args:
+        x: place of the radius.
+        y: of the accuracy.
+        low: of the lower end of its interval.
+        high: of the upper end.
+        eps: the radius.
+        trusted: whether the figure is.
+        labelled: whether there is room for the radius below it.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    eps: float
+    trusted: bool
+    labelled: bool
+
+
+def evaluation_page(record: Mapping[str, Any]) -> bytes:
+    """The page as HTML.
+
+    Args:
+        record: the content of evaluation.json.
+    """
+    environment = Environment(
+        loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(
+        share=_share,
+        count=_count,
+        interval=_interval,
+        ball=_ball,
+        attack=_attack,
+        rate=_rate,
+        at_most=_at_most,
+        number=_number,
+    )
+    template = environment.get_template("evaluation.html")
+    return template.render(record=record, radii=_radii(record), curve=_curve(record)).encode()
+
+
+def in_words(record: Mapping[str, Any]) -> Iterator[str]:
+    """The same for a terminal, line by line."""
+    data, radii = record["data"], _radii(record)
+    yield f"{record['model']['spec']} on {data['name']}: {data['images']} of {data['of']} test images"
+    yield f"clean accuracy {_share(record['clean'])} {_interval(record['clean_interval'])}"
+    for ev in radii:
+        yield ""
+        yield f"{_ball(ev)}, protocol {ev['protocol']}, seed {ev['seed']}"
+        yield f"robust accuracy {_at_most(ev)} {_share(ev['robust'])} {_interval(ev['robust_interval'])}"
+        if ev["certified"]:
+            yield f"proven robust   at least {_share(ev['certified'])}"
+        yield "lost            " + ", ".join(f"{_attack(name)}: {ev['adds'][name]}" for name in ev["steps"])
+        yield f"verdict         {ev['verdict']}{_VERDICTS[ev['verdict']]}"
+        for flag in ev["flags"]:
+            yield f"- {flag['name']}: {flag['evidence']}"
+            yield f"  what to do: {flag['what_to_do']}"
+    yield from ("", *(f"note: {note}" for note in record["notes"]))
+
+
+def _radii(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The evaluations by ascending radius."""
+    return [*record["smaller_radii"], record]
+
+
+def _curve(record: Mapping[str, Any]) -> list[Point]:
+    """Robust accuracy against the radius, the clean accuracy first; nothing where there is one radius only."""
+    radii = _radii(record)
+    if len(radii) < 2:
+        return []
+    clean = (0.0, record["clean"], record["clean_interval"], record["verdict"] != "invalid")
+    others = ((ev["threat"]["eps"], ev["robust"], ev["robust_interval"], ev["verdict"] == "trusted") for ev in radii)
+    largest = radii[-1]["threat"]["eps"]
+    points: list[Point] = []
+    labels = -_LABEL
+    for eps, tally, (low, high), trusted in (clean, *others):
+        x = _LEFT + _WIDTH * eps / largest
+        labelled = x - labels >= _LABEL
+        labels = x if labelled else labels
+        points.append(Point(x, _up(_rate(tally)), _up(low), _up(high), eps, trusted, labelled))
+    return points
+
+
+def _up(rate: float) -> float:
+    """The place of an accuracy."""
+    return _TOP + _HEIGHT * (1 - rate)
+
+
+def _rate(tally: Mapping[str, float]) -> float:
+    return tally["correct"] / tally["total"]
+
+
+def _share(tally: Mapping[str, float]) -> str:
+    return f"{_rate(tally):.1%} of {tally['total']}"
+
+
+def _count(tally: Mapping[str, float]) -> str:
+    return f"{tally['correct']:.6g} of {tally['total']}"
+
+
+def _interval(ends: list[float]) -> str:
+    return f"(95% interval {ends[0]:.1%} to {ends[1]:.1%})"
+
+
+def _at_most(evaluation: Mapping[str, Any]) -> str:
+    return "exactly" if evaluation["exact"] else "at most"
+
+
+def _ball(evaluation: Mapping[str, Any]) -> str:
+    threat = evaluation["threat"]
+    return f"{_NORMS[threat['norm']]} eps {_number(threat['eps'])}"
+
+
+def _number(value: float) -> str:
+    """As people write radii: 0.3, but 8/255."""
+    levels = value * 255
+    fraction = abs(levels - round(levels)) < 1e-9 and 0 < levels < 255 and abs(value * 1000 % 1) > 1e-9
+    return f"{round(levels)}/255" if fraction else f"{value:.4g}"
+
+
+def _attack(name: str) -> str:
+    """A step of an evaluation in words."""
+    if name == "clean":
+        return "misclassified as they are"
+    return f"broken {name}" if name.startswith("within ") else name

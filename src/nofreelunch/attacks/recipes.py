@@ -37,6 +37,7 @@ ATTACKS: dict[str, Callable[[Threat], Attack]] = {
     "fgsm": fgsm,
     "pgd-5": lambda threat: PGD(threat, steps=5),
     "pgd-7": lambda threat: PGD(threat, steps=7),
+    "pgd-8": lambda threat: PGD(threat, steps=8),
     "pgd-10": lambda threat: PGD(threat, steps=10),
     "pgd-40": pgd_40,
     "pgd-100": lambda threat: PGD(threat, steps=100),

@@ -10,6 +10,7 @@ from nofreelunch.rng import Streams
 from nofreelunch.types import Images
 
 _MARGIN = 4  # pixels
+_LEAST_AREA, _LEAST_RATIO = 0.08, 3 / 4  # of a part: its share of the image, its shorter side over its longer one
 
 
 def none(x: Images, streams: Streams) -> Images:
@@ -38,7 +39,26 @@ def crop_flip(x: Images, streams: Streams) -> Images:
     return flip(crop(x, streams), streams)
 
 
-AUGMENTS: dict[str, Callable[[Images, Streams], Images]] = {"none": none, "crop": crop, "crop-flip": crop_flip}
+def resized_crop_flip(x: Images, streams: Streams) -> Images:
+    """A random part of each image at the image's full size, mirrored with probability one half (Szegedy et al. 2015).
+
+    The part has 8 to 100 % of the area and sides 3:4 to 4:3, and is resized bilinearly. Colours stay as they are.
+    """
+    area = _LEAST_AREA + (1 - _LEAST_AREA) * streams.uniform(1)
+    stretch = _LEAST_RATIO ** (streams.uniform(1) - 0.5)  # root of height over width
+    size = torch.cat([area.sqrt() / stretch, area.sqrt() * stretch], 1).clamp(max=1)  # width, height
+    centre = (1 - size) * (2 * streams.uniform(2) - 1)
+    affine = torch.cat([torch.diag_embed(size), centre[..., None]], 2)
+    grid = F.affine_grid(affine, list(x.shape), align_corners=False)
+    return flip(F.grid_sample(x, grid, padding_mode="border", align_corners=False).clamp(0, 1), streams)
+
+
+AUGMENTS: dict[str, Callable[[Images, Streams], Images]] = {
+    "none": none,
+    "crop": crop,
+    "crop-flip": crop_flip,
+    "resized-crop-flip": resized_crop_flip,
+}
 
 
 def _axis(size: int, dimension: int, device: torch.device) -> Tensor:

@@ -27,6 +27,8 @@ class TrainConfig:
 
     Args:
         arch: name in `models.ARCHITECTURES`.
+        start: a saved model, zoo:NAME or torchvision:NAME of that architecture, whose weights training starts from, all
+            but those of its last layer; "" starts from random weights.
         threat: what the model shall withstand; None for standard training.
         recipe: name in `RECIPES`; without a threat all of them are standard training.
         attack: name of a PGD recipe in `ATTACKS`, for recipes that take an attack; None is "pgd-10".
@@ -51,6 +53,7 @@ class TrainConfig:
     """
 
     arch: str = "mnist-cnn"
+    start: str = ""
     threat: Threat | None = None
     recipe: str = "pgd-at"
     attack: str | None = None

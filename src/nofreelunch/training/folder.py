@@ -6,7 +6,7 @@ from typing import Any
 
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.models import Classifier, save_model
-from nofreelunch.training.config import differences
+from nofreelunch.training.config import TrainConfig, differences
 from nofreelunch.training.events import Event, Report
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.log import Log
@@ -28,7 +28,6 @@ class Folder:
 
     def __init__(self, path: Path, identity: dict[str, Any], learner: Learner) -> None:
         self.path, self.identity, self.learner = path, identity, learner
-        self._saved: int | None = None
 
     def resume(self) -> tuple[str, ...]:
         """Go on from the last whole state, if there is one; returns a sentence on each that is damaged.
@@ -40,7 +39,6 @@ class Folder:
         if state is not None:
             self._check_same_run(state)
             self.learner.restore(state)
-            self._saved = self.learner.step
         elif not complaints and (self.path / MODEL).exists():
             raise InputError(f"{self.path} holds a model but no state of its training; give another --out")
         return complaints
@@ -83,7 +81,6 @@ class Folder:
             raise RunError(f"a weight is not a number after step {self.learner.step}")
         state = self.learner.state()
         save_state(self.path, State({**state.about, **self.identity}, state.tensors))
-        self._saved = self.learner.step
 
     def save_model(self, model: Classifier) -> None:
         """Keep the model that came out."""
@@ -91,13 +88,15 @@ class Folder:
 
     @property
     def last_good(self) -> str:
-        """The last whole state, in words."""
-        if self._saved is None:
+        """The last whole state that is there, in words."""
+        state, _ = load_state(self.path)
+        if state is None:
             return f"no state was saved in {self.path} yet"
-        return f"the last good state is that of step {self._saved}, in {self.path}"
+        return f"the last good state is that of step {state.about['step']}, in {self.path}"
 
     def _check_same_run(self, state: State) -> None:
-        found = differences(state.about["config"], self.identity["config"])
+        saved = TrainConfig.from_plain(state.about["config"]).to_plain()  # settings that are newer than it: the default
+        found = differences(saved, self.identity["config"])
         if state.about["data"] != self.identity["data"]:
             found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)
         if found:

@@ -34,9 +34,15 @@ def step(done: float) -> float:
     return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
 
 
+def imagenet_step(done: float) -> float:
+    """1, then a tenth of it from each of 30, 60, 85, 95 and 105 of 110 parts of the run (the paper's ImageNet code)."""
+    return 0.1 ** sum(done >= part / 110 for part in (30, 60, 85, 95, 105))
+
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": constant,
     "cosine": cosine,
+    "imagenet-step": imagenet_step,
     "one-cycle": one_cycle,
     "step": step,
 }

@@ -10,7 +10,7 @@ import torch
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
-from nofreelunch.models import Classifier, build
+from nofreelunch.models import Classifier
 from nofreelunch.training.average import average_of
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.devices import Devices
@@ -21,6 +21,7 @@ from nofreelunch.training.loop import Loop
 from nofreelunch.training.optimisers import optimiser
 from nofreelunch.training.session import carry_on
 from nofreelunch.training.signals import NotedSignals
+from nofreelunch.training.start import first_model
 from nofreelunch.workspace import Workspace, find_device, locked
 
 
@@ -80,7 +81,7 @@ def fresh_learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learn
         InputError: if these do not go together.
     """
     _check(data, config, devices)
-    model = build(config.arch, data, config.seed).to(memory_format=torch.channels_last).to(devices.device)
+    model = first_model(data, config).to(memory_format=torch.channels_last).to(devices.device)
     carries = config.method.carry is not None
     return Learner(
         model=model,

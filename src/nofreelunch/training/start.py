@@ -1,0 +1,43 @@
+"""What training starts from: random weights, or those of a network that was trained for something else."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from nofreelunch.data import Dataset
+from nofreelunch.errors import InputError
+from nofreelunch.models import Classifier, build, load_model
+from nofreelunch.models.classifier import Pixels
+from nofreelunch.training.config import TrainConfig
+
+
+def first_model(data: Dataset, config: TrainConfig) -> Classifier:
+    """The model before the first step; a function of data, config and the model that the config starts from.
+
+    Where it starts from one, the last layer alone is new: all else, and how pixels are normalised, is that model's.
+
+    Raises:
+        InputError: if that model cannot be loaded, or is another network up to its last layer.
+    """
+    model = build(config.arch, data, config.seed)
+    return _begun(model, config) if config.start else model
+
+
+def _begun(model: Classifier, config: TrainConfig) -> Classifier:
+    source = load_model(config.start)
+    if not (isinstance(source, nn.Sequential) and len(source) == 2 and isinstance(source[0], Pixels)):
+        raise InputError(f"start must be a saved model, zoo:NAME or torchvision:NAME, got {config.start}")
+    theirs = {f"pixels.{name}": value for name, value in source[0].state_dict().items()}
+    theirs |= {f"network.{name}": value for name, value in source[1].state_dict().items()}
+    ours = model.state_dict()
+    head = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
+    body = {name for name in ours.keys() | theirs.keys() if not name.startswith(f"{head}.")}
+    for name in sorted(body):
+        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            differs = f"{name} has shape {shapes[0]}, expected {shapes[1]}"
+            raise InputError(f"start {config.start} is no {config.arch} for these images: {differs}")
+    model.load_state_dict(ours | {name: theirs[name] for name in body})
+    mean, std = (tuple(buffer.flatten().tolist()) for buffer in (source[0].mean, source[0].std))
+    model.card = replace(model.card, mean=mean, std=std)
+    return model

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def shipped(zoo: dict[str, Classifier]) -> Iterator[dict[str, Classifier]]:
         for module in (deep, figure_1):
             patch.setattr(module, "zoo_names", lambda: tuple(there))
             patch.setattr(module, "load_model", lambda spec: there[spec.removeprefix("zoo:")])
-            patch.setattr(module, "data_here", lambda name, root: toy())
+        patch.setattr(deep, "data_here", lambda name, root, size: toy())
         yield there
 
 
@@ -144,7 +145,13 @@ def test_judges_had_no_part_in_what_they_judge(exhibit: deep.Exhibit) -> None:
     assert exhibit.judges("l2") == ("linf",)
 
 
+def without_clip_names(svg: bytes) -> bytes:
+    """A clip's name is a hash of its place, whose last digit the layout's solver does not always find again."""
+    return re.sub(rb"p[0-9a-f]{10}\b", b"", svg)
+
+
 ABSENT = "cifar10-standard, cifar10-linf-4, cifar10-l2-80"
+ABSENT += ", restricted-imagenet-standard, restricted-imagenet-linf-0.005, restricted-imagenet-l2-1"
 
 
 @pytest.mark.parametrize("experiment", FIGURES, ids=lambda each: each.name)
@@ -155,7 +162,8 @@ def test_a_figure_is_drawn_from_its_saved_result(
     loaded, about = space.load(experiment.name, experiment.result_type)
     for field in dataclasses.fields(experiment.result_type):
         np.testing.assert_equal(getattr(loaded, field.name), getattr(outcome.result, field.name))
-    assert drawn(experiment.plot, loaded)[0] == (space.root / "figures" / f"{experiment.name}.svg").read_bytes()
+    kept = (space.root / "figures" / f"{experiment.name}.svg").read_bytes()
+    assert without_clip_names(drawn(experiment.plot, loaded)[0]) == without_clip_names(kept)
     assert [finding.ours for finding in outcome.findings if "not there" in finding.claim] == [ABSENT]
     assert len(outcome.findings) > 1
     assert all(finding.claim.endswith(".") for finding in outcome.findings)
@@ -197,7 +205,7 @@ def test_a_figure_is_drawn_anew_when_models_or_data_change(
     assert [computed(), computed()] == [True, False]
     monkeypatch.setitem(shipped, "mnist-l2-1.5", shipped["mnist-linf-0.3"])
     assert [computed(), computed()] == [True, False]
-    monkeypatch.setattr(deep, "data_here", lambda name, root: dataclasses.replace(toy(), test=bars(60, 2)))
+    monkeypatch.setattr(deep, "data_here", lambda *_: dataclasses.replace(toy(), test=bars(60, 2)))
     assert [computed(), computed()] == [True, False]
 
 
@@ -219,7 +227,7 @@ def test_data_sets_keep_the_order_of_the_paper(
 
 def test_a_sample_is_named(shipped: dict[str, Classifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = dataclasses.replace(toy(), name="cifar10-sample")
-    monkeypatch.setattr(deep, "data_here", lambda name, root: sample)
+    monkeypatch.setattr(deep, "data_here", lambda *_: sample)
     result = figure_5.run(small(figure_5.FIGURE_5), Workspace(tmp_path))
     assert result.samples == ("cifar10-sample",)
     assert any("sample" in finding.claim for finding in figure_5.findings(result))
@@ -328,9 +336,8 @@ def test_table_3_against_the_text(outcomes: dict[str, Outcome]) -> None:
 
 def test_a_direct_way_changes_once_and_arrives() -> None:
     labels = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 2, 1, 0], [1, 0, 1, 0, 0], [1, 1, 1, 1, 2]])
-    line = figure_4.Line(
-        torch.zeros(4, 5, 1, 2, 2), torch.zeros(5, dtype=torch.int64), torch.ones(5, dtype=torch.int64)
-    )
+    x = torch.zeros(5, 1, 2, 2)
+    line = figure_4.Line(x, x, torch.zeros(5, dtype=torch.int64), torch.ones(5, dtype=torch.int64))
     assert figure_4.leads_directly(labels, line).tolist() == [True, True, False, False, False]
 
 
@@ -390,8 +397,7 @@ def test_figure_1_trains_its_grid_once(tmp_path: Path, monkeypatch: pytest.Monke
         return TrainConfig(arch="linear", threat=threat, epochs=1, batch_size=40, holdout=0.0, seed=seed)
 
     monkeypatch.setattr(retrained, "preset", tiny)
-    monkeypatch.setattr(figure_1, "load_data", lambda name, root: toy())
-    monkeypatch.setattr(figure_1, "data_here", lambda name, root: toy())
+    monkeypatch.setattr(deep, "load_data", lambda name, root: toy())
     config = small(figure_1.FIGURE_1, retrain="paper", shares=(0.5,), seeds=(0, 1), datasets=("mnist",))
     result = figure_1.run(config, Workspace(tmp_path))
     assert {threat for _, threat, _ in asked} == {None, Linf(0.15), L2(0.75)}

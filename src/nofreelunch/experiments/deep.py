@@ -1,7 +1,7 @@
 """What the deep figures are made of: for each data set its images and three trained models, where they are there."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -15,8 +15,9 @@ from nofreelunch.experiments.base import Finding, beyond
 from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
-from nofreelunch.models import Classifier, load_model, zoo_names
-from nofreelunch.threats import THREATS
+from nofreelunch.features import large_eps_examples
+from nofreelunch.models import Classifier, fast, load_model, zoo_names
+from nofreelunch.threats import THREATS, Threat
 from nofreelunch.types import Images, Labels, Logits, Model
 from nofreelunch.workspace import Workspace
 
@@ -32,7 +33,8 @@ SCALES = {"cifar10": 255}
 DATA_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "restricted-imagenet": "Restricted ImageNet"}
 
 _SAMPLES = {"cifar10": "cifar10-sample"}  # what lies in the package of a data set that does not
-_BATCH = 256
+_YOURS = ("restricted-imagenet",)  # data sets that nobody may hand on: image files, which are read at any size
+_BATCH, _VALUES = 256, 2**21  # images worked on at a time, and pixels' values in them, at most
 
 T = TypeVar("T")
 
@@ -85,6 +87,11 @@ class Exhibit:
         index = balanced(self.data.test.targets, n, seed)
         return self.data.test.images(index).to(self.device), self.data.test.targets[index].to(self.device)
 
+    def examples(self, role: str, x: Images, y: Labels, threat: Threat) -> Images:
+        """The large-eps adversarial examples of a model."""
+        quick = fast(self.models[role])
+        return batched(lambda x, y: large_eps_examples(quick, x, y, threat), x, y)
+
 
 def zoo_name(dataset: str, role: str) -> str:
     """The name of the model that was trained at Table 2's eps.
@@ -110,17 +117,52 @@ def in_words(dataset: str, eps: float) -> str:
 def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
     """Those of the data sets that can be shown, and the names of the models that are not there.
 
-    A data set is shown if its standard and at least one robust model are there.
+    A data set is shown if its images, its standard and at least one robust model are there; else nothing is loaded.
     """
-    shown, missing = [], []
+    shown: list[Exhibit] = []
+    missing: list[str] = []
     for name in choice.datasets:
-        data = (load_data if choice.retrain else data_here)(name, workspace.data_root)
+        missing += models_missing(name, choice)
+        data = data_of(name, choice, workspace)
+        if data is None:
+            missing += images_missing(name, choice)
+            continue
         models = _retrained(choice.retrain, data, workspace) if choice.retrain else _shipped(name)
-        missing += [zoo_name(name, role) for role in ROLES if role not in models]
         if "standard" in models and len(models) > 1:
             on_device = {role: model.to(workspace.device) for role, model in models.items()}
             shown.append(Exhibit(name, data, on_device, workspace.device))
     return tuple(shown), tuple(missing)
+
+
+def data_of(name: str, choice: Choice, workspace: Workspace) -> Dataset | None:
+    """The images for a data set's models, at their size; None where there are no models, or no images and no sample."""
+    models = _zoo(name)
+    if not choice.retrain:
+        return data_here(name, workspace.data_root, _side(models[0])) if models else None
+    here = name not in _YOURS or name in _here(workspace.data_root)
+    return load_data(name, workspace.data_root) if here else None
+
+
+def models_missing(name: str, choice: Choice) -> tuple[str, ...]:
+    """The models of a data set that the figure wants and the package has not."""
+    wanted = () if choice.retrain else tuple(zoo_name(name, role) for role in ROLES)
+    return tuple(model for model in wanted if model not in zoo_names())
+
+
+def images_missing(name: str, choice: Choice) -> tuple[str, ...]:
+    """The images of a data set, in words, for one that `data_of` has not found, if there are models for it."""
+    return (f"the images of {name}",) if choice.retrain or _zoo(name) else ()
+
+
+def _zoo(name: str) -> tuple[str, ...]:
+    """The names of the package's models of a data set."""
+    return tuple(model for model in zoo_names() if model.startswith(f"{name}-"))
+
+
+def _side(name: str) -> int | None:
+    """Width and height of the images that a model of the package takes."""
+    model = load_model(f"zoo:{name}")
+    return model.card.shape[-1] if isinstance(model, Classifier) else None
 
 
 def _retrained(scale: str, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:
@@ -136,9 +178,10 @@ def _shipped(name: str) -> dict[str, nn.Module]:
 
 
 def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
-    """Digests of the package's models, and of the data that is here: what a deep figure depends on."""
+    """Digests of the package's models, and of the data that goes with them: what a deep figure depends on."""
     models = {} if choice.retrain else {name: _digest(load_model(f"zoo:{name}")) for name in zoo_names()}
-    return models | {name: data_here(name, workspace.data_root).digest for name in choice.datasets}
+    data = {name: data_of(name, choice, workspace) for name in choice.datasets}
+    return models | {name: each.digest for name, each in data.items() if each is not None}
 
 
 def _digest(model: nn.Module) -> str:
@@ -148,10 +191,18 @@ def _digest(model: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def data_here(name: str, root: Path | None) -> Dataset:
-    """The data set, or, where it is not on this machine, the sample of it in the package, if there is one."""
-    here = {row.name for row in catalogue(root) if row.present}
-    return load_data(name if name in here else _SAMPLES.get(name, name), root)
+def data_here(name: str, root: Path | None, size: int | None) -> Dataset | None:
+    """The data set, image files at a size; where it is not on this machine the package's sample of it, or None.
+
+    >>> data_here("restricted-imagenet", None, 64)
+    """
+    if name in _here(root):
+        return load_data(name, root, size if name in _YOURS else None)
+    return load_data(_SAMPLES[name], root) if name in _SAMPLES else None
+
+
+def _here(root: Path | None) -> set[str]:
+    return {row.name for row in catalogue(root) if row.present}
 
 
 def in_order(found: Mapping[str, T]) -> list[tuple[str, T]]:
@@ -174,10 +225,21 @@ def balanced(targets: Labels, n: int, seed: int) -> Tensor:
     return torch.tensor(turns[:n])
 
 
+def at_a_time(images: Tensor) -> int:
+    """How many images like these are worked on at a time: memory grows neither with their number nor their size."""
+    return min(_BATCH, max(1, _VALUES // images[0].numel()))
+
+
+def batched(make: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """`make(*rows)`, some rows at a time; the first tensor is the images."""
+    size = at_a_time(rows[0])
+    return torch.cat([make(*batch) for batch in zip(*(torch.split(each, size) for each in rows), strict=True)])
+
+
 def logits_of(model: Model, x: Images) -> Logits:
     """The model's logits, a batch at a time."""
     with torch.no_grad():
-        return torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+        return batched(model, x)
 
 
 def origins(shown: tuple[Exhibit, ...]) -> dict[str, dict[str, str]]:
@@ -199,7 +261,9 @@ def _origin(model: nn.Module) -> str:
 
 def absences(missing: tuple[str, ...], samples: tuple[str, ...]) -> tuple[Finding, ...]:
     """Findings that say what is not in a figure, or made from less than the whole data set."""
-    findings = [beyond("Some models of this figure are not there; it is drawn without them.", ", ".join(missing))]
+    findings = [
+        beyond("Some models or images of this figure are not there; it is drawn without them.", ", ".join(missing))
+    ]
     partial = [
         beyond(
             "A data set is not on this machine; its images are a sample that lies in the package.",

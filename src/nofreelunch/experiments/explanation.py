@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError, check_count
-from nofreelunch.experiments.deep import balanced, logits_of
+from nofreelunch.experiments.deep import balanced, batched, logits_of
 from nofreelunch.experiments.estimates import Estimate, mean
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.wall import wall
@@ -31,7 +32,6 @@ from nofreelunch.threats import Threat
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BATCH = 64  # images differentiated at a time
 _STRIP = 10  # points of an interpolation in its still picture
 _SIDE = 112  # pixels, about, of an image in the animation
 _MOVE, _PAUSE = 80, 900  # milliseconds that a frame of the animation is seen: on the way, at the ends
@@ -71,7 +71,7 @@ class Explanation:
     Attributes:
         gradients: two rows, test images and their gradients.
         examples: three rows, the same images, their large-eps examples, and the training image nearest to each example
-            among those of the class that the model sees in it.
+            among those of the class that the model sees in it (white, where there is none).
         path: interpolations from the images (first row) to the examples (last row).
         labels: the true classes, those seen in the images, and those seen in the examples.
         measures: of gradients, by field of `Alignment`; empty where fewer than two have a direction.
@@ -106,16 +106,18 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
     x, y = data.test.images(index).to(device), data.test.targets[index].to(device)
     model = model.to(device)
     with evaluating(model):
-        batches = zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True)
-        grad = torch.cat([input_gradient(model, *batch, log_odds) for batch in batches])
+        grad = batched(partial(input_gradient, model, loss=log_odds), x, y)
         x, y, shown = x[: settings.n], y[: settings.n], x
-        x_adv = large_eps_examples(fast(model), x, y, settings.threat)
+        quick = fast(model)
+        x_adv = batched(lambda x, y: large_eps_examples(quick, x, y, settings.threat), x, y)
         seen, new = (_classes(model, images, data) for images in (x, x_adv))
     near = nearest_of_each_class(x_adv, data.train).index.gather(1, new[:, None]).squeeze(1)
+    real = data.train.images(near.clamp(min=0))
+    real[near < 0] = 1.0  # no training image is of that class
     moving = grad.flatten(1).abs().amax(1) > 0
     return Explanation(
         gradients=to_pictures([x, gradient_pictures(grad[: settings.n])]),
-        examples=to_pictures([x.cpu(), x_adv.cpu(), data.train.images(near)]),
+        examples=to_pictures([x.cpu(), x_adv.cpu(), real]),
         path=to_pictures(tuple(interpolate(x, x_adv, settings.points))),
         labels=tuple(tuple(data.classes[k] for k in labels.tolist()) for labels in (y, seen, new)),
         measures=_measures(gradient_alignment(shown[moving], grad[moving])) if int(moving.sum()) > 1 else {},

@@ -9,22 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks import ATTACKS
-from nofreelunch.data import Dataset, load_data
+from nofreelunch.data import Dataset
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
-    ROLES,
     SCALES,
     absences,
+    at_a_time,
     balanced,
-    data_here,
+    data_of,
+    images_missing,
     in_words,
     inputs,
     logits_of,
+    models_missing,
     samples,
-    zoo_name,
 )
 from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.estimates import Estimate, exceeds, percent
@@ -39,8 +40,6 @@ from nofreelunch.workspace import Workspace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_BATCH = 200  # images attacked at a time
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Config:
     retrain: str = ""
     shares: tuple[float, ...] = (0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
-    datasets: tuple[str, ...] = ("mnist", "cifar10")
+    datasets: tuple[str, ...] = tuple(DATA_TITLES)
     seed: int = 0
 
 
@@ -103,19 +102,22 @@ class Result:
 def run(config: Config, workspace: Workspace) -> Result:
     """Measure the models, training them first if that is asked for."""
     points: list[tuple[str, str, float, int, int, int, int, int]] = []
-    used = []
+    used: list[Dataset] = []
+    missing: list[str] = []
     for name in config.datasets:
-        for model, threat, seed in _trained(name, config, workspace) if config.retrain else _shipped(name):
-            data = data_here(name, workspace.data_root)
-            used.append(data)
+        missing += models_missing(name, config)
+        data = data_of(name, config, workspace)
+        if data is None:
+            missing += images_missing(name, config)
+            continue
+        used.append(data)
+        for model, threat, seed in _trained(data, config, workspace) if config.retrain else _shipped(name):
             clean = _clean(model.to(workspace.device), data, config, workspace.device)
             for norm in (threat.norm,) if threat else NORMS:
                 robust = _robust(model, data, THREATS[norm](TABLE_2_EPS[name, norm]), config, workspace.device)
                 point = Point(name, norm, threat.eps if threat else 0.0, seed, *clean, *robust)
                 points.append((*point,))
-    wanted = [zoo_name(name, role) for name in config.datasets for role in ROLES]
-    missing = () if config.retrain else tuple(name for name in wanted if name not in zoo_names())
-    return Result(tuple(sorted(points)), config.attack, config.retrain, missing, samples(used))
+    return Result(tuple(sorted(points)), config.attack, config.retrain, tuple(missing), samples(used))
 
 
 def _shipped(name: str) -> Iterator[tuple[Classifier, Threat | None, int]]:
@@ -125,10 +127,9 @@ def _shipped(name: str) -> Iterator[tuple[Classifier, Threat | None, int]]:
             yield model, TrainConfig.from_plain(model.card.recipe).threat, model.card.seed
 
 
-def _trained(name: str, config: Config, workspace: Workspace) -> Iterator[tuple[Classifier, Threat | None, int]]:
+def _trained(data: Dataset, config: Config, workspace: Workspace) -> Iterator[tuple[Classifier, Threat | None, int]]:
     """The grid, trained here."""
-    data = load_data(name, workspace.data_root)
-    grid = [THREATS[norm](share * TABLE_2_EPS[name, norm]) for norm in NORMS for share in config.shares]
+    grid = [THREATS[norm](share * TABLE_2_EPS[data.name, norm]) for norm in NORMS for share in config.shares]
     for seed in config.seeds:
         for threat in (None, *grid):
             yield trained(config.retrain, data, threat, seed, workspace), threat, seed
@@ -152,7 +153,7 @@ def _robust(model: nn.Module, data: Dataset, threat: Threat, config: Config, dev
 
 def _batches(data: Dataset, n: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Indices, images and classes of n test images, equally many of each class."""
-    for index in torch.split(balanced(data.test.targets, n, seed), _BATCH):
+    for index in torch.split(balanced(data.test.targets, n, seed), at_a_time(data.test.x)):
         yield index, data.test.images(index).to(device), data.test.targets[index].to(device)
 
 

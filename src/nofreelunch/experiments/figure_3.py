@@ -31,8 +31,6 @@ from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.judges import judged
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS
 from nofreelunch.experiments.wall import wall
-from nofreelunch.features import large_eps_examples
-from nofreelunch.models import fast
 from nofreelunch.threats import THREATS
 from nofreelunch.workspace import Workspace
 
@@ -58,7 +56,7 @@ class Config:
     norm: str
     columns: int
     n: int
-    datasets: tuple[str, ...] = ("mnist", "cifar10")
+    datasets: tuple[str, ...] = tuple(DATA_TITLES)
     retrain: str = ""
     seed: int = 0
 
@@ -113,7 +111,7 @@ def _examined(
     """Pictures, captions and estimates of one data set."""
     x, y = exhibit.test_images(config.n, config.seed)
     threat = THREATS[config.norm](TABLE_3_EPS[exhibit.name, config.norm])
-    made = {role: large_eps_examples(fast(model), x, y, threat) for role, model in exhibit.models.items()}
+    made = {role: exhibit.examples(role, x, y, threat) for role in exhibit.models}
     seen = {role: logits_of(exhibit.models[role], z).argmax(1) for role, z in made.items()}
     rows = [classes[: config.columns].tolist() for classes in (y, *seen.values())]
     captions = tuple(tuple(exhibit.data.classes[k] for k in row) for row in rows)

@@ -15,6 +15,7 @@ from nofreelunch.experiments.deep import (
     TITLES,
     Exhibit,
     absences,
+    batched,
     exhibits,
     in_order,
     inputs,
@@ -27,9 +28,9 @@ from nofreelunch.experiments.gallery import Shapes, packed, unpacked
 from nofreelunch.experiments.image_grid import Grid, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
 from nofreelunch.experiments.wall import wall
-from nofreelunch.features import interpolate, large_eps_examples
-from nofreelunch.models import fast
+from nofreelunch.features import interpolate
 from nofreelunch.threats import L2
+from nofreelunch.types import Model
 from nofreelunch.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Config:
     strips: int
     n: int
     points: int = 20
-    datasets: tuple[str, ...] = ("mnist", "cifar10")
+    datasets: tuple[str, ...] = tuple(DATA_TITLES)
     retrain: str = ""
     seed: int = 3
 
@@ -91,12 +92,14 @@ class Line:
     """The lines of one model: from every x to its own large-eps example.
 
     Attributes:
-        path: images (points, n, ...).
+        x: images (n, ...).
+        z: the other ends.
         start: true classes (n,).
         end: classes that the model sees at the other end.
     """
 
-    path: Tensor
+    x: Tensor
+    z: Tensor
     start: Tensor
     end: Tensor
 
@@ -110,8 +113,8 @@ def run(config: Config, workspace: Workspace) -> Result:
     """Draw the lines and ask an independent model at each point."""
     shown, missing = exhibits(config, workspace)
     lines = {exhibit.name: _lines(exhibit, config) for exhibit in shown}
-    pictures, shapes = packed({name: _strips(each, config.strips) for name, each in lines.items()})
-    asked = {exhibit.name: _asked(exhibit, lines[exhibit.name]) for exhibit in shown}
+    pictures, shapes = packed({name: _strips(each, config) for name, each in lines.items()})
+    asked = {exhibit.name: _asked(exhibit, lines[exhibit.name], config.points) for exhibit in shown}
     return Result(
         roles={exhibit.name: tuple(exhibit.models) for exhibit in shown},
         titles={exhibit.name: _titles(exhibit, lines[exhibit.name], config.strips) for exhibit in shown},
@@ -129,18 +132,15 @@ def _lines(exhibit: Exhibit, config: Config) -> dict[str, Line]:
     """Role -> its lines, from the same images."""
     x, y = exhibit.test_images(config.n, config.seed)
     threat = L2(TABLE_3_EPS[exhibit.name, "l2"])
-    lines = {}
-    for role, model in exhibit.models.items():
-        x_adv = large_eps_examples(fast(model), x, y, threat)
-        lines[role] = Line(interpolate(x, x_adv, config.points), y, logits_of(model, x_adv).argmax(1))
-    return lines
+    examples = {role: exhibit.examples(role, x, y, threat) for role in exhibit.models}
+    return {role: Line(x, z, y, logits_of(exhibit.models[role], z).argmax(1)) for role, z in examples.items()}
 
 
-def _strips(lines: dict[str, Line], strips: int) -> np.ndarray:
+def _strips(lines: dict[str, Line], config: Config) -> np.ndarray:
     """Pictures, image by image and within each model by model."""
-    points = len(next(iter(lines.values())).path)
-    places = torch.linspace(0, points - 1, min(_SHOWN, points)).round().long()
-    return to_pictures([line.path[places, image] for image in range(strips) for line in lines.values()])
+    places = torch.linspace(0, config.points - 1, min(_SHOWN, config.points)).round().long()
+    paths = [interpolate(line.x[: config.strips], line.z[: config.strips], config.points) for line in lines.values()]
+    return to_pictures([path[places, image] for image in range(config.strips) for path in paths])
 
 
 def _titles(exhibit: Exhibit, lines: dict[str, Line], strips: int) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def _titles(exhibit: Exhibit, lines: dict[str, Line], strips: int) -> tuple[str,
 
 
 def _asked(
-    exhibit: Exhibit, lines: dict[str, Line]
+    exhibit: Exhibit, lines: dict[str, Line], points: int
 ) -> tuple[dict[str, tuple[Estimate, ...]], dict[str, dict[str, Estimate]]]:
     """What independent robust models say on the way: curves by role, and estimates by role and judge."""
     curves: dict[str, tuple[Estimate, ...]] = {}
@@ -163,7 +163,7 @@ def _asked(
         if int(line.changed.sum()) < 2:
             continue
         for judge in exhibit.judges(role):
-            probability = _probabilities(exhibit, judge, line)
+            probability = _probabilities(exhibit.models[judge], line, points)
             estimates[role][f"direct {judge}"] = share(leads_directly(probability.argmax(2), line))
             if judge == exhibit.judges(role)[0]:
                 end = line.end[line.changed].expand(len(probability), -1)
@@ -172,11 +172,14 @@ def _asked(
     return curves, estimates
 
 
-def _probabilities(exhibit: Exhibit, judge: str, line: Line) -> Tensor:
+def _probabilities(judge: Model, line: Line, points: int) -> Tensor:
     """A judge's class probabilities (points, lines that changed, classes)."""
-    path = line.path[:, line.changed]
-    probabilities = logits_of(exhibit.models[judge], path.flatten(0, 1)).softmax(1)
-    return probabilities.view(*path.shape[:2], -1)
+
+    def on_the_way(x: Tensor, z: Tensor) -> Tensor:
+        path = interpolate(x, z, points).transpose(0, 1)
+        return logits_of(judge, path.flatten(0, 1)).softmax(1).view(*path.shape[:2], -1)
+
+    return batched(on_the_way, line.x[line.changed], line.z[line.changed]).transpose(0, 1)
 
 
 def leads_directly(labels: Tensor, line: Line) -> Tensor:

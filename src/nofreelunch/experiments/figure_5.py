@@ -1,10 +1,12 @@
 """Figures 5 and 8: the gradient of the loss with respect to the pixels, and how far it is about the image."""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond
 from nofreelunch.experiments.deep import (
@@ -13,6 +15,7 @@ from nofreelunch.experiments.deep import (
     TITLES,
     Exhibit,
     absences,
+    batched,
     exhibits,
     in_order,
     inputs,
@@ -24,6 +27,7 @@ from nofreelunch.experiments.gallery import Shapes, packed, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.wall import wall
 from nofreelunch.features import Alignment, gradient_alignment, gradient_pictures, input_gradient, log_odds
+from nofreelunch.types import Images
 from nofreelunch.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,7 +63,7 @@ class Config:
 
     columns: int
     n: int
-    datasets: tuple[str, ...] = ("mnist", "cifar10")
+    datasets: tuple[str, ...] = tuple(DATA_TITLES)
     retrain: str = ""
     seed: int = 0
 
@@ -109,12 +113,20 @@ def run(config: Config, workspace: Workspace) -> Result:
 def _examined(exhibit: Exhibit, config: Config) -> tuple[Pictures, tuple[str, ...], dict[str, dict[str, Estimate]]]:
     """Pictures, captions and estimates of one data set."""
     x, y = exhibit.test_images(config.n, config.seed)
-    grads = {role: input_gradient(model, x, y, log_odds) for role, model in exhibit.models.items()}
-    measured = {role: gradient_alignment(x, grad) for role, grad in grads.items()}
+    grads = {
+        role: batched(partial(input_gradient, model, loss=log_odds), x, y) for role, model in exhibit.models.items()
+    }
+    measured = {role: _measured(x, grad) for role, grad in grads.items()}
     estimates = {role: _estimated(each, measured["standard"]) for role, each in measured.items()}
     rows = [x[: config.columns], *(gradient_pictures(grad[: config.columns]) for grad in grads.values())]
     captions = tuple(exhibit.data.classes[k] for k in y[: config.columns].tolist())
     return to_pictures(rows), captions, estimates
+
+
+def _measured(x: Images, grad: Images) -> Alignment:
+    """How each gradient lies against its image, some at a time."""
+    values = batched(lambda x, grad: torch.stack(astuple(gradient_alignment(x, grad)), 1), x, grad)
+    return Alignment(*values.unbind(1))
 
 
 def _estimated(measured: Alignment, standard: Alignment) -> dict[str, Estimate]:

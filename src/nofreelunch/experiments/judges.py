@@ -13,7 +13,8 @@ def judged(
 ) -> dict[str, dict[str, Estimate]]:
     """For each role how far its examples are taken for what its model takes them for.
 
-    Distances are in units of the typical distance of a real test image to the nearest training image of its class.
+    Distances are in units of the typical distance of a real test image to the nearest training image of its class;
+    classes that have none, or of which these are the same images, are left out of them.
     """
     near = torch.split(nearest_of_each_class(torch.cat([x, *made.values()]), exhibit.data.train).distance, len(x))
     real, nearest = near[0], dict(zip(made, near[1:], strict=True))
@@ -31,11 +32,11 @@ def judged(
         for judge in exhibit.judges(role):
             estimates[role][f"judged {judge}"] = share(logits_of(exhibit.models[judge], z[changed]).argmax(1) == new)
         changed, new = changed.cpu(), new.cpu()
-        estimates[role] |= {
-            "nearest": share(nearest[role][changed].argmin(1) == new),
-            "distance": geometric_mean(_of(nearest[role][changed], new) / typical[new]),
-            "distance before": geometric_mean(_of(real[changed], new) / typical[new]),
-        }
+        estimates[role]["nearest"] = share(nearest[role][changed].argmin(1) == new)
+        far = torch.stack([_of(distances[changed], new) / typical[new] for distances in (nearest[role], real)])
+        far = far[:, ((far > 0) & far.isfinite()).all(0)]
+        if far.shape[1] > 1:
+            estimates[role] |= {"distance": geometric_mean(far[0]), "distance before": geometric_mean(far[1])}
     return estimates
 
 

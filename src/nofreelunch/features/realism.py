@@ -10,7 +10,7 @@ from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.types import Images, Labels
 
-_CHUNK = 4096  # images compared at a time: memory does not grow with the data set
+_CHUNK, _VALUES = 4096, 2**27  # images compared at a time, and values in them: memory does not grow with the data set
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def _nearest(x: Images, split: Split, members: Tensor) -> tuple[Tensor, Tensor]:
     query = x.detach().to("cpu", torch.float32).flatten(1)
     if len(members) == 0:
         return best.double(), index
-    for chunk in torch.split(members, _CHUNK):
+    for chunk in torch.split(members, max(1, min(_CHUNK, _VALUES // split.x[0].numel()))):
         real = split.images(chunk).flatten(1)
         square = real.square().sum(1) - 2 * query @ real.T  # |q - r|^2 without |q|^2, which changes no order
         low, place = square.min(1)

@@ -1,12 +1,13 @@
 """Networks of timm and Hugging Face, if these are installed. Weights are safetensors; no code of a hub's is run."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError
 from nofreelunch.models.declared import Declared, Normalisation
 from nofreelunch.models.foreign import Weights, read_weights
 from nofreelunch.models.sources import Found, filled, installed
@@ -19,7 +20,8 @@ def from_timm(name: str, weights: Weights | None) -> Found:
     """A network of timm; without a file, with its weights on the Hugging Face hub."""
     timm = installed("timm", f"timm:{name}")
     if not timm.is_model(name):
-        raise unknown("timm model", name, timm.list_models())
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
+        raise InputError(f'unknown timm model "{name}"; near it are: {near or "none"}; timm.list_models() lists all')
     about: dict[str, Any] = timm.create_model(name, pretrained=False).pretrained_cfg
     if weights is None:
         weights = read_weights(_downloaded(name, about.get("hf_hub_id")))

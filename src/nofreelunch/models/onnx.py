@@ -39,8 +39,8 @@ def from_onnx(name: str) -> Found:
 def _converted(content: bytes, path: Path) -> nn.Module:
     """The file as a network of PyTorch.
 
-    That is made by generating Python in which the nodes' names stand: a name from the file could hold code, so every
-    node is given another one.
+    onnx2torch makes it by generating Python in which the nodes' names stand, unescaped: a name can hold code, which
+    runs when the network is called. So every node is given another name.
     """
     try:
         model = installed("onnx", f"{path}").load_from_string(content)

@@ -180,6 +180,7 @@ def test_what_is_declared_of_a_model_becomes_part_of_it() -> None:
 BAD = {
     "no radius": ([], "--eps is needed"),
     "a radius of 0 to 255": (["--eps", "8"], "did you mean 8/255"),
+    "an l_2 radius of 0 to 255": (["--threat", "l2", "--eps", "128"], "at most 4 apart; did you mean 128/255"),
     "no number": (["--eps", "x"], '"x" is not a number'),
     "no count": (["--eps", "0.1", "--n", "0"], "n must be a whole number of at least 1"),
     "a pickle": (["--eps", "0.1", "--save-examples", "a.pkl"], "must end in .npz or .safetensors"),
@@ -276,7 +277,7 @@ def test_an_edited_network_is_another_one() -> None:
     finally:
         sys.path.remove(".")
     before = command._sources(toy_nets.Bent())
-    assert "Nearly linear" in before
+    assert b"Nearly linear" in before
     Path("toy_nets.py").write_text(NETS.replace("tanh", "sin"))
     assert command._sources(toy_nets.Bent()) != before
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from nofreelunch.cli.reach import check_reach
 from nofreelunch.cli.values import OptionalInt, OptionalPath, OptionalText
 from nofreelunch.errors import InputError, check_count, parse_number
 from nofreelunch.workspace import Workspace, atomic_write, digest, find_device, locked, to_json
@@ -89,10 +90,12 @@ class Evaluate:
             raise InputError(f"--labels needs one index for each of the {len(data.classes)} classes of {self.data}")
         index = self._index(len(data.test))
         examples = _some(data.test, index)
+        for ball in threats:
+            check_reach(ball, data)
         Workspace(self.out).check_writable()
         with locked(self.out):
             model = self._load(declared)
-            state = self.out / _STATE / digest((self._settings() + _sources(model)).encode())[:16]
+            state = self.out / _STATE / digest(self._settings().encode() + _sources(model))[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index, declared)
             record = self._record(found, data, len(examples))
@@ -223,14 +226,13 @@ def _some(split: "Split", index: "Tensor") -> "Split":
     return split if len(index) == len(split) else Split(split.x[index], split.y[index], split.labels)
 
 
-def _sources(model: "nn.Module") -> str:
-    """The text of the files in which the user's own layers are written: an edited model is another one."""
-    kinds = {type(layer) for layer in model.modules()}
+def _sources(model: "nn.Module") -> bytes:
+    """The files in which the user's own layers are written: an edited model is another one."""
     found = set()
-    for kind in kinds:
+    for kind in {type(layer) for layer in model.modules()}:
         with contextlib.suppress(TypeError, OSError):  # made at run time: there is no file
             found.add(inspect.getsourcefile(kind) or "")
-    return "".join(Path(file).read_text() for file in sorted(found) if file and "site-packages" not in Path(file).parts)
+    return b"".join(Path(file).read_bytes() for file in sorted(found) if file and "site-packages" not in file)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

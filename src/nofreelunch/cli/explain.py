@@ -1,6 +1,5 @@
 """`nofreelunch explain`: what a model sees in images, as pictures, an animation and a page."""
 
-import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from nofreelunch.cli.reach import check_reach
 from nofreelunch.cli.values import OptionalPath, OptionalText
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import Workspace, atomic_write, find_device, locked, to_json, versions
@@ -94,10 +94,8 @@ class Explain:
         eps = self.eps or TABLE_3_EPS.get((data.name.removesuffix("-sample"), self.threat))
         if eps is None:
             raise InputError(f"--eps is needed: the paper has no large eps for {data.name}; give one, such as 32/255")
-        ball, reach = threat(self.threat, eps), math.sqrt(data.train.x[0].numel())
-        if ball.norm == "l2" and ball.eps > reach:
-            hint = f"did you mean {ball.eps:g}/255 = {ball.eps / 255:.4g}?"
-            raise InputError(f"eps={ball.eps:g}: images of {data.name} are at most {reach:.4g} apart; {hint}")
+        ball = threat(self.threat, eps)
+        check_reach(ball, data)
         return ball
 
     def _command(self) -> str:

@@ -13,7 +13,7 @@ LEVELS = {
     "attacks": 2, "theory": 2,
     "evaluation": 3, "features": 3,
     "training": 4,
-    "experiments": 5, "report": 5,
+    "experiments": 5, "report": 5, "sweep": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from nofreelunch.cli.data import Data
 from nofreelunch.cli.evaluate import Evaluate
 from nofreelunch.cli.explain import Explain
 from nofreelunch.cli.reproduce import Reproduce
+from nofreelunch.cli.sweep import Sweep
 from nofreelunch.cli.theory import Theory
 from nofreelunch.errors import InputError, RunError, unknown
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "reproduce": Reproduce,
     "evaluate": Evaluate,
     "explain": Explain,
+    "sweep": Sweep,
     "theory": Theory,
     "data": Data,
 }

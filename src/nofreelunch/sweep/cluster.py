@@ -1,0 +1,110 @@
+"""The points as tasks of a Ray cluster. Ray is imported here and nowhere else, and only if it is asked for."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nofreelunch.errors import InputError
+from nofreelunch.sweep.progress import Board
+from nofreelunch.sweep.spec import Needs
+from nofreelunch.sweep.status import status
+from nofreelunch.sweep.work import Task, work_silently
+
+_TRIES = 3  # without one step further
+_LOOK_SECONDS = 0.5
+_ANSWER_SECONDS = 10.0
+_HIGHEST_PORT = 65535
+
+
+def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Needs) -> dict[Task, str]:
+    """Work on each point that is not done, as many at a time as the cluster has room for.
+
+    A point whose worker or node dies is begun again elsewhere, and goes on from its last state: for as long as it gets
+    further, and three times where it does not.
+
+    Args:
+        tasks: the points'; their folder must be shared by all machines.
+        board: shows how far they are.
+        address: "auto" for the cluster that this machine is part of, "local" for a new one on this machine, HOST:PORT.
+        needs: of each point.
+
+    Returns:
+        For each point whose run failed, why; the others are done.
+
+    Raises:
+        InputError: if Ray is not installed, there is no such cluster, or a setting does not suit the data.
+    """
+    with _connected(address) as ray:
+        begin = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(work_silently)
+        return _carried_through(ray, begin, tasks, board)
+
+
+def _carried_through(ray: Any, begin: Any, tasks: Sequence[Task], board: Board) -> dict[Task, str]:
+    tries: dict[Task, tuple[int, int]] = dict.fromkeys(tasks, (0, -1))  # how often since its step was this
+    failures: dict[Task, str] = {}
+    running = {begin.remote(task): task for task in tasks if not task.result.exists()}
+    while running:
+        ended, _ = ray.wait(list(running), timeout=_LOOK_SECONDS)
+        board.look()
+        for reference in ended:
+            task = running.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, InputError):
+                    raise error.cause from None
+                failures[task] = str(error.cause)
+            except ray.exceptions.RayError as error:  # the worker or its node is gone
+                step = status(task).step
+                count = tries[task][0] + 1 if step <= tries[task][1] else 1
+                tries[task] = count, step
+                if count > _TRIES:
+                    failures[task] = f"its worker died {count} times at step {step}: {_first_line(error)}"
+                else:
+                    running[begin.remote(task)] = task
+    return failures
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Ray, connected for the time of the block."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--ray needs Ray, which is not installed; pip install 'nofreelunch[sweep]'") from None
+    _check_address(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise _no_cluster(address, error) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries for many minutes to reach a machine that does not answer.
+
+    Raises:
+        InputError: if this is no address, or nobody answers there.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > _HIGHEST_PORT:
+        raise InputError(f'--ray must be auto, local or HOST:PORT, such as 10.0.0.1:6379, got "{address}"')
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> InputError:
+    reason = f'there is no Ray cluster at "{address}" ({_first_line(error)})'
+    return InputError(f"{reason}; start one by `ray start --head`, or give local")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,83 @@
+"""What a sweep will take: each kind of training is probed once, and counted as often as it is to be run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nofreelunch.sweep.work import Task, load
+from nofreelunch.training.cost import Cost, estimate
+from nofreelunch.training.devices import Devices
+from nofreelunch.training.progress import duration
+from nofreelunch.training.train import fresh_learner
+from nofreelunch.workspace import to_json
+
+_FREE = ("seed", "lr", "weight_decay", "step_size", "eps_warmup")  # settings that change no cost
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Trainings that take the same.
+
+    Args:
+        label: of one of them.
+        count: how many of them are still to be run.
+        cost: of each.
+    """
+
+    label: str
+    count: int
+    cost: Cost
+
+
+def check(tasks: Sequence[Task]) -> None:
+    """Make sure that each training suits its data, and that there are as many test images as are to be looked at.
+
+    Raises:
+        InputError: if not.
+    """
+    for task in _one_of_each(tasks).values():
+        data, config = load(task.source, task.data_root), task.point.config
+        data.test.take(task.point.exam.n)
+        fresh_learner(data, config, Devices("cpu", config.precision))
+
+
+def forecast(labels: Mapping[Task, str]) -> tuple[Kind, ...]:
+    """The kinds of trainings that are not finished, each with its cost on this machine."""
+    left = [task for task in labels if not task.trained]
+    kinds = _one_of_each(left)
+    counts = [sum(_key(task) == key for task in left) for key in kinds]
+    return tuple(
+        Kind(labels[task], count, estimate(load(task.source, task.data_root), task.point.config, task.device))
+        for count, task in zip(counts, kinds.values(), strict=True)
+    )
+
+
+def in_words(labels: Mapping[Task, str]) -> str:
+    """The forecast as a table, and what all of it comes to."""
+    kinds = forecast(labels)
+    lines = [
+        f"{kind.count} x {kind.label}: {kind.cost.steps} steps of {kind.cost.examples // kind.cost.steps} images, "
+        f"{kind.cost.forward_backward_passes:.3g} forward and backward passes, {duration(kind.cost.seconds)}, "
+        f"{_mebibytes(kind.cost.bytes_per_batch)} of memory, {_mebibytes(kind.cost.bytes_on_disk)} on disk each"
+        for kind in kinds
+    ]
+    count = sum(kind.count for kind in kinds)
+    seconds = sum(kind.count * kind.cost.seconds for kind in kinds)
+    disk = sum(kind.count * kind.cost.bytes_on_disk for kind in kinds)
+    total = f"{len(labels)} points, {count} to be trained: {duration(seconds)} one after the other on this machine"
+    return "\n".join([*lines, f"{total}, {_mebibytes(disk)} on disk; examinations come on top"])
+
+
+def _one_of_each(tasks: Sequence[Task]) -> dict[bytes, Task]:
+    return {_key(task): task for task in reversed(tasks)}
+
+
+def _key(task: Task) -> bytes:
+    """Equal for trainings that take the same time, memory and disk."""
+    plain: dict[str, Any] = task.point.config.to_plain()
+    kept = {name: value for name, value in plain.items() if name not in _FREE}
+    return to_json(kept | {"threat": plain["threat"] and plain["threat"]["norm"], "data": task.point.data})
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.3g} MiB"

@@ -1,0 +1,23 @@
+"""All points on this machine, one after the other."""
+
+from collections.abc import Sequence
+
+from nofreelunch.errors import RunError
+from nofreelunch.sweep.progress import Board
+from nofreelunch.sweep.work import Task, work
+
+
+def run_here(tasks: Sequence[Task], board: Board) -> dict[Task, str]:
+    """Work on each point that is not done.
+
+    Returns:
+        For each point whose run failed, why; the others are done.
+    """
+    failures: dict[Task, str] = {}
+    for task in tasks:
+        try:
+            work(task, lambda event: board.look())
+        except RunError as error:
+            failures[task] = str(error)
+        board.look()
+    return failures

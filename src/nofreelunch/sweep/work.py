@@ -1,0 +1,211 @@
+"""One point's work: train, examine, keep; the same here and on another machine, begun once or over and over."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nofreelunch.attacks import ATTACKS
+from nofreelunch.data import FORMATS, Dataset, Split, load_data
+from nofreelunch.data.packed import SUFFIX
+from nofreelunch.errors import InputError
+from nofreelunch.evaluation import Tally, evaluate
+from nofreelunch.evaluation.sharded import Examples, accuracies
+from nofreelunch.models import Classifier, fast
+from nofreelunch.models.files import load_file
+from nofreelunch.sweep.point import Exam, Point
+from nofreelunch.threats import THREATS, Threat
+from nofreelunch.training import train
+from nofreelunch.training.devices import Devices
+from nofreelunch.training.events import Event, Report
+from nofreelunch.training.folder import MODEL
+from nofreelunch.workspace import atomic_write, find_device, locked, plain, read_json, to_json, versions
+
+FORMAT = 1
+_BATCH = 200  # images attacked at a time
+_PATIENCE = 120.0  # seconds in which a process on a lost node has noticed that it is to end
+_ASK_AGAIN = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Task:
+    """A point, and where it is worked on.
+
+    Args:
+        point: what.
+        source: of its data set, as `load_data` takes it from any working directory.
+        data_digest: of the data set, which must be the same on each machine.
+        root: the sweep's folder; on Ray one that all machines share.
+        data_root: as for `load_data`.
+        device: as for `train`.
+        save_seconds: as for `train`.
+    """
+
+    point: Point
+    source: str
+    data_digest: str
+    root: Path
+    data_root: Path | None = None
+    device: str = "auto"
+    save_seconds: float = 60.0
+
+    @property
+    def name(self) -> str:
+        """Of the point's folder: it says what was trained, on which data."""
+        return self.point.training_digest(self.data_digest)[:16]
+
+    @property
+    def folder(self) -> Path:
+        """Of the point."""
+        return self.root / "points" / self.name
+
+    @property
+    def training(self) -> Path:
+        """The folder of its training."""
+        return self.folder / "training"
+
+    @property
+    def trained(self) -> bool:
+        """Whether its model is there, whole."""
+        return (self.training / MODEL).with_suffix(".json").exists()
+
+    @property
+    def result(self) -> Path:
+        """The file that is there when all is done."""
+        return self.folder / f"result-{self.point.exam.digest[:16]}.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A trained model within one threat; `verdict` is that of `evaluate`, "" where one attack alone was run."""
+
+    threat: Threat
+    clean: Tally
+    robust: Tally
+    verdict: str
+
+
+def work(task: Task, report: Report) -> None:
+    """Train the task's model, examine it, and write its result; go on where this was stopped, do nothing twice.
+
+    Raises:
+        InputError: if the data are others than those of the sweep, or the settings do not suit them.
+        RunError: if the training fails, or nothing can be written.
+    """
+    if task.result.exists():
+        return
+    with _held(task.folder):
+        data, exam = load(task.source, task.data_root), task.point.exam
+        if data.digest != task.data_digest:
+            raise InputError(
+                f"{task.point.data} is other data here than where the sweep was started; bring it up to date"
+            )
+        start = time.monotonic()
+        model = _model(task, data, report)
+        scores = [_score(model, data.test, exam, threat, task.folder) for threat in exam.threats]
+        about = {
+            "format": FORMAT,
+            "config": task.point.config.to_plain(),
+            "data": {"name": data.name, "digest": data.digest},
+            "exam": {name: value for name, value in plain(exam).items() if name != "threats"},
+            "scores": [plain(score) | {"norm": score.threat.norm} for score in scores],
+            "held_out": dict(model.card.metrics),
+            "seconds": time.monotonic() - start,
+            "device": str(next(model.parameters()).device),
+            "versions": versions(),
+        }
+        atomic_write(task.result, to_json(about))
+
+
+def read_scores(task: Task) -> tuple[Score, ...]:
+    """What `work` found.
+
+    Raises:
+        InputError: if the result is missing or damaged.
+    """
+    content = read_json(task.result)
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError
+        return tuple(_read_score(values) for values in content["scores"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{task.result} is not a result of this version; delete it and run again") from None
+
+
+def work_silently(task: Task) -> None:
+    """`work` on a machine that nobody looks at: the training's log has it all."""
+    work(task, silent)
+
+
+def silent(event: Event) -> None:
+    """A report that says nothing."""
+
+
+@lru_cache(maxsize=2)
+def load(spec: str, root: Path | None) -> Dataset:
+    """The data set, kept in memory for the next point."""
+    return load_data(spec, root)
+
+
+def wherever(data: str) -> str:
+    """The same data set, if it is the user's own file, by its absolute path."""
+    kind, _, path = data.partition(":")
+    if kind in FORMATS and path:
+        return f"{kind}:{Path(path).expanduser().absolute()}"
+    return str(Path(data).expanduser().absolute()) if data.endswith(SUFFIX) else data
+
+
+def _some(split: Split, exam: Exam) -> torch.Tensor:
+    """Indices of the test images of an exam, in ascending order."""
+    rng = torch.Generator().manual_seed(exam.seed)
+    return torch.randperm(len(split), generator=rng)[: exam.n].sort().values
+
+
+def _model(task: Task, data: Dataset, report: Report) -> Classifier:
+    """The task's model, trained or, if it has been, loaded; in either case as it was saved, and on the device."""
+    if not task.trained:
+        train(data, task.point.config, task.training, task.device, report, task.save_seconds)
+    return load_file(task.training / MODEL).to(find_device(task.device))
+
+
+def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: Path) -> Score:
+    """One examination."""
+    index = _some(split, exam)
+    if exam.attack is not None:
+        attack = ATTACKS[exam.attack](threat)
+        here = Devices(str(next(model.parameters()).device), "float32")
+        clean, robust = accuracies(model, fast(model), Examples(split, index, _BATCH), attack, exam.seed, here)
+        return Score(threat, clean, robust, "")
+    assert exam.protocol is not None
+    out = folder / f"evaluation-{exam.digest[:16]}-{threat.norm}-{threat.eps:.6g}"
+    images = Split(split.x[index], split.y[index], split.labels)
+    found = evaluate(model, images, threat, exam.protocol, exam.seed, out=out)
+    found.save(out / "evaluation.json")
+    return Score(threat, found.clean, found.robust, found.verdict)
+
+
+def _read_score(values: dict[str, Any]) -> Score:
+    eps, box = values["threat"]["eps"], values["threat"]["box"]
+    ball = THREATS[values["norm"]](eps, box and tuple(box))
+    return Score(ball, Tally(**values["clean"]), Tally(**values["robust"]), values["verdict"])
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the point for this process; one that is about to end on a lost node is waited for."""
+    deadline = time.monotonic() + _PATIENCE
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(folder))
+                break
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_ASK_AGAIN)
+        yield

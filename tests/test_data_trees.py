@@ -359,6 +359,43 @@ def test_full_size_images_are_brought_to_224(tmp_path: Path) -> None:
     assert load_data("restricted-imagenet", root=tmp_path, size=32).test.x.shape == (3, 3, 32, 32)
 
 
+def test_some_small_images_make_no_small_image_version(tmp_path: Path) -> None:
+    """ImageNet has photographs of fewer than 224 pixels: they are enlarged, wherever they come in the order."""
+    plant(tmp_path, {f"val/{BULLFROG}": 4}, size=(100, 90))
+    plant(tmp_path, {f"val/{TABBY}": 1}, size=(300, 260))
+    data = load_data("restricted-imagenet", root=tmp_path)
+    assert data.test.x.shape == (5, 3, 224, 224)
+    image = Image.fromarray(pixels_of(f"val-{BULLFROG}-0.png", (100, 90)))
+    expected = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])(image)
+    assert any(torch.equal(one, expected) for one in data.test.x)
+
+
+def test_odd_images_of_a_tree_are_told(tmp_path: Path) -> None:
+    """Greyscale and CMYK photographs are converted; what is no picture is named, from the cache too."""
+    plant(tmp_path, {f"val/{BULLFROG}": 1, f"val/{TABBY}": 1, "val/n99999999": 2}, size=(300, 260))
+    (tmp_path / "val" / GOLDFISH).mkdir()
+    folder, colours = tmp_path / "val" / TABBY, Image.fromarray(pixels_of("some", (300, 260)))
+    colours.convert("L").save(folder / "grey.JPEG")
+    colours.convert("CMYK").save(folder / "cmyk.JPEG")
+    (folder / "text.JPEG").write_text("words")
+    (folder.parent / "list.txt").write_text("words")
+    make_animated(folder / "moving.JPEG")
+    for _ in range(2):
+        data = load_data("restricted-imagenet", root=tmp_path)
+        assert counts(data)[1] == {"Cat": 3, "Frog": 1}
+        notes = " | ".join(data.notes)
+        for words in (
+            "is no image",
+            "is animated: 3 frames",
+            "2 folders of val belong to no class",
+            "201 of 203 wnids",
+        ):
+            assert words in notes
+        assert "skipped 2 of 6 images" in notes
+    with pytest.raises(InputError, match="leave out --strict"):
+        load_data("restricted-imagenet", root=tmp_path, strict=True)
+
+
 def test_without_a_tree_one_sentence_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"train/WNID.*no folder is given; .*NOFREELUNCH_DATA"):
         load_data("restricted-imagenet")

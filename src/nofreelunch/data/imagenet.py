@@ -1,8 +1,10 @@
 """Restricted ImageNet: 203 classes of an ImageNet tree as nine super-classes (Tsipras et al. 2018, Table 1)."""
 
-import os
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 from nofreelunch.data import images
@@ -31,6 +33,7 @@ PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
 """`paper`: Table 1; `release`: the authors' released code, which takes eleven dogs and so is less unbalanced."""
 
 SIZE, MARGIN = 224, 256 / 224
+_LOOKED_AT = 20  # images by which a small-image version is known
 _PLACES = (".", "restricted-imagenet", "imagenet")
 
 
@@ -45,8 +48,8 @@ def list_restricted_imagenet(root: Path | None, preset: str) -> Tree:
     """The images of an ImageNet tree (`train/WNID/*`, `val/WNID/*`) that belong to the preset's classes.
 
     The tree may be any slice of ImageNet: absent wnids are noted, and a tree without `train` serves as both splits,
-    which is noted too. Images at least 224 pixels wide and high are resized to 256 and cropped to 224, smaller ones are
-    left at their size.
+    which is noted too. Images are resized to 256 and cropped to 224; those of a small-image version, all of one size
+    below 224, are left as they are.
 
     Raises:
         InputError: if no tree is found, or none of its folders belongs to the preset.
@@ -92,7 +95,7 @@ def _part(folder: Path, labels: dict[str, int]) -> tuple[Files, list[str]]:
     """The images of one split, and notes on the folders that are absent or not wanted."""
     found = {wnid: image_files(folder / wnid) for wnid in sorted(labels)}
     absent = [wnid for wnid, paths in found.items() if not paths]
-    others = set(os.listdir(folder) if folder.is_dir() else ()) - set(labels)
+    others = {path.name for path in folder.glob("*") if path.is_dir()} - set(labels)
     notes = (
         [f"{len(absent)} of {len(labels)} wnids have no images in {folder.name}: {several(absent)}"] if absent else []
     )
@@ -101,11 +104,13 @@ def _part(folder: Path, labels: dict[str, int]) -> tuple[Files, list[str]]:
 
 
 def _size(paths: Files) -> int | None:
-    """224, or None if the first readable image is smaller than that: then the tree is a small-image version."""
+    """224, or None if the first readable images have one size below that: then the tree is a small-image version."""
     with images.quiet():
-        for path, _ in paths:
-            try:
-                return SIZE if min(images.header(path)[0]) >= SIZE else None
-            except BadImage:
-                continue
-    return SIZE
+        sizes = set(islice(_readable_sizes(paths), _LOOKED_AT))
+    return None if len(sizes) == 1 and min(min(sizes)) < SIZE else SIZE
+
+
+def _readable_sizes(paths: Files) -> Iterator[tuple[int, int]]:
+    for path, _ in paths:
+        with suppress(BadImage):
+            yield images.header(path)[0]

@@ -1,6 +1,7 @@
 """`nofreelunch evaluate`: what it writes, says and exits with, on models of a few weights."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -302,3 +303,12 @@ def test_progress_in_a_log_is_lines_now_and_then() -> None:
         report("apgd-ce", done, 100)
     report("apgd-ce", 100, 100)
     assert said == ["apgd-ce: 20 of 100", "apgd-ce: 100 of 100"]
+
+
+def test_every_flag_is_in_the_manual() -> None:
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "evaluate.md").read_text()
+    sources = "".join(path.read_text() for path in (root / "src/nofreelunch/evaluation").rglob("*.py"))
+    names = set(re.findall(r'Flag\(\s*"([a-z-]+)"', sources))
+    assert len(names) > 15
+    assert {name for name in names if f"`{name}`" not in page} == set()

@@ -335,7 +335,7 @@ def test_missing_files_folders_and_other_endings_are_named(saved: tuple[Classifi
     model, path = saved
     with pytest.raises(InputError, match=r"is a folder; give the file in it, .*model\.safetensors"):
         load_model(path.parent)
-    with pytest.raises(InputError, match=r"cannot read .*none\.json: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*none\.safetensors: No such file"):
         load_model(path.parent / "none.safetensors")
     with pytest.raises(InputError, match="a foreign checkpoint goes to --weights"):
         load_model("net.pt")

@@ -92,10 +92,11 @@ class Evaluate:
         examples = _some(data.test, index)
         for ball in threats:
             check_reach(ball, data)
+        model = self._load(declared)
         Workspace(self.out).check_writable()
         with locked(self.out):
-            model = self._load(declared)
-            state = self.out / _STATE / digest(self._settings().encode() + _sources(model))[:16]
+            identity = f"{self._settings()} {self.save_examples is not None} ".encode() + _sources(model)
+            state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index, declared)
             record = self._record(found, data, len(examples))
@@ -195,22 +196,27 @@ class Evaluate:
         ]
 
     def _settings(self) -> str:
-        """The command that gives these figures."""
+        """The command that gives these figures, without the place of the examples."""
         words = ["nofreelunch", "evaluate", self.model, "--data", self.data, "--threat", self.threat]
         words += [word for eps in self.eps for word in ("--eps", eps)] + ["--protocol", self.protocol]
         words += [word for spec in self.attack for word in ("--attack", spec)]
         options = {
             "n": self.n, "weights": self.weights, "mean": self.mean, "std": self.std, "range": self.range,
-            "labels": self.labels, "seed": self.seed, "save-examples": self.save_examples,
+            "labels": self.labels, "seed": self.seed,
         }  # fmt: skip
         return shlex.join(words + [f"--{name}={value}" for name, value in options.items() if value is not None])
+
+    def _command(self) -> str:
+        """The command in full."""
+        kept = self.save_examples
+        return self._settings() + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")
 
     def _record(self, found: "Sweep", data: "Dataset", n: int) -> dict[str, Any]:
         """What evaluation.json holds: the evaluation at the largest radius, and what it is of."""
         records = [json.loads(ev.to_json()) | {"steps": [*ev.by_attack]} for ev in found.evaluations]
         *smaller, largest = records
         about = {
-            "command": self._settings(),
+            "command": self._command(),
             "model": {"spec": self.model, "weights": self.weights and str(self.weights)},
             "data": {"name": data.name, "classes": data.classes, "images": n, "of": len(data.test)},
             "smaller_radii": smaller,

@@ -81,6 +81,8 @@ def _path(text: str) -> Path:
             f"model {text} is neither a .safetensors nor an .onnx file, nor {_named(['zoo', *SOURCES, *WHOLE])}; "
             f"a foreign checkpoint goes to --weights beside {_named(SOURCES)}"
         )
+    if not path.exists():
+        raise InputError(f"cannot read {text}: No such file or directory")
     return path
 
 

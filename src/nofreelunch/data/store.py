@@ -44,6 +44,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Within the block no other process makes `path`: those that want to wait here. A dead process holds nothing.
+
+    Raises:
+        OSError: if nothing can be written to its folder.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f".{path.name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def mapped(file: BinaryIO) -> UInt8[Tensor, " bytes"]:
     """The bytes of an open file, mapped: read when first used, never written back, and of any size.
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,12 +74,35 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
         RunError: if the cache cannot be written.
     """
     path = store.cache_folder() / f"tree-{_fingerprint(tree, tree.fit(size))}{SUFFIX}"
+    data = _kept(path, strict)
+    if data is None:
+        with _written(path), store.alone(path):  # of many processes one decodes
+            data = _kept(path, strict)
+            if data is None:
+                pack_tree(tree, path, size, strict)
+                data = read_packed(path)
+    return data
+
+
+def _kept(path: Path, strict: bool) -> Dataset | None:
+    """The data set in a file of the cache, if there is one that was decoded as strictly."""
     with suppress(InputError):
         data = read_packed(path)
         if not (strict and any(note.startswith(_SKIPPED) for note in data.notes)):
             return data
-    pack_tree(tree, path, size, strict)
-    return read_packed(path)
+    return None
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What the system says against writing a file is a failure of the run."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(
+            f"cannot write {path}: {reason}; give another file, or another folder in NOFREELUNCH_CACHE"
+        ) from None
 
 
 def pack_tree(tree: Tree, path: Path, size: int | None = None, strict: bool = False) -> None:
@@ -95,13 +118,8 @@ def pack_tree(tree: Tree, path: Path, size: int | None = None, strict: bool = Fa
     notes = list(tree.notes)
     train, test = (_decoded(files, tree.mode, fit, strict, notes) for files in (tree.train, tree.test))
     labels = tuple(range(len(tree.classes)))
-    try:
+    with _written(path):
         write_packed(path, Stream(tree.name, tree.classes, labels, train, test, notes))
-    except OSError as error:
-        reason = error.strerror or error
-        raise RunError(
-            f"cannot write {path}: {reason}; give another file, or another folder in NOFREELUNCH_CACHE"
-        ) from None
     for note in notes:
         _log.warning("%s: %s", tree.name, note)
 
@@ -152,8 +170,9 @@ def _decoded(files: Files, mode: Mode, fit: Fit | None, strict: bool, notes: lis
         first = first or (path, image.shape)
         _check_shape(first, (path, image.shape))
         yield torch.from_numpy(image)[None], torch.tensor([label])
-    if skipped:
-        notes.append(f"{_SKIPPED} {len(skipped)} of {len(files)} images: {several(skipped)}")
+    said = f"{_SKIPPED} {len(skipped)} of {len(files)} images: {several(skipped)}"
+    if skipped and said not in notes:  # one split may repeat the other
+        notes.append(said)
     if first is None:
         raise InputError(f"none of {len(files)} images can be read: {several(skipped)}")
 

@@ -116,7 +116,8 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     share = f"{found['robust']['correct'] / 60:.1%} of 60"
     assert f"robust accuracy exactly {share} (95% interval " in out
     assert "verdict         trusted" in out
-    assert "l∞ eps 8/255" in out
+    assert "linf eps 8/255" in out
+    assert out.isascii()
     assert "exact-linear: " in err
     page = Path("runs/evaluate/evaluation.html").read_text()
     assert "<del>" not in page

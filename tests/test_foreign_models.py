@@ -102,6 +102,31 @@ def test_a_normaliser_that_is_none_is_refused() -> None:
         load_model(FACTORY, weights="w.pt")
 
 
+@pytest.mark.parametrize("length", [10**4, 10**9])
+def test_few_bytes_that_claim_a_huge_tensor_cost_no_memory(length: int) -> None:
+    from torchvision.models import get_model
+
+    state = get_model("squeezenet1_1", weights=None).state_dict()
+    huge = torch.zeros(1).expand(length)
+    torch.save({**state, "classifier.1.bias": huge}, "w.pt")
+    with pytest.raises(InputError, match=r"w\.pt does not fit the model: classifier\.1\."):
+        load_model("torchvision:squeezenet1_1", weights="w.pt")
+    torch.save({**state, "normalizer.new_mean": huge, "normalizer.new_std": huge}, "w.pt")
+    with pytest.raises(InputError, match="its normalizer is none: no image has so many channels"):
+        load_model("torchvision:squeezenet1_1", weights="w.pt")
+
+
+def test_a_header_that_claims_ten_gigabytes_costs_no_memory() -> None:
+    entry = {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}
+    header = json.dumps({"3.weight": entry}).encode()
+    Path("w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    with pytest.raises(InputError, match="its header speaks of 10000000"):
+        load_model(FACTORY, weights="w.safetensors")
+    Path("w.safetensors").write_bytes((10**10).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="is not a safetensors file"):
+        load_model(FACTORY, weights="w.safetensors")
+
+
 def test_the_layout_of_robustbench() -> None:
     state = {f"module.{name}": value + 1 for name, value in network().state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, "w.pt")

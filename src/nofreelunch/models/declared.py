@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from nofreelunch.errors import InputError, check_number
 
-_MOST_CHANNELS = 2**10
-
 
 class Normalisation(NamedTuple):
     """Per channel, or one number for all: (x - mean) / std of pixels x in [0, 1]."""
@@ -48,7 +46,7 @@ class Declared:
             for value in values or ():
                 check_number(name, value, -float("inf") if name == "mean" else 0, float("inf"), open_low=True)
         lengths = {len(values) for values in (self.mean, self.std) if values is not None}
-        if len(lengths) > 1 or lengths & {0} or max(lengths, default=1) > _MOST_CHANNELS:
+        if len(lengths) > 1 or lengths & {0}:
             raise InputError(f"mean and std need one number per channel each, got {self.mean} and {self.std}")
         if self.labels is not None and (len(set(self.labels)) < max(2, len(self.labels)) or min(self.labels) < 0):
             raise InputError(f"labels must be two or more different output indices from 0, got {self.labels}")

@@ -24,6 +24,7 @@ _SCRIPT = "TorchScript can read and write files"
 _EXPORTED = "torch evaluates and unpickles parts of exported programs to load them"
 _WAY_OUT = "export it to ONNX, or build it in Python and give python:MODULE:FACTORY"
 _PROGRAM_FILES = ("serialized_exported_program.json", "archive_format", "/archive_version")
+_MOST_OUTPUTS, _MOST_CHANNELS = 10**5, 2**10
 _NORMALISER = {"normalizer.new_mean", "normalizer.new_std"}
 
 
@@ -42,9 +43,12 @@ class Weights:
     normalisation: Normalisation | None = None
 
     def outputs(self, network: nn.Module) -> int | None:
-        """The number of classes: the length of what the network's last tensor is called; None where it is not there."""
+        """The number of classes: the length of what the network's last tensor is called.
+
+        None where it is not there, or is so long that a network for it might not fit into the memory.
+        """
         last = self.tensors.get(list(network.state_dict())[-1])
-        return None if last is None or last.ndim == 0 else len(last)
+        return None if last is None or last.ndim == 0 or len(last) > _MOST_OUTPUTS else len(last)
 
     def fill(self, model: Network) -> Network:
         """The model with these weights; float types are converted, names and shapes must be the model's.
@@ -77,7 +81,10 @@ def read_weights(path: Path) -> Weights:
     tensors = _without_prefixes(tensors)
     if not tensors.keys() >= _NORMALISER:
         return Weights(path, tensors)
-    mean, std = (tuple(tensors[name].double().flatten().tolist()) for name in sorted(_NORMALISER))
+    found = [tensors[name] for name in sorted(_NORMALISER)]
+    if max(value.numel() for value in found) > _MOST_CHANNELS:
+        raise InputError(f"--weights {path}: its normalizer is none: no image has so many channels")
+    mean, std = (tuple(value.double().flatten().tolist()) for value in found)
     try:
         normalisation = Declared(mean, std).normalisation()
     except InputError as error:

@@ -71,7 +71,7 @@ def in_words(record: Mapping[str, Any]) -> Iterator[str]:
     yield f"clean accuracy {_share(record['clean'])} {_interval(record['clean_interval'])}"
     for ev in radii:
         yield ""
-        yield f"{_ball(ev)}, protocol {ev['protocol']}, seed {ev['seed']}"
+        yield f"{ev['threat']['norm']} eps {_number(ev['threat']['eps'])}, protocol {ev['protocol']}, seed {ev['seed']}"
         yield f"robust accuracy {_at_most(ev)} {_share(ev['robust'])} {_interval(ev['robust_interval'])}"
         if ev["certified"]:
             yield f"proven robust   at least {_share(ev['certified'])}"

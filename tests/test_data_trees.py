@@ -254,15 +254,21 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_of_many_processes_one_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others wait, and find what it has made."""
+    """The others wait, and find what it has made; what a killed one left is removed."""
     plant(tmp_path, USUAL)
     alone = store.alone
 
+    def leftover(path: Path) -> Path:
+        return path.with_name(f".{path.name}.x7_abc12")
+
     @contextmanager
     def made_meanwhile(path: Path) -> Iterator[None]:
+        path.parent.mkdir(exist_ok=True)
+        leftover(path).write_bytes(b"half")
         with alone(path):
             with open(path.parent / f".{path.name}.lock") as file, pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert not leftover(path).exists()
             tree.pack_tree(open_source(f"folder:{tmp_path}"), path)
             monkeypatch.setattr(images, "decode", lambda *_, **__: pytest.fail("decoded again"))
             yield

@@ -46,7 +46,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Within the block no other process makes `path`: those that want to wait here. A dead process holds nothing.
+    """Within the block no other process makes `path`: those that want to wait here.
+
+    A dead process holds nothing, and what it has left half-written is removed.
 
     Raises:
         OSError: if nothing can be written to its folder.
@@ -54,8 +56,11 @@ def alone(path: Path) -> Iterator[None]:
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / f".{path.name}.lock", "w") as file:
+    lock = path.parent / f".{path.name}.lock"
+    with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in set(path.parent.glob(f".{path.name}.*")) - {lock}:
+            leftover.unlink()
         yield
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench import ensemble, gpu, growth, page, step_cost, training_step
+from bench import ensemble, gpu, growth, loading, page, step_cost, training_step
 from nofreelunch.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
@@ -25,6 +25,7 @@ class Part(NamedTuple):
 PARTS = {
     "steps": Part("A PGD step, over the raw limit", step_cost),
     "training": Part("A step of adversarial training", training_step),
+    "loading": Part("Loading photographs", loading),
     "growth": Part("Growth with images, steps and classes", growth),
     "gpu": Part("On a GPU", gpu),
     "ensemble": Part("The standard protocol beside the official ensemble", ensemble),

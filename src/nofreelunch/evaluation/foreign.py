@@ -4,7 +4,7 @@ Whatever such an attack returns is judged like our own points: what lies outside
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -50,7 +50,14 @@ class Foreign:
         streams = Streams.of(rng, len(x), x.device)
         with torch.random.fork_rng():
             torch.manual_seed(int(streams.integers(2**31)[0]))
-            return self.call(self.kind, _Module(model).eval(), x, y, self.threat)
+            return self.call(self.kind, _Module(model).eval(), x, y, _inner(self.threat, x))
+
+
+def _inner(threat: Threat, x: Tensor) -> Threat:
+    """The threat without the rim that rounding may lead out of: such attacks add eps to x and look no further."""
+    unit = 4 * torch.finfo(x.dtype).eps * float(x.abs().max())
+    rim = float(threat.size(torch.full((1, *x.shape[1:]), unit, dtype=torch.float64)))
+    return replace(threat, eps=max(0.0, threat.eps - rim))
 
 
 def _foolbox(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:

@@ -76,6 +76,8 @@ def in_words(record: Mapping[str, Any]) -> Iterator[str]:
         if ev["certified"]:
             yield f"proven robust   at least {_share(ev['certified'])}"
         yield "lost            " + ", ".join(f"{_attack(name)}: {ev['adds'][name]}" for name in ev["steps"])
+        if ev["dropped"]:
+            yield f"not counted     {ev['dropped']} points that attacks returned: outside ball or box, or not finite"
         yield f"verdict         {ev['verdict']}{_VERDICTS[ev['verdict']]}"
         for flag in ev["flags"]:
             yield f"- {flag['name']}: {flag['evidence']}"

@@ -23,5 +23,7 @@ def trained(scale: str, data: Dataset, threat: Threat | None, seed: int, workspa
     """
     label = f"{threat.norm}-{threat.eps:.4g}" if threat else "standard"
     folder = workspace.root / "models" / f"{data.name}-{label}-{scale}-{seed}"
-    with shown(Console(stderr=True)) as report:
+    console = Console(stderr=True)
+    console.print(f"model {folder.name}", markup=False, highlight=False, soft_wrap=True)
+    with shown(console) as report:
         return train(data, preset(scale, data.name, threat, seed), folder, workspace.device, report)

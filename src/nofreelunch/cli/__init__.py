@@ -21,10 +21,12 @@ from nofreelunch.cli.explain import Explain
 from nofreelunch.cli.reproduce import Reproduce
 from nofreelunch.cli.sweep import Sweep
 from nofreelunch.cli.theory import Theory
+from nofreelunch.cli.train import Train
 from nofreelunch.errors import InputError, RunError, unknown
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "reproduce": Reproduce,
+    "train": Train,
     "evaluate": Evaluate,
     "explain": Explain,
     "sweep": Sweep,

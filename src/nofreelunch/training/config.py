@@ -1,6 +1,7 @@
 """What is trained, and how: a frozen value that identifies the result and is checked when it is made."""
 
 import dataclasses
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -89,6 +90,21 @@ class TrainConfig:
         Raises:
             InputError: if the attack's name does not stand for a PGD.
         """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `doubts` has them, once for all steps
+            return self._climber(threat)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is allowed and hardly meant, a sentence each."""
+        if self.threat is None or not self.method.takes_attack:
+            return ()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._climber(self.threat)
+        return tuple(str(warning.message) for warning in caught)
+
+    def _climber(self, threat: Threat) -> PGD:
         name = self.attack or _DEFAULT_ATTACK
         attack = ATTACKS[name](threat)
         if not isinstance(attack, PGD):
@@ -167,7 +183,9 @@ class TrainConfig:
         elif self.method.takes_attack:
             self.attack_on(self.threat)
         elif self.attack is not None or self.step_size is not None:
-            raise InputError(f'recipe "{self.recipe}" has its own attack; leave attack and step_size away')
+            raise InputError(
+                f'recipe "{self.recipe}" has its own attack; leave attack and step_size away, or take "pgd-at"'
+            )
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:

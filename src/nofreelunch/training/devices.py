@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
@@ -72,6 +73,21 @@ class Devices:
     def wait(self) -> None:
         """Go on when all processes have come here."""
         self._fabric.barrier()
+
+
+def leads() -> bool:
+    """Whether this process speaks for all that torchrun or SLURM has started; they need not have met yet."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+def first_to_tell() -> bool:
+    """Whether this process is to tell of a failure that befalls several: once they have met, the first that asks."""
+    if not torch.distributed.is_initialized():
+        return leads()
+    try:
+        return bool(distributed_c10d._get_default_store().add("told", 1) == 1)
+    except RuntimeError:  # whoever kept the count is gone
+        return True
 
 
 def _leave() -> None:

@@ -103,6 +103,8 @@ def sentence(event: Event, pace: Pace) -> str:
     """An event in words."""
     match event:
         case Started():
+            if event.step == event.steps:
+                return f"all {event.steps} steps of this run were made before"
             where = f"goes on after step {event.step} of {event.steps}" if event.step else f"{event.steps} steps"
             exact = "" if event.deterministic else "; not deterministic: a resumed run may differ by rounding"
             return (

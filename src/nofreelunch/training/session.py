@@ -14,6 +14,7 @@ from nofreelunch.training.signals import NotedSignals
 from nofreelunch.training.watch import overfitting
 
 _DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", RuntimeError)  # torch before 2.8 has no name for it
+_GLOO = "gloo/transport"  # what errors of the connection between processes speak of on CPUs
 
 
 def carry_on(loop: Loop, report: Report, folder: Folder | None, signals: NotedSignals, save_seconds: float) -> None:
@@ -58,15 +59,24 @@ def _look(loop: Loop, report: Report) -> None:
 @contextmanager
 def _failures_named(loop: Loop, folder: Folder | None) -> Iterator[None]:
     """A failure of the run says where one can go on from."""
-    rest = folder.last_good if folder else "no state was kept, as no folder was given"
     try:
         yield
-    except RunError as error:
-        raise RunError(f"{error}; {rest}") from error
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"the device is out of memory at step {loop.learner.step + 1}; a larger accumulate needs less; {rest}"
-        ) from error
-    except _DEVICE_ERROR as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"the device failed at step {loop.learner.step + 1} ({reason}); {rest}") from error
+    except RuntimeError as error:
+        failure = _in_words(error, loop.learner.step + 1)
+        if failure is None:
+            raise
+        rest = folder.last_good if folder else "no state was kept, as no folder was given"
+        raise RunError(f"{failure}; {rest}") from error
+
+
+def _in_words(error: RuntimeError, step: int) -> str | None:
+    """What has failed in this step; None for what only a mistake of ours explains."""
+    if isinstance(error, RunError):
+        return str(error)
+    if isinstance(error, torch.distributed.DistError) or _GLOO in str(error):
+        return f"another process of this run ended, or cannot be reached any more, at step {step}; start it again"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the device is out of memory at step {step}; a larger accumulate needs less"
+    if isinstance(error, _DEVICE_ERROR):
+        return f"the device failed at step {step} ({str(error).splitlines()[0]})"
+    return None

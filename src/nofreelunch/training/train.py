@@ -66,6 +66,8 @@ def train(
             folder = Folder(Path(out), {"config": config.to_plain(), "data": data.digest}, learner)
             report = _resume(folder, report, devices)
         report(_started(loop))
+        for doubt in config.doubts:
+            report(Notice(learner.step, doubt))
         carry_on(loop, report, folder, signals, save_seconds)
         report(Finished(learner.step, learner.chosen))
         model = _result(data, config, learner)
@@ -99,7 +101,8 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
             f"(accumulate={config.accumulate} x {devices.processes} processes)"
         )
     if len(data.train) < 2 or config.batch_size > len(data.train):
-        raise InputError(f"batch_size must be at most the number of training images, {len(data.train)}, and these >= 2")
+        allowed = f"at most the number of training images, {len(data.train)}, and these >= 2"
+        raise InputError(f"batch_size must be {allowed}, got {config.batch_size}")
     reach = math.sqrt(data.train.x[0].numel())
     if config.threat is not None and config.threat.norm == "l2" and config.threat.eps >= reach:
         eps = config.threat.eps

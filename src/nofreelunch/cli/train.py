@@ -1,0 +1,264 @@
+"""`nofreelunch train`: a model, standard or robust, from a preset and the options that are given."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import tyro
+
+from nofreelunch.cli.values import OptionalInt, OptionalNumber, OptionalPath, OptionalText
+from nofreelunch.errors import InputError
+from nofreelunch.workspace import find_device
+
+if TYPE_CHECKING:
+    from nofreelunch.data import Dataset
+    from nofreelunch.threats import Threat
+    from nofreelunch.training import TrainConfig
+    from nofreelunch.training.events import Epoch
+
+_PRESETS = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
+_Text: TypeAlias = Annotated[OptionalText, _PRESETS]
+_Number: TypeAlias = Annotated[OptionalNumber, _PRESETS]
+_Int: TypeAlias = Annotated[OptionalInt, _PRESETS]
+_OF_THREATS = ("recipe", "attack", "step_size", "eps_warmup")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model against an adversary, or without one; a run that was stopped goes on where it was.
+
+    Settings left out are those of --preset. Leaves model.safetensors, model.json, log.jsonl and the state of the run in
+    --out. Under torchrun or SLURM the processes share each batch.
+    """
+
+    data: str
+    """Data set: see `nofreelunch data list`."""
+    arch: _Text = None
+    """Network: linear, mnist-cnn, mnist-cnn-small, cifar-resnet, preact-resnet18, resnet50."""
+    threat: Annotated[str | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")] = None
+    """Norm of the ball in which the adversary may move an image."""
+    eps: Annotated[OptionalText, tyro.conf.arg(help_behavior_hint="(needed with --threat)")] = None
+    """Its radius, e.g. 0.3 or 8/255, pixels being in [0, 1]."""
+    preset: Annotated[
+        OptionalText, tyro.conf.arg(help_behavior_hint="(default: laptop, where the data set has presets)")
+    ] = None
+    """Settings by scale: laptop (minutes on 2 cores), gpu, paper (Appendix A to the letter)."""
+    start: Annotated[OptionalText, tyro.conf.arg(help_behavior_hint="(default: random weights)")] = None
+    """A model of the same architecture to start from: a .safetensors file, zoo:NAME or torchvision:NAME."""
+    recipe: _Text = None
+    """How it is trained: pgd-at, fgsm-rs, n-fgsm, free, trades, standard."""
+    attack: _Text = None
+    """Attack of the recipes pgd-at and trades: one of the pgd-... attacks."""
+    step_size: _Number = None
+    """Length of the attack's steps, in the unit of eps."""
+    epochs: _Number = None
+    """Passes over the training images; may be a fraction."""
+    batch_size: _Int = None
+    """Images per update, over all processes."""
+    optimiser: _Text = None
+    """adam, adamw, sgd, nesterov."""
+    lr: _Number = None
+    """Peak learning rate."""
+    schedule: _Text = None
+    """How the learning rate changes: one-cycle, cosine, step, imagenet-step, constant."""
+    weight_decay: _Number = None
+    """Of matrices and filters."""
+    ema: _Number = None
+    """Decay of a running average of the weights, in [0, 1); the average is what is kept. 0 for none."""
+    eps_warmup: _Number = None
+    """Share of the run in which eps rises from 0."""
+    augment: _Text = None
+    """none, crop, crop-flip, resized-crop-flip."""
+    precision: _Text = None
+    """Of the update: float32 or bfloat16."""
+    attack_precision: _Text = None
+    """Of the network that the attack differentiates: float32 or bfloat16."""
+    accumulate: _Int = None
+    """Number of parts that a batch is worked off in, to save memory."""
+    holdout: _Number = None
+    """Share of the training images that the epoch is chosen by; 0: the last weights are kept."""
+    seed: int = 0
+    """Of initial weights, order, augmentation and attacks."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda, or cuda:1."""
+    data_root: OptionalPath = None
+    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
+    out: Path = Path("runs/train")
+    """Folder for the model, the log and the state."""
+    dry_run: bool = False
+    """Only say what it takes: steps, passes, time, memory, disk."""
+
+    def run(self) -> int:
+        """Train, or tell what it would take; 0. Of several processes, one tells what goes wrong."""
+        from nofreelunch.training.devices import first_to_tell
+
+        try:
+            self._run()
+        except BaseException:
+            if first_to_tell():
+                raise
+            raise SystemExit(1) from None
+        return 0
+
+    def _run(self) -> None:
+        from nofreelunch.data import open_source
+        from nofreelunch.data.tree import Tree, load_tree
+
+        find_device(self.device)
+        source = open_source(self.data, self.data_root)  # unknown names are answered before images are decoded
+        config = self.config()
+        data = load_tree(source) if isinstance(source, Tree) else source
+        if self.dry_run:
+            self._forecast(data, config)
+        else:
+            self._train(data, config)
+
+    def config(self) -> "TrainConfig":
+        """The options given, and the preset's for the others."""
+        from nofreelunch.training import RECIPES, TrainConfig
+
+        base = self._base()
+        given = {name: getattr(self, name) for name in _settings() if getattr(self, name) is not None}
+        values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)} | given
+        recipe = RECIPES.get(values["recipe"])
+        if recipe is not None and not recipe.takes_attack:
+            values["attack"] = given.get("attack")
+        if values["attack"] is None or "attack" in given:  # steps are made for their attack
+            values["step_size"] = given.get("step_size")
+        return TrainConfig(**values)
+
+    def _base(self) -> "TrainConfig":
+        """The preset for data and threat; without presets, the defaults.
+
+        Raises:
+            InputError: if there is no such preset, or neither a preset nor an architecture.
+        """
+        from nofreelunch.models import ARCHITECTURES
+        from nofreelunch.training import TrainConfig
+        from nofreelunch.training.presets import PRESETS, preset
+
+        threat = self._threat()
+        if self.preset is not None or self.data in PRESETS:
+            return preset(self.preset or "laptop", self.data, threat)
+        if self.arch is None:
+            raise InputError(f"--arch is needed: {self.data} has no presets; known: {', '.join(ARCHITECTURES)}")
+        return TrainConfig(self.arch, threat=threat)
+
+    def _threat(self) -> "Threat | None":
+        """What the model shall withstand.
+
+        Raises:
+            InputError: if norm and radius do not come together, or an option needs them.
+        """
+        from nofreelunch.threats import threat
+
+        if self.threat is not None and self.eps is not None:
+            return threat(self.threat, self.eps)
+        if self.threat is not None:
+            raise InputError(f"--threat {self.threat} needs --eps, the radius of the ball, such as --eps 8/255")
+        if self.eps is not None:
+            raise InputError(f"--eps {self.eps} needs --threat, the norm of the ball: linf or l2")
+        for name in _OF_THREATS:
+            value = getattr(self, name)
+            if value not in (None, "standard"):
+                option = f"--{_dashed(name)} {value}"
+                raise InputError(
+                    f"{option} needs an adversary; give --threat and --eps, such as --threat linf --eps 0.3"
+                )
+        return None
+
+    def _train(self, data: "Dataset", config: "TrainConfig") -> None:
+        """Train with progress on stderr; the leading process, which alone is told of events, says what came out."""
+        from rich.console import Console
+
+        from nofreelunch.training import train
+        from nofreelunch.training.events import Event, Finished, Started
+        from nofreelunch.training.progress import shown
+
+        console, ends = Console(stderr=True), list[Finished]()
+        with shown(console) as show:
+
+            def report(event: Event) -> None:
+                if isinstance(event, Started):
+                    console.print(f"settings: {self._command(config)}", markup=False, highlight=False, soft_wrap=True)
+                if isinstance(event, Finished):
+                    ends.append(event)
+                show(event)
+
+            train(data, config, self.out, self.device, report)
+        for end in ends:
+            print("\n".join(self._summary(end.chosen)))
+
+    def _summary(self, chosen: "Epoch | None") -> Iterator[str]:
+        """Where the model is, how accurate it is, and how to learn more."""
+        from nofreelunch.training.folder import MODEL
+        from nofreelunch.training.loop import SELECTION_ATTACK
+
+        model, which = self.out / MODEL, "the last weights; no images were held out"
+        if chosen is not None:
+            which = f"the weights of epoch {chosen.epoch:.2f}"
+        yield f"model: {model}, {which}"
+        if chosen is not None:
+            yield f"clean accuracy on held-out training images: {_interval(chosen.clean, chosen.held_out)}"
+        if self.threat is None or self.eps is None:
+            return
+        if chosen is not None:
+            by = f"{SELECTION_ATTACK}, {self.threat} {self.eps}"
+            yield f"robust accuracy on them, at most: {_interval(chosen.robust, chosen.held_out)}, under {by}"
+        words = ["nofreelunch", "evaluate", str(model), "--data", self.data, "--threat", self.threat, "--eps", self.eps]
+        yield f"on test images: {shlex.join(words)}"
+
+    def _forecast(self, data: "Dataset", config: "TrainConfig") -> None:
+        """Say what the run would take."""
+        from nofreelunch.training.cost import estimate
+        from nofreelunch.training.devices import leads
+        from nofreelunch.training.progress import duration
+
+        cost = estimate(data, config, self.device)
+        if not leads():
+            return
+        for doubt in config.doubts:
+            print(f"notice: {doubt}", file=sys.stderr)
+        print(f"settings  {self._command(config)}")
+        print(f"examples  {cost.steps} steps of {config.batch_size}: {cost.examples}")
+        print(f"passes    {cost.forward_backward_passes} of one image forward and backward, looks included")
+        print(f"time      about {duration(cost.seconds)}, at the pace of a few steps made now")
+        print(f"memory    about {_size(cost.bytes_per_batch)} at the peak of a step, besides the program itself")
+        print(f"disk      {_size(cost.bytes_on_disk)} for two states and the model")
+
+    def _command(self, config: "TrainConfig") -> str:
+        """The command with every setting in full."""
+        words = ["nofreelunch", "train", "--data", self.data]
+        words += ["--threat", self.threat, "--eps", self.eps] if self.threat and self.eps else []
+        for name in _settings():
+            value: Any = getattr(config, name)
+            if value not in (None, "") and (config.threat or name not in _OF_THREATS):
+                words += [f"--{_dashed(name)}", str(value).removesuffix(".0")]
+        return shlex.join(words)
+
+
+def _settings() -> tuple[str, ...]:
+    """The fields of a training config that are options of the same name; its threat is made of two."""
+    from nofreelunch.training import TrainConfig
+
+    return tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name != "threat")
+
+
+def _interval(rate: float, images: int) -> str:
+    from nofreelunch.evaluation.tally import Tally
+
+    tally = Tally(round(rate * images), images)
+    low, high = tally.interval()
+    return f"{tally.rate:.2%} of {images} (95% interval {low:.2%} to {high:.2%})"
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.3g} MiB" if count < 2**30 else f"{count / 2**30:.3g} GiB"

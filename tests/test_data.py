@@ -306,7 +306,7 @@ def test_the_catalogue_tells_the_truth(tmp_path: Path) -> None:
     assert not present["cifar10"]
     assert not present["restricted-imagenet"]
     (tmp_path / "cifar10.npz").touch()
-    (tmp_path / "imagenet" / "val").mkdir(parents=True)
+    (tmp_path / "imagenet" / "val" / "n02123045").mkdir(parents=True)
     assert all(row.present for row in catalogue.catalogue(tmp_path))
 
 

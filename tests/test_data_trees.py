@@ -386,6 +386,15 @@ def test_full_size_images_are_brought_to_224(tmp_path: Path) -> None:
     assert load_data("restricted-imagenet", root=tmp_path, size=32).test.x.shape == (3, 3, 32, 32)
 
 
+def test_a_folder_of_other_images_is_no_tree(tmp_path: Path) -> None:
+    """A data folder may hold the user's own images as well."""
+    plant(tmp_path, {"train/cat": 1, "val/cat": 1})
+    assert not imagenet.has_tree(tmp_path)
+    plant(tmp_path / "imagenet", {f"val/{BULLFROG}": 1}, size=(64, 64))
+    assert imagenet.has_tree(tmp_path)
+    assert counts(load_data("restricted-imagenet", root=tmp_path))[1] == {"Frog": 1}
+
+
 def test_some_small_images_make_no_small_image_version(tmp_path: Path) -> None:
     """ImageNet has photographs of fewer than 224 pixels: they are enlarged, wherever they come in the order."""
     plant(tmp_path, {f"val/{BULLFROG}": 4}, size=(100, 90))

@@ -77,18 +77,28 @@ def list_restricted_imagenet(root: Path | None, preset: str) -> Tree:
 
 
 def has_tree(root: Path | None) -> bool:
-    """Whether an ImageNet tree lies under `root`."""
-    return root is not None and any((root / place / "val").is_dir() for place in _PLACES)
+    """Whether an ImageNet tree with a folder for one of Table 1's classes lies under `root`."""
+    return any(map(_holds_a_class, _trees(root)))
+
+
+def _trees(root: Path | None) -> list[Path]:
+    """The folders where a tree may lie that have a `val`."""
+    return [] if root is None else [root / place for place in _PLACES if (root / place / "val").is_dir()]
+
+
+def _holds_a_class(tree: Path) -> bool:
+    return any((tree / "val" / wnid).is_dir() for wnid in wnids().values())
 
 
 def _find(root: Path | None) -> Path:
-    if root is None or not has_tree(root):
+    trees = _trees(root)
+    if not trees:
         where = "no folder is given" if root is None else f"{root} has none"
         raise InputError(
             f"restricted-imagenet needs an ImageNet tree with train/WNID/*.JPEG and val/WNID/*.JPEG, {where}; "
             "name its folder in --data-root or NOFREELUNCH_DATA (the images are at image-net.org, after registration)"
         )
-    return next(root / place for place in _PLACES if (root / place / "val").is_dir())
+    return next(filter(_holds_a_class, trees), trees[0])
 
 
 def _part(folder: Path, labels: dict[str, int]) -> tuple[Files, list[str]]:

@@ -117,7 +117,8 @@ def in_words(dataset: str, eps: float) -> str:
 def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
     """Those of the data sets that can be shown, and the names of the models that are not there.
 
-    A data set is shown if its images, its standard and at least one robust model are there; else nothing is loaded.
+    A data set is shown if its images, its standard and at least one robust model are there. Without a model of the
+    package its images are not looked at.
     """
     shown: list[Exhibit] = []
     missing: list[str] = []
@@ -192,10 +193,7 @@ def _digest(model: nn.Module) -> str:
 
 
 def data_here(name: str, root: Path | None, size: int | None) -> Dataset | None:
-    """The data set, image files at a size; where it is not on this machine the package's sample of it, or None.
-
-    >>> data_here("restricted-imagenet", None, 64)
-    """
+    """The data set, image files at a size; where it is not on this machine the package's sample of it, or None."""
     if name in _here(root):
         return load_data(name, root, size if name in _YOURS else None)
     return load_data(_SAMPLES[name], root) if name in _SAMPLES else None

@@ -146,6 +146,11 @@ def test_several_radii_make_a_curve_and_the_file_proves_it(file: str, capsys: py
         assert int(wrong.sum()) == 20 - ev["robust"]["correct"]
         assert f"{int(wrong.sum())} at eps {float(eps):.4g}" in out
     assert found["smaller_radii"][0]["robust"]["correct"] > found["robust"]["correct"]
+    lost_first = [step != "" for step in found["smaller_radii"][0]["broken_by"]]
+    assert [radius is not None and radius <= 0.03 for radius in found["distance"]] == lost_first
+    assert sum(radius is None for radius in found["distance"]) == found["robust"]["correct"]
+    assert found["median_distance"] == 0.15
+    assert "half of the images are lost within eps 0.15" in out
     page = Path("runs/evaluate/evaluation.html").read_text()
     assert 'role="img" aria-label="Robust accuracy falls with the radius: ' in page
     assert page.count("<circle") == 3

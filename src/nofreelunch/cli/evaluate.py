@@ -220,9 +220,14 @@ class Evaluate:
             "model": {"spec": self.model, "weights": self.weights and str(self.weights)},
             "data": {"name": data.name, "classes": data.classes, "images": n, "of": len(data.test)},
             "smaller_radii": smaller,
-            "distance": [float(radius) if isfinite(radius) else None for radius in found.distance],
+            "distance": [_finite(radius) for radius in found.distance],
+            "median_distance": _finite(sorted(found.distance)[len(found.distance) // 2]),
         }
         return {**largest, **about, "notes": [*largest["notes"], *data.notes]}
+
+
+def _finite(radius: float) -> float | None:
+    return float(radius) if isfinite(radius) else None
 
 
 def _some(split: "Split", index: "Tensor") -> "Split":

@@ -68,7 +68,7 @@ def sweep(
         raise InputError(f"threats must be one or more of one norm and box, got {list(threats)}")
     found: list[Evaluation] = []
     for threat in sorted(set(threats), key=lambda threat: threat.eps):
-        where = f"{threat.norm} eps {threat.eps:g}"
+        where = f"{threat.norm} eps {threat.eps}"
         evaluation = evaluate(
             model, data, threat, protocol, seed, keep_examples,
             attacks={name: recipe(threat) for name, recipe in (attacks or {}).items()},

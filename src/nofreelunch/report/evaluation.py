@@ -59,6 +59,7 @@ def evaluation_page(record: Mapping[str, Any]) -> bytes:
         rate=_rate,
         at_most=_at_most,
         number=_number,
+        median=_median,
     )
     template = environment.get_template("evaluation.html")
     return template.render(record=record, radii=_radii(record), curve=_curve(record)).encode()
@@ -73,7 +74,7 @@ def in_words(record: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{ev['threat']['norm']} eps {_number(ev['threat']['eps'])}, protocol {ev['protocol']}, seed {ev['seed']}"
         yield f"robust accuracy {_at_most(ev)} {_share(ev['robust'])} {_interval(ev['robust_interval'])}"
-        if ev["certified"]:
+        if ev["certified"] and ev["certified"]["correct"]:
             yield f"proven robust   at least {_share(ev['certified'])}"
         yield "lost            " + ", ".join(f"{_attack(name)}: {ev['adds'][name]}" for name in ev["steps"])
         if ev["dropped"]:
@@ -82,7 +83,10 @@ def in_words(record: Mapping[str, Any]) -> Iterator[str]:
         for flag in ev["flags"]:
             yield f"- {flag['name']}: {flag['evidence']}"
             yield f"  what to do: {flag['what_to_do']}"
-    yield from ("", *(f"note: {note}" for note in record["notes"]))
+    yield ""
+    if len(radii) > 1:
+        yield _median(record)
+    yield from (f"note: {note}" for note in record["notes"])
 
 
 def _radii(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -127,6 +131,13 @@ def _count(tally: Mapping[str, float]) -> str:
 
 def _interval(ends: list[float]) -> str:
     return f"(95% interval {ends[0]:.1%} to {ends[1]:.1%})"
+
+
+def _median(record: Mapping[str, Any]) -> str:
+    radius = record["median_distance"]
+    if radius is None:
+        return "more than half of the images withstand the largest radius"
+    return f"half of the images are lost within eps {_number(radius)}"
 
 
 def _at_most(evaluation: Mapping[str, Any]) -> str:

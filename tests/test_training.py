@@ -238,7 +238,7 @@ def test_training_draws_from_no_global_stream() -> None:
 def test_events_follow_the_plan() -> None:
     _, events = run(toy_config(eps_warmup=0.5, schedule="cosine"))
     started, steps = events[0], [event for event in events if isinstance(event, Step)]
-    assert started == Started(0, 36, 3.0, 384, 32, 128, 130, True)
+    assert started == Started(0, 36, 3.0, 384, 32, 128, 130, True, EPS)
     assert [step.step for step in steps] == list(range(1, 37))
     assert [event.step for event in events if isinstance(event, Epoch)] == [12, 24, 36]
     assert steps[8].eps == pytest.approx(EPS * (8.5 / 36) / 0.5)

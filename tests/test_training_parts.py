@@ -289,7 +289,7 @@ def test_a_look_that_the_state_does_not_know_leaves_the_log(tmp_path) -> None:
     log = Log(tmp_path / "log.jsonl", 0, 0)
     log(step(10))
     before = log.path.read_bytes()
-    for event in (history([0.5], [0.5])[0], Notice(10, "look out"), Started(10, 20, 1.0, 640, 64, 10, 5, True)):
+    for event in (history([0.5], [0.5])[0], Notice(10, "look out"), Started(10, 20, 1.0, 640, 64, 10, 5, True, 0.1)):
         log(event)
     Log(log.path, 10, 0)
     assert log.path.read_bytes() == before
@@ -298,7 +298,7 @@ def test_a_look_that_the_state_does_not_know_leaves_the_log(tmp_path) -> None:
 def test_pace_leaves_out_the_first_step() -> None:
     now = [0.0]
     pace = Pace(lambda: now[0])
-    pace.follow(Started(0, 100, 2.0, 640, 64, 10, 5, True))
+    pace.follow(Started(0, 100, 2.0, 640, 64, 10, 5, True, 0.1))
     for number, moment in ((1, 30.0), (2, 31.0), (3, 32.0)):
         now[0] = moment
         pace.follow(step(number))
@@ -308,7 +308,7 @@ def test_pace_leaves_out_the_first_step() -> None:
 def test_lines_are_plain_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
     with shown(Console(file=stream)) as report:
-        report(Started(0, 100, 2.0, 640, 64, 10, 5, True))
+        report(Started(0, 100, 2.0, 640, 64, 10, 5, True, 0.1))
         for number in range(1, 9):
             report(step(number))
         report(history([0.5], [0.5])[0])
@@ -328,15 +328,32 @@ def test_lines_are_plain_where_there_is_no_terminal() -> None:
 def test_a_terminal_gets_a_bar() -> None:
     stream = io.StringIO()
     with shown(Console(file=stream, force_terminal=True, width=200)) as report:
-        report(Started(0, 4, 2.0, 640, 64, 10, 5, True))
+        report(Started(0, 4, 2.0, 640, 64, 10, 5, True, 0.1))
         for number in range(1, 5):
             report(step(number))
     assert "100%" in stream.getvalue()
     assert "loss 1.5000" in stream.getvalue()
 
 
+def test_a_bar_keeps_its_numbers_in_80_columns() -> None:
+    stream = io.StringIO()
+    with shown(Console(file=stream, force_terminal=True, width=80)) as report:
+        report(Started(0, 900_000, 9.0, 640, 64, 10, 5, True, 0.1))
+        report(step(1))
+    last = stream.getvalue().split("\r")[-1]
+    assert "left  loss 1.5000  accuracy 25.0%  0 images/s" in last
+
+
+def test_standard_training_speaks_of_no_attack() -> None:
+    pace, look = Pace(), history([0.9], [0.5])[0]
+    for eps, word in ((0.1, True), (0.0, False)):
+        pace.follow(Started(0, 9, 1.0, 90, 10, 5, 5, True, eps))
+        told = " ".join(sentence(event, pace) for event in (step(1), look, Finished(9, look)))
+        assert ("under attack" in told, "robust" in told) == (word, word)
+
+
 def test_a_resumed_run_and_its_end_are_told() -> None:
-    assert "goes on after step 7 of 9" in sentence(Started(7, 9, 1.0, 90, 10, 0, 5, False), Pace())
-    assert "deterministic" in sentence(Started(7, 9, 1.0, 90, 10, 0, 5, False), Pace())
+    assert "goes on after step 7 of 9" in sentence(Started(7, 9, 1.0, 90, 10, 0, 5, False, 0.1), Pace())
+    assert "deterministic" in sentence(Started(7, 9, 1.0, 90, 10, 0, 5, False, 0.1), Pace())
     assert "weights of epoch 2.00" in sentence(Finished(9, history([0.1, 0.2], [0, 0])[1]), Pace())
     assert [duration(seconds) for seconds in (59.4, 60, 3700)] == ["59 s", "1 min 0 s", "1 h 1 min"]

@@ -26,6 +26,8 @@ class Started:
     weights: int
     deterministic: bool
     """Whether a resumed run equals an uninterrupted one bit for bit: on CPUs, and with deterministic algorithms."""
+    eps: float
+    """Of the threat at its full size; 0 where training is standard."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from nofreelunch.training.events import Epoch, Event, Finished, Notice, Report, Started, Step
 
 _FIRST_STEPS = 5  # before a time is estimated
+_BAR_WIDTH = 16  # characters: the rest of 80 is for numbers
 _LINE_SECONDS = 30.0  # between two lines about steps in a log
 
 
@@ -61,7 +62,7 @@ def shown(console: Console) -> Iterator[Report]:
     if not console.is_terminal:
         yield _lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[about]}"))
+    columns = (BarColumn(_BAR_WIDTH), TaskProgressColumn(), TextColumn("{task.fields[about]}"))
     with Progress(*columns, console=console) as bar:
         yield _bar(bar)
 
@@ -90,7 +91,7 @@ def _bar(bar: Progress) -> Report:
     def report(event: Event) -> None:
         pace.follow(event)
         if isinstance(event, Step):
-            bar.update(task, completed=event.step, about=sentence(event, pace))
+            bar.update(task, completed=event.step, about=_short(event, pace))
         else:
             bar.console.print(sentence(event, pace), markup=False, highlight=False)
         if isinstance(event, Started):
@@ -101,6 +102,7 @@ def _bar(bar: Progress) -> Report:
 
 def sentence(event: Event, pace: Pace) -> str:
     """An event in words."""
+    adversary = pace.started is None or pace.started.eps > 0
     match event:
         case Started():
             if event.step == event.steps:
@@ -112,19 +114,28 @@ def sentence(event: Event, pace: Pace) -> str:
                 f"{event.weights} weights, {event.held_out} images held out{exact}"
             )
         case Step():
+            attack = (
+                f" under attack {event.accuracy:.1%}  eps {event.eps:.4g}" if adversary else f" {event.accuracy:.1%}"
+            )
             return (
-                f"epoch {event.epoch:.2f}  loss {event.loss:.4f}  accuracy under attack {event.accuracy:.1%}  "
-                f"eps {event.eps:.4g}  rate {event.lr:.2e}  {pace.images_per_second:.0f} images/s  "
-                f"{duration(pace.seconds_left)} left"
+                f"epoch {event.epoch:.2f}  loss {event.loss:.4f}  accuracy{attack}  rate {event.lr:.2e}  "
+                f"{pace.images_per_second:.0f} images/s  {duration(pace.seconds_left)} left"
             )
         case Epoch():
-            return f"epoch {event.epoch:.2f}: held-out images: clean {event.clean:.2%}, robust {event.robust:.2%}"
+            robust = f", robust {event.robust:.2%}" if adversary else ""
+            return f"epoch {event.epoch:.2f}: held-out images: clean {event.clean:.2%}{robust}"
         case Notice():
             return f"notice at step {event.step}: {event.message}"
         case Finished():
-            best = event.chosen
-            which = f"the weights of epoch {best.epoch:.2f} (robust {best.robust:.2%})" if best else "the last weights"
+            best, kind = event.chosen, "robust" if adversary else "clean"
+            which = f"the weights of epoch {best.epoch:.2f} ({kind} {best.robust:.2%})" if best else "the last weights"
             return f"finished after {event.step} steps: {which}"
+
+
+def _short(event: Step, pace: Pace) -> str:
+    """A step beside a bar."""
+    left, speed = duration(pace.seconds_left), f"{pace.images_per_second:.0f} images/s"
+    return f"{left} left  loss {event.loss:.4f}  accuracy {event.accuracy:.1%}  {speed}"
 
 
 def duration(seconds: float) -> str:

@@ -133,6 +133,7 @@ def _started(loop: Loop) -> Started:
         held_out=len(loop.held_out),
         weights=sum(parameter.numel() for parameter in loop.learner.model.parameters()),
         deterministic=loop.devices.device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+        eps=loop.config.threat.eps if loop.config.threat else 0.0,
     )
 
 

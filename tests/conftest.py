@@ -1,6 +1,7 @@
 """Every test run checks the shapes and types that the signatures promise."""
 
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -9,5 +10,8 @@ from jaxtyping import install_import_hook
 
 typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An int will do where a float is asked for, as everywhere in Python (PEP 484)."""
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Tests of Ctrl-C hold where the shell has told its background jobs to ignore it, too."""
 
 install_import_hook("nofreelunch", "conftest.typechecker")

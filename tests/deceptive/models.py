@@ -240,7 +240,7 @@ class Remembers(Around):
         if not self.seen:
             self.seen.append((x.detach().clone(), logits.detach().clone()))
         known, answers = self.seen[0]
-        gap, nearest = (x.detach().flatten(1)[:, None] - known.flatten(1)).abs().amax(2).min(1)
+        gap, nearest = torch.cdist(x.detach().flatten(1), known.flatten(1), p=torch.inf).min(1)
         return torch.where((gap < 0.2)[:, None], answers[nearest], logits)
 
 

@@ -15,7 +15,7 @@ Some: TypeAlias = Int64[Tensor, " m"]
 
 CLEAN = "clean"
 STANDING = -1
-_LOST = 0.05
+LOST = 0.05
 """An example is given up when the model is right about it no more often: others than randomised models know 0 and 1."""
 
 
@@ -46,7 +46,7 @@ class Board:
 
     def standing(self) -> Labels:
         """The examples that are not lost, in order."""
-        return (self.right > _LOST).nonzero().squeeze(1)
+        return (self.right > LOST).nonzero().squeeze(1)
 
     def enter(self, step: str) -> None:
         """From now on examples are broken by this step."""

@@ -76,9 +76,9 @@ def evaluate(
     """
     started = time.monotonic()
     plan = _plan(protocol)
-    subject, source = Subject(model), source_of(data, model, threat)
     extra = dict(attacks or {})
     with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
+        subject, source = Subject(model), source_of(data, model, threat)
         classes = _classes(subject, source)
         board = Board(len(source))
         identity = {
@@ -87,9 +87,11 @@ def evaluate(
             "examples kept": str(keep_examples),
         }  # fmt: skip
         journal = Journal(out, identity, board)
-        size = batch_size or max(2, _PIXELS_AT_A_TIME[subject.device.type] // source.images(torch.arange(1)).numel())
+        if batch_size is None:
+            pixels = source.images(torch.arange(1)).numel()
+            batch_size = min(1024, max(2, _PIXELS_AT_A_TIME[subject.device.type] // pixels))
         trial = Trial(
-            subject, source, threat, seed, check_count("batch_size", min(size, 1024), 2),
+            subject, source, threat, seed, check_count("batch_size", batch_size, 2),
             board=board, journal=journal, progress=progress, examples=_storage(source, out) if keep_examples else None,
         )  # fmt: skip
         try:

@@ -92,7 +92,7 @@ class Journal:
 
     def _load(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = dict(file)
             about = json.loads(arrays["about"].tobytes())
             kept: dict[str, str] = about["identity"]

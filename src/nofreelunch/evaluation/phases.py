@@ -7,7 +7,7 @@ import torch
 
 from nofreelunch.attacks import APGD, ExactLinear, WorstOf
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation.board import STANDING
+from nofreelunch.evaluation.board import LOST, STANDING
 from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.plain import Averaged, Blind, Rescaled, SeeThrough
@@ -23,6 +23,8 @@ from nofreelunch.types import Labels, Model
 _PROBE = 24
 _USUAL = (0.01, 1000.0)
 """Standard deviations of an example's logits between which losses are left to themselves."""
+_TYPICAL = 4.0
+"""The same of trained classifiers: what others are brought to. Softer losses climb towards all classes at once."""
 
 
 def examine(trial: Trial) -> list[Flag]:
@@ -61,7 +63,7 @@ def _view(trial: Trial, names: set[str], scale: float) -> Model:
     elif not names and not subject.stateful and subject.dtype == torch.float32:
         view = fast(subject.working)
     if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:
-        view = Rescaled(view, scale)
+        view = Rescaled(view, scale / _TYPICAL)
     return Averaged(view) if trial.randomised else view
 
 
@@ -114,7 +116,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
     for name in sorted(gains, key=lambda name: -len(gains[name])):
         # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
-        left = (trial.board.right[gains[name]] > 0.5).sum()
+        left = (trial.board.right[gains[name]] > (LOST if trial.randomised else 0.5)).sum()
         if trial.journal.knows(name) or left >= least_gain(len(seen["sample"])):
             run(trial, name, _thorough(found[name]), classes)
     return {name: len(gained) for name, gained in gains.items()}

@@ -25,6 +25,8 @@ from nofreelunch.threats import Threat
 from nofreelunch.types import Labels, Model
 
 _POOL = 64
+_CLEARLY = 0.3
+"""So much less often must the model be right for a remedy to count: always, if it is not randomised."""
 _LEVELS = 255
 
 
@@ -92,14 +94,14 @@ def _guided(threat: Threat, guide: Model, steps: tuple[int, int]) -> Remedy:
 def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, list[int]]:
     """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
     answer, threat = trial.subject.logits, trial.threat
-    own = trial.breaks(base, index, "remedy", trial.view, threat)
+    own = trial.rights(base, index, "remedy", trial.view, threat)
     gains = {}
     for name, remedy in found.items():
         try:
-            broken = trial.breaks(remedy.brief, index, "remedy", answer, threat)
+            right = trial.rights(remedy.brief, index, "remedy", answer, threat)
         except Exception:  # a stand-in may do what the model's code does not expect; then it is none
             continue
-        gained = index[broken & ~own].tolist()
+        gained = index[own - right > _CLEARLY].tolist()
         if len(gained) >= least_gain(len(index)):
             gains[name] = gained
     return gains

@@ -131,15 +131,19 @@ class Trial:
             total[1] += margin(logits, y).cpu().float().nan_to_num(nan=torch.inf)
         return total[0] / draws, total[1] / draws
 
-    def breaks(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> Mask:
-        """Which of some examples an attack breaks within a threat, without keeping score."""
-        broken = []
+    def rights(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> PerExample:
+        """How often the model is right at what an attack makes of some examples within a threat; no score is kept."""
+        found = []
         for rows in torch.split(index, self.batch):
             x, y = self.load(rows)
             z = attack(view, x, y, self.streams(rows, purpose)).float()
             right, _ = self.answers(z, y, _SELECTING)
-            broken.append((right < 0.5) & threat.contains(z, x).cpu())
-        return torch.cat(broken) if broken else torch.zeros(0, dtype=torch.bool)
+            found.append(torch.where(threat.contains(z, x).cpu(), right, 1.0))
+        return torch.cat(found) if found else torch.zeros(0)
+
+    def breaks(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> Mask:
+        """Which of some examples an attack breaks within a threat, without keeping score."""
+        return self.rights(attack, index, purpose, view, threat) < 0.5
 
     def _keep(self, index: Labels, z: Inputs) -> None:
         if self.examples is not None:

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,17 @@ def test_more_images_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert "60 of 60 test images" in out
     assert "--n 1000: the test set has 60 images; all of them are used" in err
+
+
+@pytest.mark.parametrize("there", [1, 7, 10000, 50000])
+def test_images_are_spread_evenly_and_none_is_taken_twice(there: int) -> None:
+    for n in {1, 3, there // 3 + 1, there - 1, there, there + 1} - {0}:
+        ask = command.Evaluate("zoo:x", "mnist", "linf", ("0.1",), n=n)
+        index = ask._index(there).tolist()
+        assert len(set(index)) == len(index) == min(n, there)
+        assert index[0] == 0
+        gaps = {b - a for a, b in pairwise([*index, there])}
+        assert max(gaps) - min(gaps) <= 1
 
 
 def test_what_is_declared_of_a_model_becomes_part_of_it() -> None:

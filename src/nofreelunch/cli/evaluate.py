@@ -151,7 +151,7 @@ class Evaluate:
         n = there if self.n is None else check_count("n", self.n)
         if n > there:
             print(f"--n {n}: the test set has {there} images; all of them are used", file=sys.stderr)
-        return torch.linspace(0, there - 1, min(n, there)).long()
+        return torch.arange(min(n, there)) * there // min(n, there)
 
     def _load(self, declared: "Declared") -> "nn.Module":
         """The model, where it is to run."""

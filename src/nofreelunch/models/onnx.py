@@ -28,12 +28,9 @@ def from_onnx(name: str) -> Found:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     if _ELSEWHERE in content:
         raise InputError(f"{path} keeps weights in other files, which are not read; save it as one file")
-    if find_spec("onnx2torch") is not None:
-        return Found(_converted(content, path))
-    if find_spec("onnxruntime") is not None:
+    if find_spec("onnxruntime") is not None and find_spec("onnx2torch") is None:
         return Found(Session(content, path))
-    installed("onnx2torch", f"{path}")
-    raise AssertionError("it is not installed")
+    return Found(_converted(content, path))
 
 
 def _converted(content: bytes, path: Path) -> nn.Module:
@@ -42,6 +39,7 @@ def _converted(content: bytes, path: Path) -> nn.Module:
     onnx2torch makes it by generating Python in which the nodes' names stand, unescaped: a name can hold code, which
     runs when the network is called. So every node is given another name.
     """
+    converter = installed("onnx2torch", f"{path}")
     try:
         model = installed("onnx", f"{path}").load_from_string(content)
         for number, node in enumerate(model.graph.node):
@@ -49,7 +47,7 @@ def _converted(content: bytes, path: Path) -> nn.Module:
         constants = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in constants]
         sizes = [value.type.tensor_type.shape.dim[0].dim_value for value in inputs]
-        network: nn.Module = installed("onnx2torch", f"{path}").convert(model)
+        network: nn.Module = converter.convert(model)
     except InputError:
         raise
     except Exception as error:  # it fails in as many ways as there are files

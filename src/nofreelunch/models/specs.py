@@ -24,6 +24,8 @@ SOURCES: dict[str, Callable[[str, Weights | None], Found]] = {
 WHOLE: dict[str, Callable[[str], Found]] = {"hf": from_hugging_face, "onnx": from_onnx}
 """Kind of model -> function of its place; it has its weights."""
 
+_PLACES = {"python": "MODULE:FACTORY", "hf": "NAME_OR_DIR", "onnx": "FILE"}
+
 
 def load_model(spec: Path | str, weights: Path | str | None = None, declared: Declared | None = None) -> nn.Module:
     """The model that `spec` names, in evaluation mode; it takes pixels in [0, 1].
@@ -88,5 +90,5 @@ def _path(text: str) -> Path:
 
 def _named(kinds: Iterable[str]) -> str:
     """The kinds as a user writes them."""
-    *most, last = (f"{kind}:{'MODULE:FACTORY' if kind == 'python' else 'NAME'}" for kind in kinds)
+    *most, last = (f"{kind}:{_PLACES.get(kind, 'NAME')}" for kind in kinds)
     return f"{', '.join(most)} or {last}"

@@ -219,6 +219,14 @@ def test_every_sweep_of_the_package_can_be_read() -> None:
     assert figure.needs.gpus == 1
 
 
+def test_the_file_in_the_manual_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "sweep.md").read_text()
+    content = page.partition("```\npreset")[2].partition("```")[0]
+    spec = read_spec(str(spec_of(tmp_path, f"preset{content}")))
+    assert len(spec.points) == 12
+    assert spec.needs.gpus == 0.25
+
+
 GOOD = '[train]\ndata = "mnist"\nthreat = "linf"\neps = 0.1\n[grid]\nseed = [0]\n'
 BAD = {
     "no TOML": ("[grid\n", "is not TOML"),

@@ -76,7 +76,7 @@ def _key(task: Task) -> bytes:
     """Equal for trainings that take the same time, memory and disk."""
     plain: dict[str, Any] = task.point.config.to_plain()
     kept = {name: value for name, value in plain.items() if name not in _FREE}
-    return to_json(kept | {"threat": plain["threat"] and plain["threat"]["norm"], "data": task.point.data})
+    return to_json(kept | {"threat": plain["threat"] is not None, "data": task.point.data})
 
 
 def _mebibytes(count: int) -> str:

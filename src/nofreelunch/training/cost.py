@@ -22,7 +22,7 @@ from nofreelunch.training.recipes import Problem
 from nofreelunch.training.train import fresh_learner
 from nofreelunch.workspace import find_device
 
-_TIMED = 3  # steps, after a first one that is slower
+_MOST_TIMED, _ENOUGH_SECONDS = 5, 3.0  # steps, after a first one that is slower; fewer where they take so long
 _STATES = 2  # that a folder keeps
 
 
@@ -120,8 +120,8 @@ def _memory_of_a_step(loop: Loop) -> int:
 
 def _seconds_of_a_step(loop: Loop) -> float:
     """The median of a few."""
-    times = []
-    for _ in range(_TIMED):
+    times: list[float] = []
+    while len(times) < _MOST_TIMED and sum(times) < _ENOUGH_SECONDS:
         start = time.perf_counter()
         loop.update()
         times.append(time.perf_counter() - start)

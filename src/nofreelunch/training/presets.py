@@ -52,7 +52,7 @@ def cifar10_laptop(threat: Threat | None) -> TrainConfig:
         arch="cifar-resnet",
         threat=threat,
         recipe="n-fgsm" if threat else "pgd-at",
-        epochs=10,
+        epochs=6,
         optimiser="sgd",
         lr=0.1,
         weight_decay=5e-4,

@@ -1,0 +1,115 @@
+"""Train the models that the package ships, measure them, and write them with their cards: `python tools/make_zoo.py`.
+
+Each is what `nofreelunch train --preset laptop` makes, stored in half precision where that changes clean accuracy by at
+most 0.05 points. A run that is stopped goes on; a model that is there is only measured.
+"""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import nofreelunch as nfl
+from nofreelunch.data import Split
+from nofreelunch.errors import parse_number
+from nofreelunch.evaluation.tally import Tally
+from nofreelunch.threats import THREATS, Threat
+from nofreelunch.training.presets import preset
+from nofreelunch.training.progress import shown
+
+ZOO = {
+    "mnist-standard": ("linf", "0.3"),
+    "mnist-linf-0.3": ("linf", "0.3"),
+    "mnist-l2-1.5": ("l2", "1.5"),
+    "cifar10-standard": ("linf", "4/255"),
+    "cifar10-linf-4": ("linf", "4/255"),
+    "cifar10-l2-80": ("l2", "80/255"),
+}
+"""The threat under which each model is measured, and, unless it is a standard one, trained."""
+FOLDER = Path(nfl.__file__).parent / "models" / "zoo"
+_HALVED_AT_MOST = 0.0005
+_BATCH = 500
+
+
+def made(name: str, runs: Path, root: Path | None) -> nn.Module:
+    """The model that the preset gives; found if it was trained before."""
+    path = runs / name / "model.safetensors"
+    if not path.exists():
+        with shown(Console(stderr=True)) as report:
+            data = nfl.load_data(name.split("-")[0], root=root)
+            nfl.train(data, preset("laptop", data.name, _trained_against(name)), out=path.parent, report=report)
+    return nfl.load_model(path)
+
+
+def _trained_against(name: str) -> Threat | None:
+    norm, eps = ZOO[name]
+    return None if name.endswith("standard") else THREATS[norm](parse_number(eps))
+
+
+def command(name: str) -> str:
+    """What a user types to train the same model."""
+    norm, eps = ZOO[name]
+    against = [] if name.endswith("standard") else ["--threat", norm, "--eps", eps]
+    return shlex.join(["nofreelunch", "train", "--data", name.split("-")[0], *against, "--preset", "laptop"])
+
+
+def clean(model: nn.Module, split: Split) -> Tally:
+    """Its accuracy on all images of a split."""
+    correct = 0
+    with torch.no_grad():
+        for start in range(0, len(split), _BATCH):
+            part = slice(start, start + _BATCH)
+            correct += int((model(split.images(part)).argmax(1) == split.targets[part]).sum())
+    return Tally(correct, len(split))
+
+
+def measured(model: nn.Module, name: str, split: Split, n: int) -> dict[str, Any]:
+    """Clean accuracy on the test split, and what `evaluate` finds on its first n images."""
+    norm, eps = ZOO[name]
+    found = nfl.evaluate(model, split.take(n), THREATS[norm](parse_number(eps)), protocol="standard", seed=0)
+    whole = clean(model, split)
+    return {
+        "test_clean": whole.rate,
+        "test_images": whole.total,
+        "robust": found.robust.rate,
+        "robust_interval": list(found.robust.interval()),
+        "robust_images": n,
+        "robust_under": f"standard, {norm} eps {eps}, seed 0",
+        "verdict": found.verdict,
+        "command": command(name),
+    }
+
+
+def main() -> None:
+    """Make the models that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(ZOO)}; default: all")
+    parser.add_argument("--runs", type=Path, default=Path("runs/zoo"), help="where training runs are kept")
+    parser.add_argument("--data-root", type=Path, help="where CIFAR-10 lies")
+    parser.add_argument("--images", type=int, default=1000, help="test images that are attacked (default 1000)")
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(ZOO):
+        parser.error(f"unknown model {min(unknown)}; known: {', '.join(ZOO)}")
+    for name in asked.names or ZOO:
+        model = made(name, asked.runs, asked.data_root)
+        split = nfl.load_data(name.split("-")[0], root=asked.data_root).test
+        path = FOLDER / f"{name}.safetensors"
+        nfl.save_model(model, path, half=True)
+        shipped = nfl.load_model(path)
+        half = abs(clean(shipped, split).rate - clean(model, split).rate) <= _HALVED_AT_MOST
+        shipped = shipped if half else model
+        shipped.card = dataclasses.replace(
+            model.card, metrics=model.card.metrics | measured(shipped, name, split, asked.images)
+        )
+        nfl.save_model(shipped, path, half=half)
+        print(name, shipped.card.metrics, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

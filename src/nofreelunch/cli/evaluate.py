@@ -239,11 +239,13 @@ def _some(split: "Split", index: "Tensor") -> "Split":
 
 def _sources(model: "nn.Module") -> bytes:
     """The files in which the user's own layers are written: an edited model is another one."""
-    found = set()
+    found: dict[str, bytes] = {}
     for kind in {type(layer) for layer in model.modules()}:
         with contextlib.suppress(TypeError, OSError):  # made at run time: there is no file
-            found.add(inspect.getsourcefile(kind) or "")
-    return b"".join(Path(file).read_bytes() for file in sorted(found) if file and "site-packages" not in file)
+            file = inspect.getsourcefile(kind)
+            if file is not None and "site-packages" not in file:
+                found[file] = Path(file).read_bytes()
+    return b"".join(content for _, content in sorted(found.items()))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

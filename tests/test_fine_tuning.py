@@ -63,7 +63,9 @@ def test_a_network_of_torchvision_loses_its_thousand_classes(monkeypatch: pytest
 
 
 def test_a_start_of_another_kind_is_refused(source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no mnist-cnn for these images: network.conv1.bias has shape \(16,\)"):
+    with pytest.raises(
+        InputError, match=r"source.safetensors does not fit the model: network.conv1.bias has shape \(16,\)"
+    ):
         first_model(toy_data(8), toy_config(arch="mnist-cnn", start=source))
     with pytest.raises(InputError, match=r"gone\.safetensors|gone\.json"):
         first_model(toy_data(8), toy_config(arch=ARCH, start=str(tmp_path / "gone.safetensors")))

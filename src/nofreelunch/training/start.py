@@ -1,6 +1,7 @@
 """What training starts from: random weights, or those of a network that was trained for something else."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
@@ -8,6 +9,7 @@ from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.header import check_fits, layout
 from nofreelunch.training.config import TrainConfig
 
 
@@ -29,15 +31,11 @@ def _begun(model: Classifier, config: TrainConfig) -> Classifier:
         raise InputError(f"start must be a saved model, zoo:NAME or torchvision:NAME, got {config.start}")
     theirs = {f"pixels.{name}": value for name, value in source[0].state_dict().items()}
     theirs |= {f"network.{name}": value for name, value in source[1].state_dict().items()}
-    ours = model.state_dict()
-    head = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
-    body = {name for name in ours.keys() | theirs.keys() if not name.startswith(f"{head}.")}
-    for name in sorted(body):
-        shapes = [tuple(tensors[name].shape) if name in tensors else None for tensors in (theirs, ours)]
-        if shapes[0] != shapes[1]:
-            differs = f"{name} has shape {shapes[0]}, expected {shapes[1]}"
-            raise InputError(f"start {config.start} is no {config.arch} for these images: {differs}")
-    model.load_state_dict(ours | {name: theirs[name] for name in body})
+    head = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1] + "."
+    begun = {name: value for name, value in theirs.items() if not name.startswith(head)}
+    begun |= {name: value for name, value in model.state_dict().items() if name.startswith(head)}
+    check_fits(layout(begun), model, Path(config.start))
+    model.load_state_dict(begun)
     mean, std = (tuple(buffer.flatten().tolist()) for buffer in (source[0].mean, source[0].std))
     model.card = replace(model.card, mean=mean, std=std)
     return model

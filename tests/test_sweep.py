@@ -206,6 +206,14 @@ def test_a_setting_of_the_grid_goes_before_that_of_all_points(tmp_path: Path) ->
     assert label(spec.points[2], spec.varied) == "linf 0.3, recipe trades, lr 0.01"
 
 
+def test_a_recipe_or_an_attack_goes_before_the_attack_of_the_preset(tmp_path: Path) -> None:
+    content = 'preset = "laptop"\n[train]\ndata = "mnist"\nthreat = "linf"\neps = 0.3\n'
+    content += '[[grid]]\nrecipe = ["pgd-at", "n-fgsm"]\n[[grid]]\nattack = ["pgd-40"]'
+    spec = read_spec(str(spec_of(tmp_path, content)))
+    configs = [(point.config.recipe, point.config.attack, point.config.step_size) for point in spec.points]
+    assert configs == [("pgd-at", "pgd-5", pytest.approx(0.1)), ("n-fgsm", None, None), ("pgd-at", "pgd-40", None)]
+
+
 def test_without_threats_a_model_is_examined_within_its_own(tmp_path: Path) -> None:
     spec = read_spec(str(spec_of(tmp_path, '[train]\ndata = "mnist"\nthreat = "l2"\n[grid]\neps = [0, 1.5]')))
     assert [point.exam.threats for point in spec.points] == [(Linf(0.0),), (L2(1.5),)]

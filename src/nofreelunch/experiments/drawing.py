@@ -72,9 +72,19 @@ def drawn(plot: Callable[[Any], "Figure"], result: Any) -> tuple[bytes, bytes]:
     with style():
         figure = plot(result)
         try:
+            _settle(figure)
             return _render(figure, "svg"), _render(figure, "png")
         finally:
             pyplot.close(figure)
+
+
+def _settle(figure: "Figure") -> None:
+    """Lay the figure out once and keep that, rounded: the solver's answers differ in their last digits."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = (round(value, 4) for value in axes.get_position(original=True).bounds)
+        axes.set_position((x, y, width, height))
 
 
 def _render(figure: "Figure", kind: str) -> bytes:

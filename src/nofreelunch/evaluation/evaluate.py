@@ -87,11 +87,9 @@ def evaluate(
             "examples kept": str(keep_examples),
         }  # fmt: skip
         journal = Journal(out, identity, board)
-        if batch_size is None:
-            pixels = source.images(torch.arange(1)).numel()
-            batch_size = min(1024, max(2, _PIXELS_AT_A_TIME[subject.device.type] // pixels))
+        size = _usual_batch(source, subject.device) if batch_size is None else batch_size
         trial = Trial(
-            subject, source, threat, seed, check_count("batch_size", batch_size, 2),
+            subject, source, threat, seed, check_count("batch_size", size, 2),
             board=board, journal=journal, progress=progress, examples=_storage(source, out) if keep_examples else None,
         )  # fmt: skip
         try:
@@ -100,6 +98,12 @@ def evaluate(
             journal.save()
         certified = _certified(trial)
     return _assembled(trial, flags, exact, certified, plan.name, time.monotonic() - started)
+
+
+def _usual_batch(source: Source, device: torch.device) -> int:
+    """As many examples as keep the device busy."""
+    pixels = source.images(torch.arange(1)).numel()
+    return min(1024, max(2, _PIXELS_AT_A_TIME[device.type] // pixels))
 
 
 def _plan(protocol: str | Protocol) -> Protocol:

@@ -265,6 +265,10 @@ BAD = {
     "an unknown preset": ('preset = "lap"\n' + GOOD, 'unknown preset "lap"; did you mean "laptop"?'),
     "a preset that is no name": ("preset = 3\n" + GOOD, "preset must be a name"),
     "settings that do not suit the data": (GOOD.replace("seed = [0]", "batch_size = [70000]"), "batch_size must be"),
+    "an eps that no image is away": (
+        GOOD.replace("eps = 0.1\n", "").replace("linf", "l2").replace("seed = [0]", "eps = [1.5, 128]"),
+        "did you mean 128/255",
+    ),
     "too many points": (GOOD.replace("[0]", str(list(range(10_001)))), "the grid has 10001 points"),
     "an unknown exam setting": (f"{GOOD}[evaluate]\nm = 3", 'unknown setting of [evaluate] "m"'),
     "an unknown attack": (f'{GOOD}[evaluate]\nattack = "pdg-40"', 'did you mean "pgd-40"?'),

@@ -49,6 +49,8 @@ class Sweep:
             find_device(self.device)
         labels = {task: label(task.point, spec.varied) for task in self._tasks(spec)}
         check([*labels])
+        for doubt in dict.fromkeys(doubt for task in labels for doubt in task.point.config.doubts):
+            print(f"notice: {doubt}", file=sys.stderr)
         if self.dry_run:
             print(in_words(labels))
             return 0

@@ -1,7 +1,7 @@
 """What a sweep will take: each kind of training is probed once, and counted as often as it is to be run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nofreelunch.sweep.work import Task, load
@@ -35,8 +35,9 @@ def check(tasks: Sequence[Task]) -> None:
     Raises:
         InputError: if not.
     """
-    for task in _one_of_each(tasks).values():
-        data, config = load(task.source, task.data_root), task.point.config
+    one_of_each = {(task.source, replace(task.point.config, seed=0)): task for task in tasks}
+    for (source, config), task in one_of_each.items():
+        data = load(source, task.data_root)
         data.test.take(task.point.exam.n)
         fresh_learner(data, config, Devices("cpu", config.precision))
 
@@ -58,14 +59,14 @@ def in_words(labels: Mapping[Task, str]) -> str:
     lines = [
         f"{kind.count} x {kind.label}: {kind.cost.steps} steps of {kind.cost.examples // kind.cost.steps} images, "
         f"{kind.cost.forward_backward_passes:.3g} forward and backward passes, {duration(kind.cost.seconds)}, "
-        f"{_mebibytes(kind.cost.bytes_per_batch)} of memory, {_mebibytes(kind.cost.bytes_on_disk)} on disk each"
+        f"{_size(kind.cost.bytes_per_batch)} of memory, {_size(kind.cost.bytes_on_disk)} on disk each"
         for kind in kinds
     ]
     count = sum(kind.count for kind in kinds)
     seconds = sum(kind.count * kind.cost.seconds for kind in kinds)
     disk = sum(kind.count * kind.cost.bytes_on_disk for kind in kinds)
     total = f"{len(labels)} points, {count} to be trained: {duration(seconds)} one after the other on this machine"
-    return "\n".join([*lines, f"{total}, {_mebibytes(disk)} on disk; examinations come on top"])
+    return "\n".join([*lines, f"{total}, {_size(disk)} on disk; examinations come on top"])
 
 
 def _one_of_each(tasks: Sequence[Task]) -> dict[bytes, Task]:
@@ -79,5 +80,5 @@ def _key(task: Task) -> bytes:
     return to_json(kept | {"threat": plain["threat"] is not None, "data": task.point.data})
 
 
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.3g} MiB"
+def _size(count: int) -> str:
+    return f"{count / 2**20:.3g} MiB" if count < 2**30 else f"{count / 2**30:.3g} GiB"

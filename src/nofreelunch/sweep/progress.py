@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from nofreelunch.sweep.status import DONE, EXAMINING, TRAINING, WAITING, Status, status
@@ -75,7 +76,7 @@ class Board:
         rows = sorted(self._known.items(), key=lambda row: _ORDER.index(row[1].phase))
         table = Table("point", "phase", "step", title=self._summary().split(";")[0], box=None, title_justify="left")
         for task, found in rows:
-            table.add_row(self._labels[task], found.phase, _steps(found))
+            table.add_row(escape(self._labels[task]), found.phase, _steps(found))
         return table
 
 

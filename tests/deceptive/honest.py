@@ -31,6 +31,7 @@ def dense(*hidden: int, classes: int = CLASSES) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@torch.enable_grad()  # it may be made at the first call of a model that is being judged
 def fitted(model: nn.Module, eps: float = 0.0, steps: int = 300, rate: float = 5e-3) -> nn.Module:
     """The model after Adam on the training digits, against a PGD adversary if eps > 0; in evaluation mode."""
     x, y = digits(train=True)

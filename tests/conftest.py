@@ -6,10 +6,15 @@ import signal
 os.environ.setdefault("MPLBACKEND", "agg")
 
 from beartype import BeartypeConf, beartype
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An int will do where a float is asked for, as everywhere in Python (PEP 484)."""
+
+settings.register_profile("calm", deadline=None)
+settings.load_profile("calm")
+"""No test fails because the machine is busy."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """Tests of Ctrl-C hold where the shell has told its background jobs to ignore it, too."""

@@ -53,6 +53,8 @@ class Streams:
     @classmethod
     def of(cls, rng: "torch.Generator | Streams", n: int, device: torch.device | str = "cpu") -> "Streams":
         """Streams for n examples from what the caller has: streams, or a generator, from which one seed is drawn."""
+        if not isinstance(rng, (Streams, torch.Generator)):
+            raise TypeError(f"rng must be a generator, got {rng!r}; write torch.Generator().manual_seed(0)")
         if isinstance(rng, Streams):
             if len(rng) != n:
                 raise ValueError(f"rng holds {len(rng)} streams for {n} examples")

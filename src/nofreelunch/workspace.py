@@ -53,6 +53,28 @@ def atomic_write(path: Path, content: bytes) -> None:
                 os.unlink(temporary)
 
 
+def check_file(option: str, path: Path | None) -> None:
+    """Fail now rather than after the work.
+
+    Raises:
+        InputError: if the option is given, and the file that it names cannot be written.
+    """
+    if path is None:
+        return
+    if os.path.isdir(path):
+        raise InputError(f"{option} {path} is a folder; give a file in it")
+    _check_folder(option, path.parent)
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written ({error.strerror}); give a folder that can") from None
+
+
 def digest(content: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
@@ -135,14 +157,7 @@ class Workspace:
         Raises:
             InputError: if nothing can be written to the folder.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root) as file:
-                file.write(b"\0")
-        except OSError as error:
-            raise InputError(
-                f"--out {self.root} cannot be written ({error.strerror}); give a folder that can"
-            ) from None
+        _check_folder("--out", self.root)
 
     def save(self, name: str, record: object, **about: object) -> None:
         """Keep a frozen dataclass under `results/NAME`; `about` goes beside it (config, seed, versions, wall time)."""
@@ -170,7 +185,7 @@ class Workspace:
         values = {key: _tuples(value) for key, value in about.pop("values").items()}
         if about["arrays"]:
             content = self._file(name, ".npz").read_bytes() if self._file(name, ".npz").exists() else b""
-            if digest(content) != about["arrays"]["sha256"]:
+            if digest(content) != about["arrays"].get("sha256"):
                 raise InputError(f"{self._file(name, '.npz')} is missing or damaged; delete it and run again")
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 values |= {key: arrays[key] for key in arrays.files}
@@ -185,8 +200,8 @@ class Workspace:
         Raises:
             InputError: if it is missing or damaged.
         """
-        content = read_json(self._file(name, ".json"))
-        if not isinstance(content, dict) or content.get("format") != FORMAT or "values" not in content:
+        content: dict[str, Any] = read_json(self._file(name, ".json"))
+        if not _is_result(content):
             raise InputError(f"{self._file(name, '.json')} is not a result of this version; delete it and run again")
         return content
 
@@ -196,6 +211,13 @@ class Workspace:
 
     def _file(self, name: str, suffix: str) -> Path:
         return self.root / "results" / f"{name}{suffix}"
+
+
+def _is_result(content: object) -> bool:
+    """Whether it has the parts of what `save` writes."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    return isinstance(content.get("values"), dict) and isinstance(content.get("arrays", ""), (dict, type(None)))
 
 
 def _pack(arrays: dict[str, np.ndarray]) -> bytes:

@@ -48,8 +48,15 @@ def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | 
         raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
     if not callable(model):
         raise InputError(f"model must be a callable from inputs to logits, got {model!r}")
+    _check_tensors(x=x, y=y)
     _check_inputs(x, box)
     return _check_labels(y, x)
+
+
+def _check_tensors(**given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} must be a tensor, got {type(value).__name__}; torch.as_tensor({name}) makes one")
 
 
 def _check_inputs(x: Tensor, box: tuple[float, float] | None) -> None:

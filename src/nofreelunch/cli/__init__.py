@@ -49,6 +49,8 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments, run the command, answer errors in one sentence on stderr; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold letters that the terminal has not
     try:
         if arguments == ["--version"]:
             print(f"nofreelunch {__version__}")
@@ -122,6 +124,9 @@ def _one_sentence(box: str) -> str:
     """The parser's framed complaint as one sentence: what is wrong, and the nearest spelling."""
     lines = [line.strip("│╭╮╰╯─ ").strip() for line in box.splitlines()[1:]]
     first = " ".join(lines[: next((i for i, line in enumerate(lines) if not line), len(lines))]).rstrip(".")
+    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", _line(first))
+    if choice:
+        return str(unknown(choice[2], choice[1], re.findall("'(.*?)'", choice[3])))
     near = (
         re.findall(r"(?<![\w-])(--[a-z][\w-]*|[a-z][\w-]*)\b", box.split("Perhaps you meant:")[-1])
         if "Perhaps" in box

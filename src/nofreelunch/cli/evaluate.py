@@ -17,7 +17,7 @@ import tyro
 from nofreelunch.cli.reach import check_reach
 from nofreelunch.cli.values import OptionalInt, OptionalPath, OptionalText
 from nofreelunch.errors import InputError, check_count, parse_number
-from nofreelunch.workspace import Workspace, atomic_write, digest, find_device, locked, to_json
+from nofreelunch.workspace import Workspace, atomic_write, check_file, digest, find_device, locked, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,6 +94,8 @@ class Evaluate:
             check_reach(ball, data)
         model = self._load(declared)
         Workspace(self.out).check_writable()
+        check_file("--json", self.json)
+        check_file("--save-examples", self.save_examples)
         with locked(self.out):
             identity = f"{self._settings()} {self.save_examples is not None} ".encode() + _sources(model)
             state = self.out / _STATE / digest(identity)[:16]
@@ -185,6 +187,8 @@ class Evaluate:
         if self.save_examples is None:
             return []
         path = self.save_examples
+        if path.exists():
+            print(f"replacing {path}", file=sys.stderr)
         save_examples(path, found, examples.targets, index)
         wrong = check_examples(path, self._load(declared), examples, found)
         counts = ", ".join(

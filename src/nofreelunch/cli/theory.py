@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nofreelunch.cli.values import Number, OptionalPath
-from nofreelunch.workspace import Workspace, atomic_write, plain, to_json
+from nofreelunch.workspace import Workspace, atomic_write, check_file, plain, to_json
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Theory:
         quantities = summary(self.d, self.eta, self.p, self.eps)
         workspace = Workspace(self.out)
         workspace.check_writable()
+        check_file("--json", self.json)
         content = to_json(quantities)
         for path in (self.out / "theory.json", *([self.json] if self.json else [])):
             if path.exists() and path.read_bytes() != content:

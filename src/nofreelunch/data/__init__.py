@@ -38,7 +38,10 @@ FORMATS: dict[str, Callable[[Path], Source]] = {
 
 
 def load_data(
-    spec: str, root: str | os.PathLike[str] | None = None, size: int | None = None, strict: bool = False
+    spec: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """The data set that `spec` names.
 
@@ -59,15 +62,16 @@ def load_data(
     return source
 
 
-def open_source(spec: str, root: str | os.PathLike[str] | None = None) -> Source:
+def open_source(spec: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Source:
     """A data set, or the list of its image files where these are still to be decoded; arguments as in `load_data`."""
+    spec = str(spec)
     if spec in DATASETS:
         return DATASETS[spec](data_root(root))
     kind, _, path = spec.partition(":")
     if kind in FORMATS and path:
-        return FORMATS[kind](Path(path).expanduser())
+        return FORMATS[kind](Path(os.path.expanduser(path)))
     if spec.endswith(SUFFIX):
-        return read_packed(Path(spec).expanduser())
+        return read_packed(Path(os.path.expanduser(spec)))
     raise unknown("data set", spec, [*DATASETS, *(f"{kind}:PATH" for kind in FORMATS), f"PATH{SUFFIX}"])
 
 
@@ -80,8 +84,8 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path | None:
     named = root or os.environ.get("NOFREELUNCH_DATA")
     if not named:
         return None
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(named))
+    if not os.path.isdir(folder):
         raise InputError(f"the folder of data sets, {folder}, does not exist; correct --data-root or NOFREELUNCH_DATA")
     return folder
 

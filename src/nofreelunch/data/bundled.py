@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 
 from nofreelunch.data.dataset import Split
+from nofreelunch.errors import InputError
 
 
 def unpack(name: str, shape: tuple[int, int, int], sizes: tuple[int, int], classes: int) -> tuple[Split, Split]:
@@ -18,8 +19,14 @@ def unpack(name: str, shape: tuple[int, int, int], sizes: tuple[int, int], class
         shape: of one image, (c, h, w).
         sizes: number of images in train and test.
         classes: number of classes; labels are 0 .. classes - 1.
+
+    Raises:
+        InputError: if the file is damaged: its checksum does not hold.
     """
-    content = lzma.decompress(files("nofreelunch.data").joinpath(name).read_bytes())
+    try:
+        content = lzma.decompress(files("nofreelunch.data").joinpath(name).read_bytes())
+    except lzma.LZMAError as error:
+        raise InputError(f"{name} in the package is damaged ({error}); install nofreelunch again") from None
     bounds = list(accumulate([n * math.prod(shape) for n in sizes] + [sizes[0]]))
     raw = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     x_train, x_test, y_train, y_test = torch.tensor_split(raw, bounds)

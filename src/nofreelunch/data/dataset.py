@@ -126,9 +126,18 @@ class Dataset:
 
 
 def described(name: str, classes: tuple[str, ...], train: Split, test: Split, notes: tuple[str, ...] = ()) -> Dataset:
-    """The data set of these splits, with mean and std computed from its training images."""
+    """The data set of these splits, with mean and std computed from its training images, and what is in both noted."""
     mean, std = pixel_statistics(train.x)
-    return Dataset(name, classes, mean, std, train, test, notes)
+    known = set(_image_digests(train))
+    shared = sum(image in known for image in _image_digests(test))
+    found = f"{shared} of {len(test)} test images of {name} are training images as well"
+    new = (found,) if shared and found not in notes else ()
+    return Dataset(name, classes, mean, std, train, test, notes + new)
+
+
+def _image_digests(split: Split) -> Iterator[bytes]:
+    """A digest of each image; mapped images stay on disk."""
+    return (hashlib.blake2b(raw_bytes(image), digest_size=16).digest() for image in split.x)
 
 
 def pixel_statistics(x: RawImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

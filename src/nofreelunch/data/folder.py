@@ -1,5 +1,6 @@
 """The user's own images: a folder with `train/CLASS/*.png` and `test/CLASS/*.png` (or `val`)."""
 
+import os
 from pathlib import Path
 
 from nofreelunch.data import images
@@ -40,7 +41,7 @@ def list_folder(root: Path) -> Tree:
 
 def _part(root: Path, *names: str) -> Path:
     for name in names:
-        if (root / name).is_dir():
+        if os.path.isdir(root / name):
             return root / name
     raise InputError(
         f"{root} must be a folder with train/CLASS/*.png and test/CLASS/*.png; {root / names[0]} is missing"

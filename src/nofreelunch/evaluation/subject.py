@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, check_count
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
 
@@ -96,6 +96,7 @@ def own_randomness(seed: int) -> Iterator[None]:
 
     Nothing of ours draws them; a randomised model may.
     """
+    check_count("seed", seed, low=0)
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the model's, not ours
     with torch.random.fork_rng():
         try:

@@ -18,9 +18,9 @@ from nofreelunch.models.registry import assemble
 from nofreelunch.workspace import atomic_write, digest, plain, read_json, to_json
 
 FORMAT = 1
-_LARGEST_SIDE, _MOST_CLASSES = 2**14, 2**20
+_LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES, _LARGEST_SEED = 2**14, 2**10, 2**20, 2**63
 _KINDS = {"architecture": str, "shape": list, "classes": int, "normalisation": dict, "data": str, "threat": str}
-_KINDS |= {"recipe": dict, "seed": int, "metrics": dict}
+_KINDS |= {"recipe": dict, "seed": int, "metrics": dict, "weights_sha256": str}
 
 
 def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> None:
@@ -91,10 +91,18 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} has format {about['format']}, this version reads up to {FORMAT}; install a newer nofreelunch"
         )
-    signed = {key: value for key, value in about.items() if key != "sha256"}
-    if about.get("sha256") != digest(to_json(signed)) or path.read_bytes() != to_json(about):
+    if not _is_sealed(about, path.read_bytes()):
         raise InputError(f"{path} was changed after it was written: digest mismatch; take it from where it came again")
     return about
+
+
+def _is_sealed(about: dict[str, Any], content: bytes) -> bool:
+    """Whether this is what `save_model` writes, with a digest that holds."""
+    signed = {key: value for key, value in about.items() if key != "sha256"}
+    try:
+        return about.get("sha256") == digest(to_json(signed)) and content == to_json(about)
+    except ValueError:  # infinities and broken letters, which are never written
+        return False
 
 
 def _card(about: dict[str, Any], path: Path) -> Card:
@@ -103,13 +111,16 @@ def _card(about: dict[str, Any], path: Path) -> Card:
     if wrong:
         raise InputError(f"{path} does not describe a model: {wrong[0]} is missing or of the wrong type")
     shape, classes, normalisation = about["shape"], about["classes"], about["normalisation"]
-    if [type(side) for side in shape] != [int] * 3 or min(shape) < 1 or max(shape) > _LARGEST_SIDE:
+    sides = [type(side) for side in shape] == [int] * 3 and min(shape) > 0 and max(shape) <= _LARGEST_SIDE
+    if not sides or shape[0] > _MOST_CHANNELS:
         raise InputError(f"{path} does not describe a model: no image has shape {shape}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise InputError(f"{path} does not describe a model: it cannot have {classes} classes")
+    if not 0 <= about["seed"] < _LARGEST_SEED:
+        raise InputError(f"{path} does not describe a model: its seed cannot be {about['seed']}")
     try:
         mean, std = (tuple(map(float, normalisation[name])) for name in ("mean", "std"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(f"{path} does not describe a model: normalisation must hold lists mean and std") from None
     others = {name: about[name] for name in ("data", "threat", "recipe", "seed", "metrics")}
     return Card(about["architecture"], (shape[0], shape[1], shape[2]), classes, mean, std, **others)

@@ -1,5 +1,6 @@
 """Weights that others saved. They are data to us: never unpickled, never executed, never trusted for their shapes."""
 
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -75,8 +76,9 @@ def read_weights(path: Path) -> Weights:
     Raises:
         InputError: if the file is anything else.
     """
-    if not path.is_file():
-        raise InputError(f"--weights {path} is {'a folder' if path.is_dir() else 'missing'}; give a file of weights")
+    if not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "missing"
+        raise InputError(f"--weights {path} is {kind}; give a file of weights")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = _without_prefixes(tensors)
     if not tensors.keys() >= _NORMALISER:

@@ -1,5 +1,6 @@
 """Models by the text that a user writes: a file, or KIND:NAME."""
 
+import os
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -72,7 +73,7 @@ def _zoo(name: str) -> Path:
 
 def _path(text: str) -> Path:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(
             f"model {text} is a folder; give the file in it, {path / 'model.safetensors'}, or hf:{text} if it is "
             "Hugging Face's"
@@ -83,7 +84,7 @@ def _path(text: str) -> Path:
             f"model {text} is neither a .safetensors nor an .onnx file, nor {_named(['zoo', *SOURCES, *WHOLE])}; "
             f"a foreign checkpoint goes to --weights beside {_named(SOURCES)}"
         )
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"cannot read {text}: No such file or directory")
     return path
 

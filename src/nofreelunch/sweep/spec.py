@@ -1,5 +1,6 @@
 """A sweep as people write it: a TOML file. It is read as data; nothing in it is executed."""
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ def read_spec(spec: str) -> Spec:
 def _content(spec: str) -> bytes:
     if spec in names():
         return files("nofreelunch").joinpath("sweeps", f"{spec}.toml").read_bytes()
-    path = Path(spec).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(spec))
+    if not os.path.isfile(path):
         if path.suffix == ".toml":
             raise InputError(
                 f"there is no file {spec}; give a TOML file, or one of the package's: {', '.join(names())}"

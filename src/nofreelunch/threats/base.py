@@ -26,6 +26,13 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def _is_range(box: object) -> bool:
+    """Whether it is a pair of numbers, low and high."""
+    if not (isinstance(box, tuple) and [isinstance(end, (int, float)) for end in box] == [True, True]):
+        return False
+    return bool(box[0] < box[1])
+
+
 _NEGLIGIBLE = 1e-4
 """The share of the radius that is given up to be safe from rounding; where it would take more, points are checked."""
 
@@ -53,7 +60,7 @@ class Threat(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", check_number("eps", self.eps, 0.0, float("inf")))
-        if self.box is not None and not self.box[0] < self.box[1]:
+        if self.box is not None and not _is_range(self.box):
             raise InputError(f"box must be (low, high) with low < high, got {self.box}")
 
     @abstractmethod

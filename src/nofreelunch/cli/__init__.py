@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile, takewhile
 from types import FrameType
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
@@ -122,9 +123,10 @@ def _terminated_as_exception() -> Iterator[None]:
 
 def _one_sentence(box: str) -> str:
     """The parser's framed complaint as one sentence: what is wrong, and the nearest spelling."""
-    lines = [line.strip("│╭╮╰╯─ ").strip() for line in box.splitlines()[1:]]
-    first = " ".join(lines[: next((i for i, line in enumerate(lines) if not line), len(lines))]).rstrip(".")
-    choice = re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", _line(first))
+    lines = [line.strip("│╭╮╰╯─|+ ").strip() for line in box.splitlines()[1:]]
+    lines = [*dropwhile(lambda line: not line.strip("-"), lines)]  # of terminals without boxes, a rule
+    first = " ".join(takewhile(lambda line: line.strip("-"), lines)).rstrip(". ")
+    choice = re.search(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", _line(first))
     if choice:
         return str(unknown(choice[2], choice[1], re.findall("'(.*?)'", choice[3])))
     near = (

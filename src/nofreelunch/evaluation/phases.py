@@ -92,7 +92,7 @@ def run(trial: Trial, step: str, recipe: Recipe, classes: int) -> None:
 
 
 def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, int]:
-    """Try the remedies on a sample; run those that break clearly more than the model's own gradient on everything.
+    """Try the remedies on a sample; run those that break clearly more than the model's own gradient can on everything.
 
     Returns:
         How many more of the sample each of them broke.
@@ -106,6 +106,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         base = Guided(trial.threat, protocol.probing, guide=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
         gains = tried(trial, found, index, base)
+        if gains and not trial.randomised:
+            gains = _beyond_own(trial, protocol, gains, len(index), classes)
         return {"gains": gains, "suspicious": suspicious, "sample": index.tolist()}
 
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
@@ -120,6 +122,18 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         if trial.journal.knows(name) or left >= least_gain(len(seen["sample"])):
             run(trial, name, _thorough(found[name]), classes)
     return {name: len(gained) for name, gained in gains.items()}
+
+
+def _beyond_own(
+    trial: Trial, protocol: Protocol, gains: dict[str, list[int]], total: int, classes: int
+) -> dict[str, list[int]]:
+    """The gains that the model's own gradient does not make up for with more steps: an honest model has none."""
+    index = torch.tensor(sorted(set().union(*gains.values())))
+    longer = (APGD(trial.threat), *(part for _, part in numbered(protocol.harder(trial.threat), classes)))
+    lost = trial.breaks(WorstOf(longer), index, "own gradient", trial.view, trial.threat)
+    made_up = set(index[lost].tolist())
+    left = {name: [row for row in rows if row not in made_up] for name, rows in gains.items()}
+    return {name: rows for name, rows in left.items() if len(rows) >= least_gain(total)}
 
 
 def _thorough(remedy: Remedy) -> Recipe:

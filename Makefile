@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: reproduce test check bench kill-test clean
+.PHONY: reproduce test test-sweep check bench kill-test clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/nofreelunch reproduce
 
 test: check
-	$(BIN)/pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check src tests bench tools
@@ -18,6 +18,9 @@ check: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
+
+test-sweep: $(VENV)/installed-sweep
+	$(BIN)/pytest -q tests/test_sweep_ray.py
 
 kill-test: $(VENV)/installed-dev
 	$(BIN)/python tools/kill_test.py
@@ -34,6 +37,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-sweep: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,sweep]"
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed

@@ -3,6 +3,7 @@
 import doctest
 import re
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from nofreelunch.attacks import ATTACKS
 from nofreelunch.cli import COMMANDS
 from nofreelunch.data import DATASETS
 from nofreelunch.experiments.registry import EXPERIMENTS
-from nofreelunch.models import ARCHITECTURES
+from nofreelunch.models import ARCHITECTURES, zoo_names
 from nofreelunch.threats import THREATS
 
 ROOT = Path(__file__).parents[1]
@@ -47,3 +48,13 @@ def test_examples_in_docstrings(path: Path) -> None:
 @pytest.mark.parametrize(("what", "name"), [(what, name) for what, table in TABLES.items() for name in table])
 def test_every_entry_is_in_the_manual(what: str, name: str) -> None:
     assert any(name in page.read_text() for page in PAGES), f"no page speaks of the {what} {name}"
+
+
+def test_the_zoo_table_is_what_the_cards_say() -> None:
+    spec = spec_from_file_location("make_zoo", ROOT / "tools" / "make_zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_zoo = module_from_spec(spec)
+    spec.loader.exec_module(make_zoo)
+    assert set(zoo_names()) == set(make_zoo.ZOO)
+    assert make_zoo.table() in (ROOT / "README.md").read_text()

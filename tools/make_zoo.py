@@ -69,10 +69,10 @@ def clean(model: nn.Module, split: Split) -> Tally:
     return Tally(correct, len(split))
 
 
-def measured(model: nn.Module, name: str, split: Split, n: int) -> dict[str, Any]:
+def measured(model: nn.Module, name: str, split: Split, n: int, protocol: str) -> dict[str, Any]:
     """Clean accuracy on the test split, and what `evaluate` finds on its first n images."""
     norm, eps = ZOO[name]
-    found = nfl.evaluate(model, split.take(n), THREATS[norm](parse_number(eps)), protocol="standard", seed=0)
+    found = nfl.evaluate(model, split.take(n), THREATS[norm](parse_number(eps)), protocol=protocol, seed=0)
     whole = clean(model, split)
     return {
         "test_clean": whole.rate,
@@ -80,10 +80,34 @@ def measured(model: nn.Module, name: str, split: Split, n: int) -> dict[str, Any
         "robust": found.robust.rate,
         "robust_interval": list(found.robust.interval()),
         "robust_images": n,
-        "robust_under": f"standard, {norm} eps {eps}, seed 0",
+        "robust_under": f"{protocol}, {norm} eps {eps}, seed 0",
         "verdict": found.verdict,
         "command": command(name),
     }
+
+
+def table() -> str:
+    """What the cards of the package's models say, as Markdown."""
+    lines = [
+        "| `zoo:` | trained against | clean, test set | robust, at most | under | made by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(FOLDER.glob("*.json")):
+        card = nfl.load_model(path.with_suffix(".safetensors")).card
+        found = card.metrics
+        low, high = found["robust_interval"]
+        robust = f"{found['robust']:.1%} ({low:.1%} to {high:.1%}) of {found['robust_images']}"
+        against = f"{card.recipe['threat']['norm']} {ZOO[path.stem][1]}" if card.threat else "-"
+        cells = [
+            path.stem,
+            against,
+            f"{found['test_clean']:.2%}",
+            robust,
+            found["robust_under"],
+            f"`{found['command']}`",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -93,7 +117,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/zoo"), help="where training runs are kept")
     parser.add_argument("--data-root", type=Path, help="where CIFAR-10 lies")
     parser.add_argument("--images", type=int, default=1000, help="test images that are attacked (default 1000)")
+    parser.add_argument("--protocol", default="standard", choices=sorted(nfl.evaluation.PROTOCOLS), help="how hard")
+    parser.add_argument("--table", action="store_true", help="only print what the cards say")
     asked = parser.parse_args()
+    if asked.table:
+        print(table())
+        return
     if unknown := set(asked.names) - set(ZOO):
         parser.error(f"unknown model {min(unknown)}; known: {', '.join(ZOO)}")
     for name in asked.names or ZOO:
@@ -105,7 +134,7 @@ def main() -> None:
         half = abs(clean(shipped, split).rate - clean(model, split).rate) <= _HALVED_AT_MOST
         shipped = shipped if half else model
         shipped.card = dataclasses.replace(
-            model.card, metrics=model.card.metrics | measured(shipped, name, split, asked.images)
+            model.card, metrics=model.card.metrics | measured(shipped, name, split, asked.images, asked.protocol)
         )
         nfl.save_model(shipped, path, half=half)
         print(name, shipped.card.metrics, file=sys.stderr, flush=True)

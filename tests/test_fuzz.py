@@ -216,6 +216,7 @@ def test_headers_of_packed_files(header: dict[str, Any]) -> None:
     check_packed(with_header(PACKED, header))
 
 
+@example({**ABOUT, "labels": []})
 @given(altered(ABOUT))
 @fuzzed(80)
 def test_descriptions_in_packed_files(about: dict[str, Any]) -> None:

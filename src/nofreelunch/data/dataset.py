@@ -39,6 +39,8 @@ class Split:
             raise InputError(f"{len(self.x)} images cannot have {len(self.y)} labels; give one label per image")
         if 0 in self.x.shape:
             raise InputError(f"a split needs at least one image, got shape {tuple(self.x.shape)}")
+        if not self.labels:
+            raise InputError("a split needs the labels of its classes, such as (0, 1), got none")
         strange = sorted(set(np.unique(self.y.numpy()).tolist()) - set(self.labels))
         if strange:
             raise InputError(f"label {strange[0]} belongs to no class; the labels are {_span(self.labels)}")

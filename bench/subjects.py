@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nofreelunch.data import Dataset, Split
+from nofreelunch.data.dataset import described
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.registry import assemble
 
@@ -27,6 +29,14 @@ def images(model: nn.Module, arch: str, n: int, device: str = "cpu") -> tuple[Te
     x = torch.rand(n, *SHAPES[arch], generator=torch.Generator().manual_seed(1)).to(device)
     with torch.no_grad():
         return x, model(x).argmax(1)
+
+
+def random_data(arch: str, n: int = 4096) -> Dataset:
+    """Random images for training: what a step costs does not depend on what it sees."""
+    rng, labels = torch.Generator().manual_seed(2), tuple(range(10))
+    x = torch.randint(256, (n, *SHAPES[arch]), generator=rng, dtype=torch.uint8)
+    split = Split(x, torch.arange(n) % 10, labels)
+    return described("random", tuple(map(str, labels)), split, split.take(10))
 
 
 def raw_passes(model: nn.Module, x: Tensor, y: Tensor, count: int) -> None:

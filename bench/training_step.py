@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import nofreelunch as nfl
-from bench.subjects import network, raw_passes
+from bench.subjects import network, random_data, raw_passes
 from bench.timing import median, ratio, seconds
 from nofreelunch.training.events import Event, Step
 
 BATCH, STEPS, EPS = 128, 10, 0.3
-ARCHS = ("mnist-cnn", "mnist-cnn-small")
+ARCHS = ("mnist-cnn", "mnist-cnn-small", "cifar-resnet")
 TARGET = 0.55
 
 
@@ -45,8 +45,7 @@ class PlainLoop:
 
 def measure(rounds: int) -> dict[str, Any]:
     """Seconds and ratios, by network; the plain loop takes its turns between our steps."""
-    data = nfl.load_data("mnist")
-    return {arch: _measure(arch, data, rounds) for arch in ARCHS}
+    return {arch: _measure(arch, random_data(arch), rounds) for arch in ARCHS}
 
 
 def _measure(arch: str, data: Any, rounds: int) -> dict[str, Any]:

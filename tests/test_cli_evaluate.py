@@ -179,7 +179,7 @@ def test_more_images_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("there", [1, 7, 10000, 50000])
 def test_images_are_spread_evenly_and_none_is_taken_twice(there: int) -> None:
     for n in {1, 3, there // 3 + 1, there - 1, there, there + 1} - {0}:
-        ask = command.Evaluate("zoo:x", "mnist", "linf", ("0.1",), n=n)
+        ask = command.Evaluate(model="zoo:x", data="mnist", threat="linf", eps=("0.1",), n=n)
         index = ask._index(there).tolist()
         assert len(set(index)) == len(index) == min(n, there)
         assert index[0] == 0

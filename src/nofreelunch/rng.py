@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from nofreelunch.errors import InputError
+
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer: odd, so multiplication permutes
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -54,10 +56,10 @@ class Streams:
     def of(cls, rng: "torch.Generator | Streams", n: int, device: torch.device | str = "cpu") -> "Streams":
         """Streams for n examples from what the caller has: streams, or a generator, from which one seed is drawn."""
         if not isinstance(rng, (Streams, torch.Generator)):
-            raise TypeError(f"rng must be a generator, got {rng!r}; write torch.Generator().manual_seed(0)")
+            raise InputError(f"rng must be a generator, got {rng!r}; write torch.Generator().manual_seed(0)")
         if isinstance(rng, Streams):
             if len(rng) != n:
-                raise ValueError(f"rng holds {len(rng)} streams for {n} examples")
+                raise InputError(f"rng holds {len(rng)} streams for {n} examples")
             return rng.to(device)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
         return cls.for_examples(seed, torch.arange(n, device=device))

@@ -71,6 +71,7 @@ class APGD(Iterative[_Climb]):
     random_start: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("steps", self.steps)
         check_count("target_rank", self.target_rank)
         if not self._targeted:

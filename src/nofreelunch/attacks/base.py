@@ -14,8 +14,9 @@ from torch import Tensor
 
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
 from nofreelunch.attacks.losses import margin, misclassified
+from nofreelunch.errors import InputError
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Model
 
 _LEAVE_AT = 1 / 8
@@ -29,6 +30,13 @@ class Attack(Protocol):
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams, /) -> Tensor:
         """Adversarial inputs, like x in shape, type, layout and device."""
         ...
+
+
+def check_attack(value: object) -> Attack:
+    """The value if it is an attack; an `InputError` otherwise."""
+    if isinstance(value, type) or not isinstance(value, Attack):
+        raise InputError(f"an attack must be one such as PGD(Linf(8 / 255)), got {value!r}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,9 @@ class Search(ABC):
     """
 
     threat: Threat
+
+    def __post_init__(self) -> None:
+        check_threat(self.threat)
 
     @final
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:

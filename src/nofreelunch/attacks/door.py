@@ -48,15 +48,18 @@ def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | 
         raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
     if not callable(model):
         raise InputError(f"model must be a callable from inputs to logits, got {model!r}")
-    _check_tensors(x=x, y=y)
+    check_dense(x=x, y=y)
     _check_inputs(x, box)
     return _check_labels(y, x)
 
 
-def _check_tensors(**given: object) -> None:
+def check_dense(**given: object) -> None:
+    """Refuse, under its name, what is not a tensor or keeps only some of its numbers."""
     for name, value in given.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{name} must be a tensor, got {type(value).__name__}; torch.as_tensor({name}) makes one")
+        if value.layout != torch.strided:
+            raise InputError(f"{name} must be a dense tensor, got {value.layout}; {name}.to_dense() makes one")
 
 
 def _check_inputs(x: Tensor, box: tuple[float, float] | None) -> None:
@@ -90,6 +93,13 @@ def _check_labels(y: Tensor, x: Tensor) -> Tensor:
     return y.long().clone()
 
 
+def as_tensor(answer: object) -> Tensor:
+    """A model's answer if it is a tensor; an `InputError` otherwise."""
+    if isinstance(answer, Tensor):
+        return answer
+    raise InputError(f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them")
+
+
 def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
     """The model's logits at the inputs as they came.
 
@@ -105,10 +115,7 @@ def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
-    if not isinstance(logits, Tensor):
-        raise InputError(
-            f"the model must return a tensor of logits, got {type(logits).__name__}; wrap it to select them"
-        )
+    logits = as_tensor(logits)
     if logits.dim() != 2 or len(logits) != len(x):
         hint = "; a binary model may be wrapped to return [-z, z]" if logits.dim() == 1 else ""
         raise InputError(f"the model must return logits (n, k), got {tuple(logits.shape)} for x {tuple(x.shape)}{hint}")

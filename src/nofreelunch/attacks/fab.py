@@ -54,6 +54,7 @@ class FAB(Search):
     target_rank: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("steps", self.steps)
         check_count("target_rank", self.target_rank)
 

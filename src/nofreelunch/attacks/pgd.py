@@ -12,7 +12,7 @@ from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import named_loss
 from nofreelunch.errors import check_count, check_number
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Loss, Model
 
 
@@ -38,6 +38,7 @@ class PGD(Iterative[State]):
     random_start: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("steps", self.steps)
         eps, named_step = self.threat.eps, self.step_size
         size = 2.5 * eps / self.steps if named_step is None else named_step
@@ -74,4 +75,4 @@ class PGD(Iterative[State]):
 
 def fgsm(threat: Threat) -> PGD:
     """One step of full length from x (Goodfellow et al. 2015): PGD's shortest case."""
-    return PGD(threat, steps=1, step_size=threat.eps, random_start=False)
+    return PGD(threat, steps=1, step_size=check_threat(threat).eps, random_start=False)

@@ -10,7 +10,7 @@ from nofreelunch.attacks.square import Square
 from nofreelunch.attacks.targets import EachTarget
 from nofreelunch.attacks.worst_of import WorstOf, restarts
 from nofreelunch.errors import unknown
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, check_threat
 
 
 def pgd_40(threat: Threat) -> PGD:
@@ -59,4 +59,4 @@ def attack(name: str, threat: Threat) -> Attack:
     """
     if name not in ATTACKS:
         raise unknown("attack", name, ATTACKS)
-    return ATTACKS[name](threat)
+    return ATTACKS[name](check_threat(threat))

@@ -48,6 +48,7 @@ class Square(Iterative[_Walk]):
     share: float = 0.8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("steps", self.steps)
         check_number("share", self.share, 0, 1, open_low=True)
         if self.threat.norm not in _MOVE:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.base import Attack
+from nofreelunch.attacks.base import Attack, check_attack
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
 from nofreelunch.attacks.worst_of import WorstOf
 from nofreelunch.errors import InputError, check_count
@@ -62,6 +62,8 @@ class EachTarget:
     targets: int = 9
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attack, Ranked):
+            raise InputError(f"EachTarget needs an attack with a target_rank, such as FAB(threat), got {self.attack!r}")
         check_count("targets", self.targets)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
@@ -107,6 +109,7 @@ def targeted(
     Raises:
         InputError: if a target is the true label, or as the attack raises.
     """
+    check_attack(attack)
     labels, targets = check_batch(model, x, y, None), check_batch(model, x, targets, None)
     if (same := labels == targets).any():
         first = int(same.int().argmax())

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.base import Attack, Best
+from nofreelunch.attacks.base import Attack, Best, check_attack
 from nofreelunch.attacks.door import attacking, check_batch
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.rng import Streams
@@ -28,8 +28,10 @@ class WorstOf:
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
-        if not self.attacks:
-            raise InputError("WorstOf needs at least one attack, got none")
+        if not isinstance(self.attacks, (tuple, list)) or not self.attacks:
+            raise InputError(f"WorstOf needs a tuple of at least one attack, got {self.attacks!r}")
+        for attack in self.attacks:
+            check_attack(attack)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs; arguments and errors are those of the attacks."""

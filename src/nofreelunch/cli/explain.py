@@ -1,17 +1,15 @@
 """`nofreelunch explain`: what a model sees in images, as pictures, an animation and a page."""
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Literal
 
 from nofreelunch.cli.reach import check_reach
-from nofreelunch.cli.values import OptionalPath, OptionalText
+from nofreelunch.cli.subject import OfModel, write
+from nofreelunch.cli.values import OptionalText
 from nofreelunch.errors import InputError
-from nofreelunch.workspace import Workspace, atomic_write, find_device, locked, to_json, versions
+from nofreelunch.workspace import Workspace, find_device, locked, to_json, versions
 
 if TYPE_CHECKING:
     from nofreelunch.data import Dataset
@@ -20,18 +18,14 @@ if TYPE_CHECKING:
     from nofreelunch.threats import Threat
 
 
-@dataclass(frozen=True)
-class Explain:
+@dataclass(frozen=True, kw_only=True)
+class Explain(OfModel):
     """Draw a model's input gradients, large-eps adversarial examples, and the way to these; measure the gradients.
 
     Leaves gradients.png, examples.png, path.png, path.gif, explain.json and explain.html (one file, which needs no
     network) in --out.
     """
 
-    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """A .safetensors file, zoo:NAME, torchvision:NAME or python:package.module:factory."""
-    data: str
-    """Data set: see `nofreelunch data list`."""
     threat: Literal["linf", "l2"] = "l2"
     """Norm of the ball in which the examples lie."""
     eps: OptionalText = None
@@ -42,30 +36,20 @@ class Explain:
     """Number of test images whose gradients are measured."""
     points: int = 20
     """Points of each interpolation."""
-    weights: OptionalPath = None
-    """File of weights for a torchvision: or python: model; it is never unpickled."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
-    seed: int = 0
-    """Chooses the images."""
-    device: str = "auto"
-    """Where the model runs: auto, cpu, cuda, or cuda:1."""
     out: Path = Path("runs/explain")
     """Folder for the files."""
 
     def run(self) -> int:
         """Compute, draw, write; 0."""
-        from nofreelunch.data import load_data
         from nofreelunch.experiments import explanation as made
         from nofreelunch.experiments.drawing import drawn
-        from nofreelunch.models import load_model
         from nofreelunch.report.explanation import explanation_page
 
         device = find_device(self.device)
-        data = load_data(self.data, self.data_root)
+        data = self.load_images()
         ball = self._ball(data)
         settings = made.Settings(ball, self.n, self.measure, self.points, self.seed)
-        model = load_model(self.model, self.weights)
+        model = self.load_model()
         Workspace(self.out).check_writable()
         with locked(self.out):
             explanation = made.explain(model, data, settings, device)
@@ -78,7 +62,7 @@ class Explain:
                 "explain.html": explanation_page(page),
             }
             for name, content in files.items():
-                _write(self.out / name, content)
+                write(self.out / name, content)
         print(f"page: {self.out / 'explain.html'}")
         return 0
 
@@ -102,9 +86,8 @@ class Explain:
         """The command that makes the page again."""
         words = ["nofreelunch", "explain", self.model, "--data", self.data, "--threat", self.threat]
         words += ["--eps", self.eps] if self.eps else []
-        words += ["--weights", str(self.weights)] if self.weights else []
-        counts = {"n": self.n, "measure": self.measure, "points": self.points, "seed": self.seed}
-        return shlex.join(words + [word for name, count in counts.items() for word in (f"--{name}", str(count))])
+        words += [f"--n={self.n}", f"--measure={self.measure}", f"--points={self.points}"]
+        return shlex.join(words + self.words())
 
     def _numbers(self, explanation: "Explanation", data: "Dataset", ball: "Threat") -> dict[str, object]:
         """What the pictures say, in numbers."""
@@ -147,9 +130,3 @@ class Explain:
             flat=explanation.flat,
             command=self._command(),
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.exists() and path.read_bytes() != content:
-        print(f"replaced {path}", file=sys.stderr)
-    atomic_write(path, content)

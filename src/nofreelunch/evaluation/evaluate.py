@@ -12,12 +12,12 @@ from torch import Tensor
 from nofreelunch.attacks import Attack
 from nofreelunch.attacks.door import first_logits
 from nofreelunch.data import Split
-from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.errors import InputError, check_count
 from nofreelunch.evaluation.board import CLEAN, STANDING, Board
 from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.phases import doubts, exactly, examine, run, scout
-from nofreelunch.evaluation.protocols import PROTOCOLS, Protocol, Recipe
+from nofreelunch.evaluation.protocols import Protocol, Recipe, further, plan_of
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.subject import Subject, as_in_use, modules_of, own_randomness
@@ -42,7 +42,7 @@ def evaluate(
     *,
     attacks: Mapping[str, Attack] | None = None,
     batch_size: int | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     known: Evaluation | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Evaluation:
@@ -75,8 +75,8 @@ def evaluate(
         RunError: if the state cannot be written.
     """
     started = time.monotonic()
-    plan = _plan(protocol)
-    extra = dict(attacks or {})
+    plan, known = plan_of(protocol), _earlier(known)
+    extra, out = further(attacks), None if out is None else Path(out)
     with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
         subject, source = Subject(model), source_of(data, model, threat)
         classes = _classes(subject, source)
@@ -104,14 +104,6 @@ def _usual_batch(source: Source, device: torch.device) -> int:
     """As many examples as keep the device busy."""
     pixels = source.images(torch.arange(1)).numel()
     return min(1024, max(2, _PIXELS_AT_A_TIME[device.type] // pixels))
-
-
-def _plan(protocol: str | Protocol) -> Protocol:
-    if isinstance(protocol, Protocol):
-        return protocol
-    if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
-    return PROTOCOLS[protocol]
 
 
 def _conduct(
@@ -155,6 +147,12 @@ def _classes(subject: Subject, source: Source) -> int:
         ends = torch.stack([source.y.min(), source.y.max()]).to(subject.device)
         first_logits(lambda z: logits[:1].expand(2, -1), x[:1].repeat_interleave(2, 0), ends)
     return logits.shape[1]
+
+
+def _earlier(known: object) -> Evaluation | None:
+    if known is None or isinstance(known, Evaluation):
+        return known
+    raise InputError(f"known must be an earlier result of evaluate, got {known!r}")
 
 
 def _take_over(known: Evaluation, trial: Trial) -> None:

@@ -1,10 +1,12 @@
 """Lists of attacks with every number filled in, cheapest first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
+from nofreelunch.attacks.base import check_attack
+from nofreelunch.errors import InputError, unknown
 from nofreelunch.threats import Threat
 
 Recipe = Callable[[Threat], Attack]
@@ -61,6 +63,30 @@ STANDARD = Protocol(
 """As strong as AutoAttack's standard version (Croce and Hein 2020): the same four attacks."""
 
 PROTOCOLS = {plan.name: plan for plan in (QUICK, STANDARD)}
+
+
+def plan_of(protocol: str | Protocol) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
+    return PROTOCOLS[protocol]
+
+
+def further(attacks: Mapping[str, Attack] | None) -> dict[str, Attack]:
+    """The attacks that a caller adds to a protocol.
+
+    Raises:
+        InputError: if they are not attacks by name.
+    """
+    if attacks is not None and not (isinstance(attacks, Mapping) and all(isinstance(name, str) for name in attacks)):
+        raise InputError(f'attacks must be attacks by name, such as {{"mine": PGD(threat)}}, got {attacks!r}')
+    return {name: check_attack(attack) for name, attack in (attacks or {}).items()}
 
 
 def parts(attack: Attack, classes: int) -> Iterator[Attack]:

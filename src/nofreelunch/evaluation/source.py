@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.door import check_batch
+from nofreelunch.attacks.door import check_batch, check_dense
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels
 
 _CHUNK = 2**24
@@ -61,14 +61,14 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
     Raises:
         InputError: if there are no examples, or they are not what they should be; says which and why.
     """
-    if not isinstance(threat, Threat):
-        raise InputError(f"threat must be a threat such as Linf(8 / 255), got {threat!r}")
+    check_threat(threat)
     if isinstance(data, Split):
         return _described(data, data.targets, ())
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
         got = f"({', '.join(type(part).__name__ for part in data)})" if isinstance(data, (tuple, list)) else repr(data)
         raise InputError(f"data must be a Split or a pair (x, y) of tensors, got {got}; torch.as_tensor makes one")
     x, y = data
+    check_dense(x=x, y=y)
     if x.dim() == 0 or x.numel() == 0:
         raise InputError("there is nothing to evaluate: x holds no examples")
     labels, notes = y, []

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nofreelunch.attacks.door import as_tensor
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
@@ -60,7 +61,7 @@ class Subject:
         """The model's answer as in use: evaluation mode, no gradients, no autocast, in at least float32."""
         model = self.callee()
         with as_in_use(x.device, model), torch.no_grad():
-            logits = _as_tensor(model(x.detach().to(self.dtype, copy=True)))
+            logits = as_tensor(model(x.detach().to(self.dtype, copy=True)))
         logits = logits.clone()  # an ordinary tensor even if it was made in inference mode
         return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -68,16 +69,8 @@ class Subject:
         """The same function, to be differentiated; a model that changes when called is a fresh copy here too."""
         model = self.callee()
         with as_in_use(x.device, model):
-            logits = _as_tensor(model(x.to(self.dtype).clone()))
+            logits = as_tensor(model(x.to(self.dtype).clone()))
         return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _as_tensor(answer: Any) -> Tensor:
-    if not isinstance(answer, Tensor):
-        raise InputError(
-            f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them"
-        )
-    return answer
 
 
 @contextmanager

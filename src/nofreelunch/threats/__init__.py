@@ -1,13 +1,13 @@
 """The sets an adversary may choose from, by the name of their norm."""
 
 from nofreelunch.errors import parse_number, unknown
-from nofreelunch.threats.base import Threat, coordinates, expand
+from nofreelunch.threats.base import Threat, check_threat, coordinates, expand
 from nofreelunch.threats.l2 import L2
 from nofreelunch.threats.linf import Linf
 
 THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2}
 
-__all__ = ["L2", "THREATS", "Linf", "Threat", "coordinates", "expand", "threat"]
+__all__ = ["L2", "THREATS", "Linf", "Threat", "check_threat", "coordinates", "expand", "threat"]
 
 
 def threat(norm: str | float, eps: str | float | int) -> Threat:

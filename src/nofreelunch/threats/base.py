@@ -124,3 +124,10 @@ class Threat(ABC):
                 return z
             unit = torch.maximum(z.abs(), x.abs()) * (expand(outside, z) * torch.finfo(z.dtype).eps)
             z = torch.where(z > x, torch.maximum(z - unit, x), torch.minimum(z + unit, x))
+
+
+def check_threat(value: object) -> Threat:
+    """The value if it is a threat; an `InputError` otherwise."""
+    if not isinstance(value, Threat):
+        raise InputError(f"threat must be a threat such as Linf(8 / 255), got {value!r}")
+    return value

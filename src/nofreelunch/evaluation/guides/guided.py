@@ -42,6 +42,7 @@ class Guided(Iterative[_Climb]):
     target_rank: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("steps", self.steps)
         check_count("target_rank", self.target_rank, 0)
 

@@ -1,0 +1,92 @@
+"""The options of commands that are about a model, anybody's, on images."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from nofreelunch.cli.values import OptionalPath, OptionalText
+from nofreelunch.errors import InputError, parse_number
+from nofreelunch.workspace import atomic_write, find_device
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nofreelunch.data import Dataset
+    from nofreelunch.models.declared import Declared
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfModel:
+    """A model, the data, what is said about how they go together, and where to work."""
+
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """A .safetensors or .onnx file, zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME_OR_DIR or
+    python:package.module:factory."""
+    data: str
+    """Data set: see `nofreelunch data list`."""
+    data_root: OptionalPath = None
+    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
+    weights: OptionalPath = None
+    """File of weights for a torchvision:, timm: or python: model; it is never unpickled."""
+    mean: OptionalText = None
+    """Of a model that others made: subtracted from the pixels, one number or one per channel, e.g. 0.5,0.5,0.5."""
+    std: OptionalText = None
+    """Likewise: what they are then divided by."""
+    range: Annotated[str | None, tyro.conf.arg(metavar="LOW..HIGH")] = None
+    """Likewise: the range of its pixels before that, e.g. 0..255 or -1..1; default: 0..1."""
+    labels: Annotated[str | None, tyro.conf.arg(metavar="I,J,...")] = None
+    """For each class of the data the index of the model's output, e.g. 5,7; default: 0,1,2 and so on."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu, cuda, or cuda:1."""
+    seed: int = 0
+    """Of everything random."""
+
+    def declared(self) -> "Declared":
+        """What is said about the model's pixels and outputs."""
+        from nofreelunch.models.declared import Declared
+
+        low, dots, high = (self.range or "0..1").partition("..")
+        if not dots:
+            raise InputError(f'--range "{self.range}" is not a range; write it like 0..255 or -1..1')
+        mean, std, labels = (text and _numbers(text) for text in (self.mean, self.std, self.labels))
+        if labels and any(label != int(label) for label in labels):
+            raise InputError(f"--labels must be whole numbers, got {self.labels}")
+        ends = (parse_number(low), parse_number(high))
+        return Declared(mean or None, std or None, ends, tuple(map(int, labels)) if labels else None)
+
+    def load_images(self) -> "Dataset":
+        """The data, if every class of it has its output."""
+        from nofreelunch.data import load_data
+
+        data, labels = load_data(self.data, self.data_root), self.declared().labels
+        if labels is not None and len(labels) != len(data.classes):
+            raise InputError(f"--labels needs one index for each of the {len(data.classes)} classes of {self.data}")
+        return data
+
+    def load_model(self) -> "nn.Module":
+        """The model, where it is to run."""
+        from nofreelunch.models import load_model
+
+        device = find_device(self.device)
+        model = load_model(self.model, self.weights, self.declared())
+        return model.to(device) if next(model.parameters(), None) is not None else model
+
+    def words(self) -> list[str]:
+        """The options that were given and decide what comes out, as on a command line."""
+        names = ("weights", "mean", "std", "range", "labels", "seed")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return [f"--{name}={value}" for name, value in given.items() if value is not None]
+
+
+def write(path: Path, content: bytes) -> None:
+    """Keep the content in the file, and say so where there was another."""
+    if path.exists() and path.read_bytes() != content:
+        print(f"replaced {path}", file=sys.stderr)
+    atomic_write(path, content)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(parse_number(part) for part in text.split(","))

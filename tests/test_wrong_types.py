@@ -1,0 +1,65 @@
+"""Arguments of another type than the annotations say: one sentence, never a plain Python error."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import nofreelunch as nfl
+from bad_uses import _no_type_checker
+from nofreelunch.attacks import APGD, FAB, EachTarget, ExactLinear, Square, WorstOf, attack, fgsm, targeted
+from nofreelunch.errors import InputError
+
+__all__ = ["_no_type_checker"]
+
+MODEL = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+X, Y = torch.rand(30, 1, 4, 4), torch.arange(30) % 3
+THREAT = nfl.Linf(0.1)
+NO_THREAT, NO_ATTACK = r"threat must be a threat such as Linf\(8 / 255\), got 0.1", "an attack must be one such as"
+SPARSE = X.flatten(1).to_sparse()
+
+
+def evaluated(**settings: Any) -> object:
+    return nfl.evaluate(MODEL, (X, Y), THREAT, **{"protocol": "quick", **settings})
+
+
+def attacked(x: torch.Tensor, rng: Any) -> object:
+    return nfl.PGD(THREAT, steps=1)(MODEL, x, Y, rng)
+
+
+WRONG: dict[str, tuple[Callable[..., object], str]] = {
+    **{kind.__name__: (lambda kind=kind: kind(0.1), NO_THREAT) for kind in (nfl.PGD, APGD, FAB, Square, ExactLinear)},
+    "fgsm": (lambda: fgsm(0.1), NO_THREAT),  # type: ignore[arg-type]
+    "a recipe": (lambda: attack("pgd-40", 0.1), NO_THREAT),  # type: ignore[arg-type]
+    "one attack": (lambda: WorstOf(APGD(THREAT)), "a tuple of at least one attack"),  # type: ignore[arg-type]
+    "an attack's name": (lambda: WorstOf(("pgd-40",)), NO_ATTACK),  # type: ignore[arg-type]
+    "an attack's class": (lambda: WorstOf((APGD,)), NO_ATTACK),
+    "no rank": (lambda: EachTarget(nfl.PGD(THREAT)), "an attack with a target_rank"),  # type: ignore[arg-type]
+    "targeted": (lambda: targeted("pgd", MODEL, X, Y, (Y + 1) % 3, torch.Generator()), NO_ATTACK),  # type: ignore[arg-type]
+    "no generator": (lambda: attacked(X, None), "rng must be a generator, got None; write"),
+    "a seed": (lambda: attacked(X, 0), "rng must be a generator, got 0; write"),
+    "sparse inputs": (lambda: attacked(SPARSE, torch.Generator()), r"x must be a dense tensor.* x.to_dense\(\)"),
+    "sparse data": (lambda: nfl.evaluate(MODEL, (SPARSE, Y), THREAT), "x must be a dense tensor"),
+    "a list as protocol": (lambda: evaluated(protocol=[1]), "unknown protocol"),
+    "a list of attacks": (lambda: evaluated(attacks=[APGD(THREAT)]), "attacks must be attacks by name"),
+    "a number as name": (lambda: evaluated(attacks={1: APGD(THREAT)}), "attacks must be attacks by name"),
+    "a name as attack": (lambda: evaluated(attacks={"mine": "pgd-40"}), NO_ATTACK),
+    "a number as known": (lambda: evaluated(known=3), "known must be an earlier result of evaluate, got 3"),
+}
+
+
+@pytest.mark.usefixtures("_no_type_checker")
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_types_are_refused_in_a_sentence(name: str) -> None:
+    use, words = WRONG[name]
+    with pytest.raises(InputError, match=words):
+        use()
+
+
+@pytest.mark.usefixtures("_no_type_checker")
+def test_a_folder_may_be_given_as_text(tmp_path: Path) -> None:
+    evaluated(out=str(tmp_path / "kept"))
+    assert (tmp_path / "kept").is_dir()

@@ -5,8 +5,9 @@ untouched, bit for bit; the others come back as a misclassified point if one was
 largest margin. The answer is a function of model, example and stream: not of the batch around it.
 """
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Generic, Protocol, TypeVar, final, runtime_checkable
 
 import torch
@@ -14,13 +15,15 @@ from torch import Tensor
 
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
 from nofreelunch.attacks.losses import margin, misclassified
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Model
 
 _LEAVE_AT = 1 / 8
 """The batch is cut down when this share of it is broken: few enough shapes for compiled models, little work wasted."""
+_REVIEWS = ((0.1, 2.0), (0.25, 1.0), (0.5, 0.5))
+"""Shares of the steps after which examples may be given up, and what patience is multiplied by there."""
 
 
 @runtime_checkable
@@ -72,15 +75,15 @@ class Best:
     def __init__(self, x: Inputs) -> None:
         self.z = x.clone()
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._margin = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+        self.margin = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
 
     def offer(self, index: Labels, z: Tensor, logits: Tensor, y: Labels) -> None:
         """Points `z` with their logits, for the examples at `index`."""
         broken, height = misclassified(logits, y), margin(logits, y).double()
-        better = ~self.broken[index] & (broken | (height > self._margin[index]))
+        better = ~self.broken[index] & (broken | (height > self.margin[index]))
         where = index[better]
         self.z[where] = z[better].to(self.z.dtype)
-        self._margin[where] = height[better]
+        self.margin[where] = height[better]
         self.broken[where] = broken[better]
 
 
@@ -128,9 +131,23 @@ class Search(ABC):
 
 @dataclass(frozen=True)
 class Iterative(Search, Generic[S]):
-    """A search that looks at one point per example and step. Examples that are broken leave the batch."""
+    """A search that looks at one point per example and step. Examples that are broken leave the batch.
+
+    Args:
+        threat: the set.
+        steps: points looked at.
+        patience: examples are given up whose margin, after a quarter of the steps, still has to rise more than so many
+            times what it has risen from x; after a tenth more than twice, after half of them more than half of that;
+            None: never.
+    """
 
     steps: int
+    patience: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience is not None:
+            check_number("patience", self.patience, 0, float("inf"))
 
     @abstractmethod
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> S:
@@ -145,15 +162,28 @@ class Iterative(Search, Generic[S]):
         """All steps, and a last look."""
         best, index = Best(x), torch.arange(len(x), device=x.device)
         state = self.start(model, x, y, streams)
+        with torch.no_grad():
+            floor = best.margin if self.patience is None else margin(model(x), y).double()
         for count in range(self.steps):
             after, logits = self.step(model, state, count)
             best.offer(index, state.z, logits, state.y)
             state = after
-            standing = (~best.broken[index]).nonzero().squeeze(1)
+            leaving, patience = best.broken[index], self._patience_after(count + 1)
+            if patience is not None:
+                height = best.margin[index]
+                leaving = leaving | (-height > patience * (height - floor[index]))
+            standing = (~leaving).nonzero().squeeze(1)
             if len(standing) == 0:
                 return best.z
-            if len(standing) <= (1 - _LEAVE_AT) * len(index):
+            if patience is not None or len(standing) <= (1 - _LEAVE_AT) * len(index):
                 state, index = take(state, standing), index[standing]
         with torch.no_grad():
             best.offer(index, state.z, model(state.z), state.y)
         return best.z
+
+    def _patience_after(self, steps: int) -> float | None:
+        """How many times its rise an example's margin may have before it after so many steps; None: any."""
+        if self.patience is None:
+            return None
+        due = (factor for share, factor in _REVIEWS if steps == math.ceil(share * self.steps))
+        return next((factor * self.patience for factor in due), None)

@@ -13,7 +13,7 @@ from nofreelunch.attacks.base import Best, Search, State, take
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import lead, misclassified
 from nofreelunch.attacks.targets import ranked_wrong_class
-from nofreelunch.errors import check_count
+from nofreelunch.errors import check_count, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
@@ -24,13 +24,16 @@ _OVERSHOOT = 1.05
 """How far beyond the linearised boundary a step goes (eta)."""
 _BACK = 0.9
 """The share of the way from x to a misclassified point at which the walk goes on (beta)."""
+_REVIEW_AT = 4
+"""Examples are given up, if at all, after the steps over this number."""
 
 
 @dataclass(frozen=True)
 class _Walk(State):
-    """z is the iterate, in the box but not always in the ball."""
+    """z is the iterate, in the box but not always in the ball; nearest, how far the nearest misclassified one was."""
 
     target: Tensor
+    nearest: Tensor
 
 
 @final
@@ -45,6 +48,8 @@ class FAB(Search):
         threat: the set; l_inf or l_2.
         steps: linearisations.
         target_rank: its boundary is that to the wrong class with this rank at x (1 is the runner-up).
+        reach: examples are given up after a quarter of the steps if the nearest misclassified point found so far lies
+            farther than so many eps; None: never.
 
     Raises:
         InputError: if a number is out of range.
@@ -52,23 +57,30 @@ class FAB(Search):
 
     steps: int = 100
     target_rank: int = 1
+    reach: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("steps", self.steps)
         check_count("target_rank", self.target_rank)
+        if self.reach is not None:
+            check_number("reach", self.reach, 1, float("inf"))
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """All steps, and a last look."""
         best, index = Best(x), torch.arange(len(x), device=x.device)
-        state = _Walk(x, y, x, streams, ranked_wrong_class(model, x, y, self.target_rank))
-        for _ in range(self.steps):
+        target, nowhere = ranked_wrong_class(model, x, y, self.target_rank), torch.full((len(x),), torch.inf).to(x)
+        state = _Walk(x, y, x, streams, target, nowhere)
+        for count in range(self.steps):
             logits, gap, grad = value_and_gradient(lead, model, state.z, state.y, state.target)
             inside = self.threat.contains(state.z, state.x)
             rows = inside.nonzero().squeeze(1)
             best.offer(index[rows], state.z[rows], logits[rows], state.y[rows])
             state = self._move(state, misclassified(logits, state.y), gap, grad)
-            standing = (~best.broken[index]).nonzero().squeeze(1)
+            leaving = best.broken[index]
+            if self.reach is not None and count + 1 == self.steps // _REVIEW_AT:
+                leaving = leaving | (state.nearest > self.reach * self.threat.eps)
+            standing = (~leaving).nonzero().squeeze(1)
             if len(standing) == 0:
                 return best.z
             state, index = take(state, standing), index[standing]
@@ -80,6 +92,7 @@ class FAB(Search):
     def _move(self, state: _Walk, across: Mask, gap: PerExample, grad: Inputs) -> _Walk:
         """Equation 9 of the paper: a mixture of the nearest points of the linearised boundary to z and to x."""
         x = state.x
+        distance = torch.where(across, self.threat.size(state.z - x), torch.inf)
         z = torch.where(expand(across, x), x + _BACK * (state.z - x), state.z)
         gap = gap + _inner(grad, z - state.z)
         from_z = nearest_crossing(self.threat, z, grad, -gap)
@@ -87,7 +100,8 @@ class FAB(Search):
         near, far = self.threat.size(from_z), self.threat.size(from_x)
         pull = expand((near / (near + far)).nan_to_num(nan=0.0).clamp(max=_PULL), x).to(x.dtype)
         z = (1 - pull) * (z + _OVERSHOOT * from_z) + pull * (x + _OVERSHOOT * from_x)
-        return replace(state, z=z if self.threat.box is None else z.clamp(*self.threat.box))
+        nearest = torch.minimum(state.nearest, distance.to(state.nearest))
+        return replace(state, nearest=nearest, z=z if self.threat.box is None else z.clamp(*self.threat.box))
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:

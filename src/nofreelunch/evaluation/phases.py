@@ -1,17 +1,18 @@
 """The phases of an evaluation, in the order in which they run. Each leaves an outcome that a resumed run takes over."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, ExactLinear, WorstOf
+from nofreelunch.attacks import APGD, Attack, ExactLinear, WorstOf
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import LOST, STANDING
 from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.plain import Averaged, Blind, Rescaled, SeeThrough
-from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered
+from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered, relentless
 from nofreelunch.evaluation.remedies import Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trial import Trial
@@ -85,10 +86,16 @@ def run(trial: Trial, step: str, recipe: Recipe, classes: int) -> None:
     """One attack of a protocol, part by part."""
 
     def work() -> None:
-        for number, part in numbered(recipe(trial.threat), classes):
+        for number, part in _parts(trial, recipe, classes):
             trial.attack(step, part, number)
 
     trial.journal.once(step, work)
+
+
+def _parts(trial: Trial, recipe: Recipe, classes: int) -> Iterator[tuple[str, Attack]]:
+    """What a recipe runs; where anything is odd about the model, no example is given up."""
+    for number, part in numbered(recipe(trial.threat), classes):
+        yield number, relentless(part) if trial.suspicious else part
 
 
 def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, int]:
@@ -114,6 +121,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         return {}
     seen = trial.journal.once("scouting", look)
     gains: dict[str, list[int]] = seen["gains"]
+    trial.suspicious = bool(seen["suspicious"] or gains)
     if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
     for name in sorted(gains, key=lambda name: -len(gains[name])):
@@ -129,7 +137,8 @@ def _beyond_own(
 ) -> dict[str, list[int]]:
     """The gains that the model's own gradient does not make up for with more steps: an honest model has none."""
     index = torch.tensor(sorted(set().union(*gains.values())))
-    longer = (APGD(trial.threat), *(part for _, part in numbered(protocol.harder(trial.threat), classes)))
+    harder = (relentless(part) for _, part in numbered(protocol.harder(trial.threat), classes))
+    longer = (APGD(trial.threat), *harder)
     lost = trial.breaks(WorstOf(longer), index, "own gradient", trial.view, trial.threat)
     made_up = set(index[lost].tolist())
     left = {name: [row for row in rows if row not in made_up] for name, rows in gains.items()}
@@ -171,7 +180,7 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels, classes: int) -
     board, step = trial.board, "more steps"
 
     def sampled() -> int:
-        harder = WorstOf(tuple(part for _, part in numbered(protocol.harder(trial.threat), classes)))
+        harder = WorstOf(tuple(part for _, part in _parts(trial, protocol.harder, classes)))
         return int(trial.breaks(harder, index, step, trial.view, trial.threat).sum())
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):

@@ -39,6 +39,7 @@ class Trial:
     Attributes:
         view: what attacks look at; at first the model, differentiable.
         randomised: whether answers are means over draws.
+        suspicious: whether there is anything odd about the model; then attacks give no example up.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Trial:
         self.subject, self.source, self.threat, self.seed, self.batch = subject, source, threat, seed, batch
         self.board, self.journal, self._progress, self.examples = board, journal, progress, examples
         self.view: Model = subject.differentiable
-        self.randomised = False
+        self.randomised, self.suspicious = False, False
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""

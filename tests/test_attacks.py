@@ -37,6 +37,9 @@ SMALL = {
     "apgd-t": lambda threat: EachTarget(APGD(threat, steps=2, loss="dlr-targeted"), 2),
     "fab-t": lambda threat: EachTarget(FAB(threat, steps=2), 2),
     "square": lambda threat: Square(threat, steps=4),
+    "apgd-patient": lambda threat: APGD(threat, steps=8, patience=0.3),
+    "square-patient": lambda threat: Square(threat, steps=12, patience=1),
+    "fab-reach": lambda threat: FAB(threat, steps=8, reach=1.1),
     "worst-of": lambda threat: WorstOf((fgsm(threat), Square(threat, steps=2))),
 }
 """The attacks of every recipe, with budgets for tests."""
@@ -304,6 +307,35 @@ def test_restarts_and_more_attacks_never_mend_an_example(make):
     for less, more in pairwise(broken):
         assert (more | ~less).all()
     assert broken[0].sum() < broken[-1].sum() < 60
+
+
+@pytest.mark.parametrize(
+    ("whole", "short"),
+    [
+        (APGD(Linf(0.1), 40), APGD(Linf(0.1), 40, patience=1)),
+        (Square(Linf(0.1), 300), Square(Linf(0.1), 300, patience=1)),
+        (FAB(Linf(0.1), 40), FAB(Linf(0.1), 40, reach=1.1)),
+    ],
+    ids=["apgd", "square", "fab"],
+)
+def test_examples_that_an_attack_does_not_come_near_are_given_up(whole, short):
+    """Twenty examples far from the boundary leave early, one just beyond reach does not, one within reach is broken."""
+    looked_at = []
+
+    def model(x: Tensor) -> Tensor:
+        looked_at.append(len(x))
+        score = x.mean(1) - 0.5
+        return torch.stack([score, -score], 1)
+
+    x = torch.full((22, 50), 0.9)
+    x[0], x[1] = 0.62, 0.59
+    y, streams, rows = torch.zeros(22, dtype=torch.long), Streams.for_examples(0, torch.arange(22)), []
+    for adversary in (whole, short):
+        looked_at.clear()
+        z = adversary(model, x, y, streams)
+        rows.append(sum(looked_at))
+        assert ((z.mean(1) < 0.5) == (torch.arange(22) == 1)).all()
+    assert rows[1] < 0.5 * rows[0]
 
 
 def test_later_attacks_get_only_what_still_stands():

@@ -138,7 +138,7 @@ class Iterative(Search, Generic[S]):
         steps: points looked at.
         patience: examples are given up whose margin, after a quarter of the steps, still has to rise more than so many
             times what it has risen from x; after a tenth more than twice, after half of them more than half of that;
-            None: never.
+            None: never. For attacks that go far early; one of short, equal steps would give up what it can reach.
     """
 
     steps: int

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from nofreelunch.cli.reach import check_reach
 from nofreelunch.cli.values import OptionalPath, OptionalText
-from nofreelunch.errors import InputError
 from nofreelunch.workspace import Workspace, atomic_write, find_device, locked, to_json, versions
 
 if TYPE_CHECKING:
     from nofreelunch.data import Dataset
     from nofreelunch.experiments.explanation import Explanation
-    from nofreelunch.report.explanation import Page
     from nofreelunch.threats import Threat
 
 
@@ -57,22 +54,21 @@ class Explain:
         """Compute, draw, write; 0."""
         from nofreelunch.data import load_data
         from nofreelunch.experiments import explanation as made
-        from nofreelunch.experiments.drawing import drawn
+        from nofreelunch.experiments.explained import contents, large_eps_ball
         from nofreelunch.models import load_model
-        from nofreelunch.report.explanation import explanation_page
+        from nofreelunch.report.explanation import Page, explanation_page
 
         device = find_device(self.device)
         data = load_data(self.data, self.data_root)
-        ball = self._ball(data)
+        ball = large_eps_ball(data, self.threat, self.eps)
         settings = made.Settings(ball, self.n, self.measure, self.points, self.seed)
         model = load_model(self.model, self.weights)
         Workspace(self.out).check_writable()
         with locked(self.out):
             explanation = made.explain(model, data, settings, device)
-            plots = {"gradients": made.plot_gradients, "examples": made.plot_examples, "path": made.plot_path}
-            pictures = {name: drawn(plot, explanation)[1] for name, plot in plots.items()}
-            page = self._page(explanation, data, ball, pictures)
-            files = {f"{name}.png": picture for name, picture in pictures.items()} | {
+            shown = contents(explanation, ball)
+            page = Page(model=self.model, data=data.name, command=self._command(), **shown)
+            files = {f"{name}.png": shown[name] for name in ("gradients", "examples", "path")} | {
                 "path.gif": made.animation(explanation),
                 "explain.json": to_json(self._numbers(explanation, data, ball)),
                 "explain.html": explanation_page(page),
@@ -81,22 +77,6 @@ class Explain:
                 _write(self.out / name, content)
         print(f"page: {self.out / 'explain.html'}")
         return 0
-
-    def _ball(self, data: "Dataset") -> "Threat":
-        """The ball that was asked for, or Table 3's.
-
-        Raises:
-            InputError: if none is given and the paper has none for the data set, or it is out of range.
-        """
-        from nofreelunch.experiments.paper_values import TABLE_3_EPS
-        from nofreelunch.threats import threat
-
-        eps = self.eps or TABLE_3_EPS.get((data.name.removesuffix("-sample"), self.threat))
-        if eps is None:
-            raise InputError(f"--eps is needed: the paper has no large eps for {data.name}; give one, such as 32/255")
-        ball = threat(self.threat, eps)
-        check_reach(ball, data)
-        return ball
 
     def _command(self) -> str:
         """The command that makes the page again."""
@@ -122,31 +102,6 @@ class Explain:
             },
             "versions": versions(),
         }
-
-    def _page(self, explanation: "Explanation", data: "Dataset", ball: "Threat", pictures: dict[str, bytes]) -> "Page":
-        """The page's content."""
-        from nofreelunch.experiments.deep import NORMS
-        from nofreelunch.experiments.estimates import plain_number
-        from nofreelunch.experiments.explanation import frames
-        from nofreelunch.experiments.figure_5 import MEASURES, NOISE
-        from nofreelunch.report.explanation import Page
-
-        true, _, new = explanation.labels
-        rows = tuple(
-            (MEASURES[name], plain_number(value), NOISE.get(name, "–")) for name, value in explanation.measures.items()
-        )
-        return Page(
-            model=self.model,
-            data=data.name,
-            ball=f"{NORMS[ball.norm]} ball of radius {ball.eps:.4g}",
-            ways=tuple(f"{one} to {other}" for one, other in zip(true, new, strict=True)),
-            **pictures,
-            frames=frames(explanation),
-            rows=rows,
-            measured=explanation.measured,
-            flat=explanation.flat,
-            command=self._command(),
-        )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -14,8 +14,9 @@ LEVELS = {
     "evaluation": 3, "features": 3,
     "training": 4,
     "experiments": 5, "report": 5, "sweep": 5,
-    "cli": 6,
-    "__main__": 7,
+    "app": 6,
+    "cli": 7,
+    "__main__": 8,
 }  # fmt: skip
 SHARED = {"workspace"}  # the one part of level 1 that its neighbours may use: files are written in one way
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}

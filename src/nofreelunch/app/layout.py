@@ -1,7 +1,7 @@
 """The web page's layout: which control feeds which answer. All else of this part knows nothing of Gradio."""
 
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
@@ -101,11 +101,13 @@ def _controls(
     n = gr.Slider(1, images[1], value=images[0], step=1, label="Number of images")
     seed = gr.Number(0, precision=0, minimum=0, label="Seed")
 
-    def adapt(model: str, norm: str) -> tuple[Any, Any]:
+    def of_model(model: str, norm: str) -> tuple[Any, Any]:
         sets = known[model]
         return gr.Dropdown([*sets], value=sets[0]), _slider(table, sets[0], norm)
 
-    gr.on([model.input, norm.input], adapt, [model, norm], [data, eps], api_visibility="private", queue=False)
+    silently = {"api_visibility": "private", "queue": False}
+    model.input(of_model, [model, norm], [data, eps], **silently)
+    norm.input(partial(_slider, table), [data, norm], eps, **silently)
     return [model, data, norm, eps, n, seed]
 
 

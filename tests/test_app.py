@@ -150,7 +150,7 @@ sys.exit(main(["app", "--device", "cpu"]))
 
 def test_the_page_as_it_is_served() -> None:
     """In a process of its own, through HTTP: Gradio's threads and sockets outlive its server."""
-    if find_spec("gradio") is None:
+    if not getattr(find_spec("gradio"), "origin", None):  # it may have left an empty folder
         pytest.skip("pip install 'nofreelunch[app]'")
     command = [sys.executable, "-W", "ignore", "-c", SERVE]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -56,7 +56,7 @@ def served(place: Place, port: int | None = None, browser: bool = False) -> Iter
         InputError: if Gradio is not installed, the port is not free, or the folder of data sets does not exist.
     """
     try:
-        import gradio as gr
+        from gradio import themes
         from starlette.middleware import Middleware
     except ImportError:
         raise InputError("app needs Gradio, which is not installed; pip install 'nofreelunch[app]'") from None
@@ -71,7 +71,7 @@ def served(place: Place, port: int | None = None, browser: bool = False) -> Iter
             server_name=_HOST, server_port=port, inbrowser=browser, share=False, quiet=True, prevent_thread_lock=True,
             ssr_mode=False, mcp_server=False, run_history=False, footer_links=[],
             app_kwargs={"middleware": [Middleware(Sealed)]},
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            theme=themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=_STYLE,
         )  # fmt: skip
     except OSError:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from nofreelunch import __version__
+from nofreelunch.cli.app import App
 from nofreelunch.cli.data import Data
 from nofreelunch.cli.evaluate import Evaluate
 from nofreelunch.cli.explain import Explain
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sweep": Sweep,
     "theory": Theory,
     "data": Data,
+    "app": App,
 }
 
 _DESCRIPTION = "Adversarial robustness: exact where it can be, honest where it cannot (after Tsipras et al., 2018)."

@@ -2,19 +2,16 @@
 
 import contextlib
 import inspect
-import json
 import shlex
 import shutil
 import sys
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from nofreelunch.cli.reach import check_reach
 from nofreelunch.cli.subject import OfModel, write
 from nofreelunch.cli.values import OptionalInt, OptionalPath
 from nofreelunch.errors import InputError, check_count
@@ -23,7 +20,7 @@ from nofreelunch.workspace import Workspace, check_file, digest, locked, to_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nofreelunch.data import Dataset, Split
+    from nofreelunch.data import Split
     from nofreelunch.evaluation import Sweep
     from nofreelunch.evaluation.protocols import Recipe
     from nofreelunch.threats import Threat
@@ -59,12 +56,15 @@ class Evaluate(OfModel):
 
     def run(self) -> int:
         """Evaluate, prove, write, print; 0 if the figure is to be trusted and else 3."""
+        from nofreelunch.evaluation.reach import check_reach
+        from nofreelunch.evaluation.record import to_record
+        from nofreelunch.evaluation.selection import selected
         from nofreelunch.report.evaluation import evaluation_page, in_words
 
         threats, attacks = self._threats(), self._attacks()
         data = self.load_images()
         index = self._index(len(data.test))
-        examples = _some(data.test, index)
+        examples = selected(data.test, index)
         for ball in threats:
             check_reach(ball, data)
         model = self.load_model()
@@ -76,7 +76,8 @@ class Evaluate(OfModel):
             state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)
-            record = self._record(found, data, len(examples))
+            model_named = {"spec": self.model, "weights": self.weights and str(self.weights)}
+            record = to_record(found, data, self._command(), model_named)
             content = to_json(record)
             for path in (self.out / "evaluation.json", *([self.json] if self.json else [])):
                 write(path, content)
@@ -110,12 +111,12 @@ class Evaluate(OfModel):
 
     def _index(self, there: int) -> "Tensor":
         """The places of the images that are used."""
-        import torch
+        from nofreelunch.evaluation.selection import spread
 
         n = there if self.n is None else check_count("n", self.n)
         if n > there:
             print(f"--n {n}: the test set has {there} images; all of them are used", file=sys.stderr)
-        return torch.arange(min(n, there)) * there // min(n, there)
+        return spread(n, there)
 
     def _evaluated(
         self, model: "nn.Module", examples: "Split", asked: "tuple[list[Threat], dict[str, Recipe]]", state: Path
@@ -165,31 +166,6 @@ class Evaluate(OfModel):
         """The command in full."""
         kept = self.save_examples
         return self._settings() + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")
-
-    def _record(self, found: "Sweep", data: "Dataset", n: int) -> dict[str, Any]:
-        """What evaluation.json holds: the evaluation at the largest radius, and what it is of."""
-        records = [json.loads(ev.to_json()) | {"steps": [*ev.by_attack]} for ev in found.evaluations]
-        *smaller, largest = records
-        about = {
-            "command": self._command(),
-            "model": {"spec": self.model, "weights": self.weights and str(self.weights)},
-            "data": {"name": data.name, "classes": data.classes, "images": n, "of": len(data.test)},
-            "smaller_radii": smaller,
-            "distance": [_finite(radius) for radius in found.distance],
-            "median_distance": _finite(sorted(found.distance)[len(found.distance) // 2]),
-        }
-        return {**largest, **about, "notes": [*largest["notes"], *data.notes]}
-
-
-def _finite(radius: float) -> float | None:
-    return float(radius) if isfinite(radius) else None
-
-
-def _some(split: "Split", index: "Tensor") -> "Split":
-    """The examples at these places; a mapped split stays on disk if they are all."""
-    from nofreelunch.data import Split
-
-    return split if len(index) == len(split) else Split(split.x[index], split.y[index], split.labels)
 
 
 def _sources(model: "nn.Module") -> bytes:

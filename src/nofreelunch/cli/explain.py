@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nofreelunch.cli.reach import check_reach
 from nofreelunch.cli.subject import OfModel, write
 from nofreelunch.cli.values import OptionalText
-from nofreelunch.errors import InputError
 from nofreelunch.workspace import Workspace, find_device, locked, to_json, versions
 
 if TYPE_CHECKING:
     from nofreelunch.data import Dataset
     from nofreelunch.experiments.explanation import Explanation
-    from nofreelunch.report.explanation import Page
     from nofreelunch.threats import Threat
 
 
@@ -42,21 +39,20 @@ class Explain(OfModel):
     def run(self) -> int:
         """Compute, draw, write; 0."""
         from nofreelunch.experiments import explanation as made
-        from nofreelunch.experiments.drawing import drawn
-        from nofreelunch.report.explanation import explanation_page
+        from nofreelunch.experiments.explained import contents, large_eps_ball
+        from nofreelunch.report.explanation import Page, explanation_page
 
         device = find_device(self.device)
         data = self.load_images()
-        ball = self._ball(data)
+        ball = large_eps_ball(data, self.threat, self.eps)
         settings = made.Settings(ball, self.n, self.measure, self.points, self.seed)
         model = self.load_model()
         Workspace(self.out).check_writable()
         with locked(self.out):
             explanation = made.explain(model, data, settings, device)
-            plots = {"gradients": made.plot_gradients, "examples": made.plot_examples, "path": made.plot_path}
-            pictures = {name: drawn(plot, explanation)[1] for name, plot in plots.items()}
-            page = self._page(explanation, data, ball, pictures)
-            files = {f"{name}.png": picture for name, picture in pictures.items()} | {
+            shown = contents(explanation, ball)
+            page = Page(model=self.model, data=data.name, command=self._command(), **shown)
+            files = {f"{name}.png": shown[name] for name in ("gradients", "examples", "path")} | {
                 "path.gif": made.animation(explanation),
                 "explain.json": to_json(self._numbers(explanation, data, ball)),
                 "explain.html": explanation_page(page),
@@ -65,22 +61,6 @@ class Explain(OfModel):
                 write(self.out / name, content)
         print(f"page: {self.out / 'explain.html'}")
         return 0
-
-    def _ball(self, data: "Dataset") -> "Threat":
-        """The ball that was asked for, or Table 3's.
-
-        Raises:
-            InputError: if none is given and the paper has none for the data set, or it is out of range.
-        """
-        from nofreelunch.experiments.paper_values import TABLE_3_EPS
-        from nofreelunch.threats import threat
-
-        eps = self.eps or TABLE_3_EPS.get((data.name.removesuffix("-sample"), self.threat))
-        if eps is None:
-            raise InputError(f"--eps is needed: the paper has no large eps for {data.name}; give one, such as 32/255")
-        ball = threat(self.threat, eps)
-        check_reach(ball, data)
-        return ball
 
     def _command(self) -> str:
         """The command that makes the page again."""
@@ -105,28 +85,3 @@ class Explain(OfModel):
             },
             "versions": versions(),
         }
-
-    def _page(self, explanation: "Explanation", data: "Dataset", ball: "Threat", pictures: dict[str, bytes]) -> "Page":
-        """The page's content."""
-        from nofreelunch.experiments.deep import NORMS
-        from nofreelunch.experiments.estimates import plain_number
-        from nofreelunch.experiments.explanation import frames
-        from nofreelunch.experiments.figure_5 import MEASURES, NOISE
-        from nofreelunch.report.explanation import Page
-
-        true, _, new = explanation.labels
-        rows = tuple(
-            (MEASURES[name], plain_number(value), NOISE.get(name, "–")) for name, value in explanation.measures.items()
-        )
-        return Page(
-            model=self.model,
-            data=data.name,
-            ball=f"{NORMS[ball.norm]} ball of radius {ball.eps:.4g}",
-            ways=tuple(f"{one} to {other}" for one, other in zip(true, new, strict=True)),
-            **pictures,
-            frames=frames(explanation),
-            rows=rows,
-            measured=explanation.measured,
-            flat=explanation.flat,
-            command=self._command(),
-        )

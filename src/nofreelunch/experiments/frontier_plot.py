@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAMES = {
+NAMES = {
     "x1_alone": "x₁ alone",
     "average": "average of the weak features",
     "standard_svm": "standard SVM",
     "adversarial_svm": "adversarial SVM",
 }
+"""The classifiers that are shown, as the reader sees them."""
 
 
 def plot(quantities: dict[str, Any]) -> "Figure":
@@ -22,7 +23,7 @@ def plot(quantities: dict[str, Any]) -> "Figure":
 
     figure, axes = pyplot.subplots(figsize=(6.0, 4.4))
     _curves(axes, quantities)
-    for size, (name, label) in zip((12, 12, 7, 7), _NAMES.items(), strict=True):  # one may lie on top of another
+    for size, (name, label) in zip((12, 12, 7, 7), NAMES.items(), strict=True):  # one may lie on top of another
         if name in quantities["accuracy"]:
             at = quantities["accuracy"][name]
             axes.plot(at["clean"], at["linf_full"], "o", ms=size, label=label, zorder=3)

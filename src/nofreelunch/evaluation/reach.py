@@ -1,16 +1,13 @@
 """A radius that no image is away from another is one in the wrong unit."""
 
 import math
-from typing import TYPE_CHECKING
 
+from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
-
-if TYPE_CHECKING:
-    from nofreelunch.data import Dataset
-    from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat
 
 
-def check_reach(ball: "Threat", data: "Dataset") -> None:
+def check_reach(ball: Threat, data: Dataset) -> None:
     """An `InputError` if no two images of the data set are as far apart as the ball's radius."""
     reach = math.sqrt(data.train.x[0].numel())
     if ball.norm == "l2" and ball.eps > reach:

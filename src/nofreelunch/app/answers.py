@@ -1,0 +1,51 @@
+"""The pages that `nofreelunch explain` and `nofreelunch evaluate` leave, made without a file."""
+
+from collections.abc import Callable
+
+from nofreelunch.app.question import Place, Question
+from nofreelunch.errors import check_count
+from nofreelunch.evaluation import sweep
+from nofreelunch.evaluation.reach import check_reach
+from nofreelunch.evaluation.record import to_record
+from nofreelunch.evaluation.selection import selected, spread
+from nofreelunch.experiments.explained import contents, large_eps_ball
+from nofreelunch.experiments.explanation import Settings, explain
+from nofreelunch.report.evaluation import evaluation_page
+from nofreelunch.report.explanation import Page, explanation_page
+from nofreelunch.threats import threat
+
+_PROTOCOL = "quick"
+
+
+def explained(question: Question, place: Place) -> bytes:
+    """What the model sees in the images: gradients, large-eps examples, the way to them, and measures; HTML.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+    model, data = question.asked(place)
+    ball = large_eps_ball(data, question.norm, question.eps)
+    explanation = explain(model, data, Settings(ball, question.n, seed=question.seed), place.device)
+    command = question.command("explain")
+    page = Page(model=f"zoo:{question.model}", data=data.name, command=command, **contents(explanation, ball))
+    return explanation_page(page)
+
+
+def evaluated(question: Question, place: Place, progress: Callable[[str, int, int], None]) -> bytes:
+    """Clean and robust accuracy on the images under the quick protocol, and whether to trust them; HTML.
+
+    Args:
+        question: what is asked.
+        place: where the work is done.
+        progress: told a step's name, how many images it is through with, and of how many.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+    model, data = question.asked(place)
+    ball = threat(question.norm, question.eps)
+    check_reach(ball, data)
+    examples = selected(data.test, spread(check_count("n", question.n), len(data.test)))
+    found = sweep(model.to(place.device), examples, [ball], _PROTOCOL, question.seed, progress=progress)
+    command = question.command("evaluate", "--protocol", _PROTOCOL)
+    return evaluation_page(to_record(found, data, command, {"spec": f"zoo:{question.model}", "weights": None}))

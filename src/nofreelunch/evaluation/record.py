@@ -1,0 +1,39 @@
+"""What evaluation.json holds: the evaluation at the largest radius, those at smaller ones, and what they are of."""
+
+import json
+from math import isfinite
+from typing import Any
+
+from nofreelunch.data import Dataset
+from nofreelunch.evaluation.sweep import Sweep
+
+
+def to_record(found: Sweep, data: Dataset, command: str, model: dict[str, Any]) -> dict[str, Any]:
+    """All of it, in JSON's types.
+
+    Args:
+        found: on some or all of the data set's test images.
+        data: the data set.
+        command: makes it again.
+        model: as the user named it.
+    """
+    records = [json.loads(ev.to_json()) | {"steps": [*ev.by_attack]} for ev in found.evaluations]
+    *smaller, largest = records
+    about = {
+        "command": command,
+        "model": model,
+        "data": {
+            "name": data.name,
+            "classes": data.classes,
+            "images": len(found.distance),
+            "of": len(data.test),
+        },
+        "smaller_radii": smaller,
+        "distance": [_finite(radius) for radius in found.distance],
+        "median_distance": _finite(sorted(found.distance)[len(found.distance) // 2]),
+    }
+    return {**largest, **about, "notes": [*largest["notes"], *data.notes]}
+
+
+def _finite(radius: float) -> float | None:
+    return float(radius) if isfinite(radius) else None

@@ -53,8 +53,9 @@ def test_refused_by_command(name: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_of_an_option_given_twice_the_last_one_counts_and_is_shown() -> None:
     command = parse(["train", "--data", "npz:x", "--arch", "linear", "--seed", "1", "--seed", "2"])
     assert isinstance(command, Train)
-    assert command.config().seed == 2
-    assert "--seed 2" in command._command(command.config())
+    config = command.config(command.data)
+    assert config.seed == 2
+    assert "--seed 2" in command._command(config)
 
 
 @line(57, 62)

@@ -155,7 +155,7 @@ def test_the_settings_that_are_shown_are_those_that_are_kept(
 def config(*options: str) -> TrainConfig:
     command = parse(["train", *options])
     assert isinstance(command, Train)
-    return command.config()
+    return command.config(command.data)
 
 
 def test_what_is_left_out_comes_from_the_preset_and_what_is_given_wins() -> None:
@@ -398,3 +398,10 @@ if __name__ == "__main__":
     if os.environ["DIES"] == os.environ["RANK"]:
         Loop.update = until_death(Loop.update)  # type: ignore[method-assign, assignment]
     sys.exit(main(sys.argv[1:]))
+
+
+def test_every_preset_of_a_family_of_data_sets_is_found() -> None:
+    command = parse(["train", "--data", "mine.safetensors", "--threat", "l2", "--eps", "1"])
+    assert isinstance(command, Train)
+    for name in ("restricted-imagenet", "restricted-imagenet:release"):
+        assert command.config(name) == preset("laptop", "restricted-imagenet", L2(1.0))

@@ -106,22 +106,23 @@ class Train:
 
     def _run(self) -> None:
         from nofreelunch.data import open_source
+        from nofreelunch.data.packed import SUFFIX
         from nofreelunch.data.tree import Tree, load_tree
 
         find_device(self.device)
         source = open_source(self.data, self.data_root)  # unknown names are answered before images are decoded
-        config = self.config()
+        config = self.config(source.name if self.data.endswith(SUFFIX) else self.data)
         data = load_tree(source) if isinstance(source, Tree) else source
         if self.dry_run:
             self._forecast(data, config)
         else:
             self._train(data, config)
 
-    def config(self) -> "TrainConfig":
-        """The options given, and the preset's for the others."""
+    def config(self, name: str) -> "TrainConfig":
+        """The options given, and for the others those of the preset for a data set of this name."""
         from nofreelunch.training import RECIPES, TrainConfig
 
-        base = self._base()
+        base = self._base(name.partition(":")[0])
         given = {name: getattr(self, name) for name in _settings() if getattr(self, name) is not None}
         values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)} | given
         recipe = RECIPES.get(values["recipe"])
@@ -131,8 +132,8 @@ class Train:
             values["step_size"] = given.get("step_size")
         return TrainConfig(**values)
 
-    def _base(self) -> "TrainConfig":
-        """The preset for data and threat; without presets, the defaults.
+    def _base(self, family: str) -> "TrainConfig":
+        """The preset for a family of data sets and the threat; without presets, the defaults.
 
         Raises:
             InputError: if there is no such preset, or neither a preset nor an architecture.
@@ -142,8 +143,8 @@ class Train:
         from nofreelunch.training.presets import PRESETS, preset
 
         threat = self._threat()
-        if self.preset is not None or self.data in PRESETS:
-            return preset(self.preset or "laptop", self.data, threat)
+        if self.preset is not None or family in PRESETS:
+            return preset(self.preset or "laptop", family, threat)
         if self.arch is None:
             raise InputError(f"--arch is needed: {self.data} has no presets; known: {', '.join(ARCHITECTURES)}")
         return TrainConfig(self.arch, threat=threat)

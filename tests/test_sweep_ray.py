@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +88,17 @@ def in_midst(tasks: list[Task], there: Iterable[str]) -> list[Task]:
     return [task for task, now in found.items() if now.phase == TRAINING and now.step >= MIDST]
 
 
-def frozen(tasks: list[Task], count: int) -> dict[Task, int] | None:
-    """So many processes, stopped in the midst of a training; None, and nothing is stopped, if there are fewer."""
-    if len(in_midst(tasks, [task.name for task in tasks])) < count:
-        return None
+def frozen(tasks: list[Task], count: int, held: dict[Task, int]) -> dict[Task, int] | None:
+    """So many processes, each stopped in the midst of a training and held there; None as long as there are fewer."""
     there = workers(tasks[0].root)
-    for pid in there.values():
-        os.kill(pid, signal.SIGSTOP)
-    if len(midst := in_midst(tasks, there)) == count:
-        return {task: there[task.name] for task in midst}
-    for pid in there.values():
-        os.kill(pid, signal.SIGCONT)
-    return None
+    for task in in_midst(tasks, there):
+        if task not in held and len(held) < count:
+            os.kill(there[task.name], signal.SIGSTOP)
+            if in_midst([task], [task.name]):  # it has not come to its end before it was stopped
+                held[task] = there[task.name]
+            else:
+                os.kill(there[task.name], signal.SIGCONT)
+    return held if len(held) == count else None
 
 
 def starts(task: Task) -> list[int]:
@@ -120,7 +120,7 @@ class Saboteur(threading.Thread):
         self.seen: dict[str, int] = {}
 
     def run(self) -> None:
-        both = wait_for(lambda: frozen(self.tasks, 2))
+        both = wait_for(partial(frozen, self.tasks, 2, {}))
         raylet = self.node.all_processes["raylet"][0].process.pid
         for task, pid in both.items():
             if parent(pid) == raylet:
@@ -129,7 +129,7 @@ class Saboteur(threading.Thread):
                 os.kill(pid, signal.SIGCONT)
         self.cluster.remove_node(self.node, allow_graceful=False)
         wait_for(lambda: sum(status(task).phase == DONE for task in self.tasks) >= len(self.tasks) // 2)
-        for task, pid in wait_for(lambda: frozen(self.tasks, 1)).items():
+        for task, pid in wait_for(partial(frozen, self.tasks, 1, {})).items():
             self.kill(task, pid)
 
     def kill(self, task: Task, pid: int) -> None:

@@ -1,7 +1,7 @@
 """Lists of attacks with every number filled in, cheapest first."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import count
 
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
@@ -109,8 +109,10 @@ def parts(attack: Attack, classes: int) -> Iterator[Attack]:
 
 def relentless(attack: Attack) -> Attack:
     """The attack without giving up examples before its last step."""
-    given_up_by = [name for name in ("patience", "reach") if getattr(attack, name, None) is not None]
-    return replace(attack, **dict.fromkeys(given_up_by)) if given_up_by else attack  # type: ignore[type-var]
+    if not is_dataclass(attack) or isinstance(attack, type):
+        return attack
+    limits = {field.name for field in fields(attack)} & {"patience", "reach"}
+    return replace(attack, **dict.fromkeys(limits))
 
 
 def numbered(attack: Attack, classes: int) -> Iterator[tuple[str, Attack]]:

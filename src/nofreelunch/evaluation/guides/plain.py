@@ -129,7 +129,7 @@ class Probing:
 
     model: Model
     threat: Threat
-    directions: int = 1024
+    directions: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """Its logits."""

@@ -38,7 +38,8 @@ def pyautoattack(model: nn.Module, threat: Threat, x: Tensor, y: Tensor) -> floa
     from pyautoattack import AutoAttack
 
     ensemble = AutoAttack(model, norm=NORMS[threat.norm], eps=threat.eps, version="standard", seed=0)
-    return _accuracy(model, ensemble.run_standard_evaluation(x, y, batch_size=250), y)
+    x_adv, *_ = ensemble.run_standard_evaluation(x, y, batch_size=250)
+    return _accuracy(model, x_adv, y)
 
 
 def torchattacks(model: nn.Module, threat: Threat, x: Tensor, y: Tensor) -> float:

@@ -72,7 +72,7 @@ class Evaluate(OfModel):
         check_file("--json", self.json)
         check_file("--save-examples", self.save_examples)
         with locked(self.out):
-            identity = f"{self._settings()} {self.save_examples is not None} ".encode() + _sources(model)
+            identity = f"{self._settings()} {self.save_examples is not None} ".encode() + _sources(self.model, model)
             state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)
@@ -168,12 +168,15 @@ class Evaluate(OfModel):
         return self._settings() + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")
 
 
-def _sources(model: "nn.Module") -> bytes:
-    """The files in which the user's own layers are written: an edited model is another one."""
+def _sources(spec: str, model: "nn.Module") -> bytes:
+    """How the user's own model is built: its layers, and the files in which they and the factory are written."""
+    kinds: list[object] = [type(layer) for layer in model.modules()]
+    if spec.startswith("python:"):
+        kinds.append(sys.modules[spec.split(":")[1]])
     found: dict[str, bytes] = {}
-    for kind in {type(layer) for layer in model.modules()}:
+    for kind in kinds:
         with contextlib.suppress(TypeError, OSError):  # made at run time: there is no file
-            file = inspect.getsourcefile(kind)
+            file = inspect.getsourcefile(kind)  # type: ignore[arg-type]
             if file is not None and "site-packages" not in file:
                 found[file] = Path(file).read_bytes()
-    return b"".join(content for _, content in sorted(found.items()))
+    return repr(model).encode() + b"".join(content for _, content in sorted(found.items()))

@@ -76,7 +76,7 @@ class OfModel:
 
     def words(self) -> list[str]:
         """The options that were given and decide what comes out, as on a command line."""
-        names = ("weights", "mean", "std", "range", "labels", "seed")
+        names = ("data_root", "weights", "mean", "std", "range", "labels", "seed")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return [f"--{name}={value}" for name, value in given.items() if value is not None]
 

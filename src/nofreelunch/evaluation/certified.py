@@ -45,7 +45,8 @@ def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
     """
     if not isinstance(model, nn.Module) or has_hooks(model) or (copy := frozen_twin(model)) is None:
         return None
-    graph = trace(copy.double())
+    with torch.no_grad():  # as the model is judged
+        graph = trace(copy.double())
     if graph is None or not all(_known(node, graph) for node in graph.graph.nodes):
         return None
     low, high = x.double() - threat.eps, x.double() + threat.eps
@@ -62,7 +63,8 @@ def _known(node: fx.Node, graph: fx.GraphModule) -> bool:
         return type(layer) in _RISING + _WEIGHTED and plain
     if node.op in ("call_function", "call_method"):
         parents = sum(isinstance(arg, fx.Node) for arg in node.args)
-        return (node.target in _RISING_CALLS and parents == 1) or (node.target in _SUMS and parents == 2)
+        plain_sum = node.target in _SUMS and parents == 2 and not node.kwargs  # alpha would be a factor
+        return (node.target in _RISING_CALLS and parents == 1) or plain_sum
     return node.op in ("placeholder", "output")
 
 

@@ -16,11 +16,11 @@ from nofreelunch.errors import InputError, check_count
 from nofreelunch.evaluation.board import CLEAN, STANDING, Board
 from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.journal import Journal
-from nofreelunch.evaluation.phases import doubts, exactly, examine, run, scout
-from nofreelunch.evaluation.protocols import Protocol, Recipe, further, plan_of
+from nofreelunch.evaluation.phases import doubts, exactly, examine, gave_up_too_soon, run, run_whole, scout
+from nofreelunch.evaluation.protocols import Protocol, Recipe, further, plan_of, without_addresses
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
-from nofreelunch.evaluation.subject import Subject, as_in_use, modules_of, own_randomness
+from nofreelunch.evaluation.subject import Subject, all_modules, as_in_use, own_randomness
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import Progress, Trial
 from nofreelunch.evaluation.trust import search
@@ -29,6 +29,8 @@ from nofreelunch.types import Model
 from nofreelunch.workspace import versions
 
 _PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
+_UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output"}
+"""What a model is flagged for that its traced operations do not tell all of."""
 _EXAMPLES_FILE = "examples.npy"
 
 
@@ -76,15 +78,15 @@ def evaluate(
     """
     started = time.monotonic()
     plan, known = plan_of(protocol), _earlier(known)
-    extra, out = further(attacks), None if out is None else Path(out)
+    extra, out = further(attacks, plan), None if out is None else Path(out)
     with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
         subject, source = Subject(model), source_of(data, model, threat)
         classes = _classes(subject, source)
         board = Board(len(source))
         identity = {
-            "model": _weights_digest(subject), "data": source.digest, "threat": repr(threat), "protocol": plan.name,
-            "seed": str(seed), "attacks": ", ".join(extra), "known": repr(known and known.threat),
-            "examples kept": str(keep_examples),
+            "model": _weights_digest(subject), "data": source.digest, "threat": repr(threat),
+            "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
+            "known": repr(known and known.threat), "examples kept": str(keep_examples),
         }  # fmt: skip
         journal = Journal(out, identity, board)
         size = _usual_batch(source, subject.device) if batch_size is None else batch_size
@@ -96,14 +98,14 @@ def evaluate(
             flags, exact = _conduct(trial, plan, extra, classes, known)
         finally:  # an interrupt keeps what is done
             journal.save()
-        certified = _certified(trial)
+        certified = None if any(flag.name in _UNPROVABLE for flag in flags) else _certified(trial)
     return _assembled(trial, flags, exact, certified, plan.name, time.monotonic() - started)
 
 
 def _usual_batch(source: Source, device: torch.device) -> int:
     """As many examples as keep the device busy."""
     pixels = source.images(torch.arange(1)).numel()
-    return min(1024, max(2, _PIXELS_AT_A_TIME[device.type] // pixels))
+    return min(1024, max(2, _PIXELS_AT_A_TIME.get(device.type, _PIXELS_AT_A_TIME["cpu"]) // pixels))
 
 
 def _conduct(
@@ -117,13 +119,16 @@ def _conduct(
         _take_over(known, trial)
     exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and exactly(trial))
     if not exact:
-        run(trial, plan.first[0], plan.first[1], classes)
+        run(trial, "main", plan.first, classes)
         gains = scout(trial, plan, flags, classes)
-        for step, recipe in plan.main.items():
-            run(trial, step, recipe, classes)
-        for step, attack in extra.items():
-            run(trial, step, _constantly(attack), classes)
-        flags += doubts(trial, plan, gains, classes)
+        for step in plan.main.items():
+            run(trial, "main", step, classes)
+        for name, attack in extra.items():
+            run(trial, "further", (name, _constantly(attack)), classes)
+        late = doubts(trial, plan, gains, classes)
+        if late or gave_up_too_soon(trial, plan, classes):
+            run_whole(trial, plan, classes)
+        flags += late
     clean = board.clean_margin.isposinf()
     nan = {"clean": clean, "under attack": board.margin.isposinf() & ~clean}
     checks = (
@@ -164,6 +169,8 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
         raise InputError(
             f"known must be of the same model and data within a smaller radius, got one within {known.threat}"
         )
+    if trial.examples is not None and known.x_adv is None:
+        raise InputError("known must hold its examples if examples are to be kept; evaluate it with keep_examples=True")
     step = f"within {known.threat.eps:g}"
     trial.board.enter(step)
     lost = torch.tensor([name not in ("", CLEAN) for name in known.broken_by])
@@ -175,13 +182,15 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
 
 
 def _weights_digest(subject: Subject) -> str:
-    """SHA-256 of the tensors of all modules that the model is made of, and of its type's name."""
+    """SHA-256 of the tensors and plain attributes of all modules that the model is made of, and of its type's name."""
     sha = hashlib.sha256(type(subject.pristine).__qualname__.encode())
-    for module in modules_of(subject.pristine):
-        for name, value in module.state_dict().items():
+    for module in all_modules(subject.pristine):
+        plain = {name: value for name, value in vars(module).items() if isinstance(value, (int, float, str, tuple))}
+        plain["training"] = False  # it is evaluated in evaluation mode
+        sha.update(f"{type(module).__qualname__} {sorted(plain.items())}".encode())
+        for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             sha.update(name.encode())
-            if isinstance(value, Tensor):
-                sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -192,8 +201,17 @@ def _storage(source: Source, out: Path | None) -> Tensor:
         return torch.zeros(shape)
     out.mkdir(parents=True, exist_ok=True)
     path = out / _EXAMPLES_FILE
-    mode = "r+" if path.exists() else "w+"
+    mode = "r+" if _shape_of(path) == shape else "w+"
     return torch.from_numpy(np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=shape))
+
+
+def _shape_of(path: Path) -> tuple[int, ...] | None:
+    """Of the array in a file, if there is one."""
+    try:
+        found: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError, EOFError):
+        return None
+    return found
 
 
 def _certified(trial: Trial) -> Tally | None:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from nofreelunch.attacks import APGD, Attack, ExactLinear, WorstOf
+from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import LOST, STANDING
 from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.guides.plain import Averaged, Blind, Rescaled, SeeThrough
+from nofreelunch.evaluation.guides.plain import Blind, Rescaled, SeeThrough
 from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered, relentless
-from nofreelunch.evaluation.remedies import Remedy, least_gain, remedies, tried
+from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import outputs, search
@@ -22,6 +23,10 @@ from nofreelunch.models import fast
 from nofreelunch.types import Labels, Model
 
 _PROBE = 24
+_DRAWS = 8
+"""Of a randomised model, for one gradient."""
+_SURVIVORS = 16
+"""So many, at most, are attacked once more by attacks that give none up."""
 _USUAL = (0.01, 1000.0)
 """Standard deviations of an example's logits between which losses are left to themselves."""
 _TYPICAL = 4.0
@@ -65,7 +70,7 @@ def _view(trial: Trial, names: set[str], scale: float) -> Model:
         view = fast(subject.working)
     if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:
         view = Rescaled(view, scale / _TYPICAL)
-    return Averaged(view) if trial.randomised else view
+    return Averaged(view, _DRAWS) if trial.randomised else view
 
 
 def exactly(trial: Trial) -> bool:
@@ -82,27 +87,31 @@ def exactly(trial: Trial) -> bool:
     return plain and is_affine(trial.subject.working) and trial.journal.once("exact-linear", solve)
 
 
-def run(trial: Trial, step: str, recipe: Recipe, classes: int) -> None:
-    """One attack of a protocol, part by part."""
+def run(trial: Trial, phase: str, step: tuple[str, Recipe], classes: int) -> None:
+    """One attack, under its name, part by part."""
+    name, recipe = step
 
     def work() -> None:
         for number, part in _parts(trial, recipe, classes):
-            trial.attack(step, part, number)
+            trial.attack(name, part, number)
 
-    trial.journal.once(step, work)
+    trial.journal.once(_key(phase, name), work)
+
+
+def _key(phase: str, name: str) -> str:
+    return f"{phase}: {name}"
 
 
 def _parts(trial: Trial, recipe: Recipe, classes: int) -> Iterator[tuple[str, Attack]]:
     """What a recipe runs; where anything is odd about the model, no example is given up."""
-    for number, part in numbered(recipe(trial.threat), classes):
-        yield number, relentless(part) if trial.suspicious else part
+    yield from _whole_parts(trial, recipe, classes) if trial.suspicious else numbered(recipe(trial.threat), classes)
 
 
-def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, int]:
+def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, Gain]:
     """Try the remedies on a sample; run those that break clearly more than the model's own gradient can on everything.
 
     Returns:
-        How many more of the sample each of them broke.
+        What each of them broke beyond what the model's own gradient did.
     """
     steps = (protocol.probing, protocol.thorough)
     found: dict[str, Remedy] = {}
@@ -114,35 +123,33 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         found.update(remedies(trial, index, suspicious, steps))
         gains = tried(trial, found, index, base)
         if gains and not trial.randomised:
-            gains = _beyond_own(trial, protocol, gains, len(index), classes)
+            gains = _beyond_own(trial, protocol, gains, classes)
         return {"gains": gains, "suspicious": suspicious, "sample": index.tolist()}
 
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
         return {}
     seen = trial.journal.once("scouting", look)
-    gains: dict[str, list[int]] = seen["gains"]
+    gains = {name: Gain(*gain) for name, gain in seen["gains"].items()}
     trial.suspicious = bool(seen["suspicious"] or gains)
     if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
-    for name in sorted(gains, key=lambda name: -len(gains[name])):
+    for name, gain in sorted(gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
-        left = (trial.board.right[gains[name]] > (LOST if trial.randomised else 0.5)).sum()
-        if trial.journal.knows(name) or left >= least_gain(len(seen["sample"])):
-            run(trial, name, _thorough(found[name]), classes)
-    return {name: len(gained) for name, gained in gains.items()}
+        left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
+        if trial.journal.knows(_key("remedy", name)) or left >= least_gain(gain.of):
+            run(trial, "remedy", (name, _thorough(found[name])), classes)
+    return gains
 
 
-def _beyond_own(
-    trial: Trial, protocol: Protocol, gains: dict[str, list[int]], total: int, classes: int
-) -> dict[str, list[int]]:
+def _beyond_own(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> dict[str, Gain]:
     """The gains that the model's own gradient does not make up for with more steps: an honest model has none."""
-    index = torch.tensor(sorted(set().union(*gains.values())))
+    index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
     harder = (relentless(part) for _, part in numbered(protocol.harder(trial.threat), classes))
     longer = (APGD(trial.threat), *harder)
     lost = trial.breaks(WorstOf(longer), index, "own gradient", trial.view, trial.threat)
     made_up = set(index[lost].tolist())
-    left = {name: [row for row in rows if row not in made_up] for name, rows in gains.items()}
-    return {name: rows for name, rows in left.items() if len(rows) >= least_gain(total)}
+    left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
+    return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}
 
 
 def _thorough(remedy: Remedy) -> Recipe:
@@ -156,7 +163,7 @@ def _slopes(trial: Trial, index: Labels) -> Slopes:
     return slopes(trial.view, x, y, (near[0], near[1]), trial.threat)
 
 
-def doubts(trial: Trial, protocol: Protocol, gains: dict[str, int], classes: int) -> list[Flag]:
+def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
     """Look at the examples that nothing has broken: is it the model, or the attacks?"""
     standing = trial.board.standing()
     if len(standing) == 0:
@@ -170,7 +177,7 @@ def doubts(trial: Trial, protocol: Protocol, gains: dict[str, int], classes: int
     found = (
         search.no_progress_flag(trial.board.clean_margin[rows], trial.board.margin[rows]) if len(rows) else None,
         search.black_box_flag(dict(zip(trial.board.steps, adds.tolist(), strict=True)), len(trial.board)),
-        search.masked_flag(gains, trial.board.robust()),
+        search.masked_flag({name: (len(gain.rows), gain.of) for name, gain in gains.items()}, trial.board.robust()),
     )
     return flags + [flag for flag in found if flag] if trial.board.robust().correct else []
 
@@ -185,7 +192,7 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels, classes: int) -
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):
         return None
-    run(trial, step, protocol.harder, classes)
+    run(trial, "doubts", (step, protocol.harder), classes)
     gained = int((board.broken_by == board.steps.index(step)).sum())
     return search.not_converged_flag(gained, len(board))
 
@@ -203,3 +210,41 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
         return broken
 
     return search.boundless_flag(~torch.tensor(trial.journal.once("whole box", climb)), wide)
+
+
+def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:
+    """Whether the attacks that give examples up break one of a few survivors when they give none up."""
+    if trial.suspicious:
+        return False
+    whole = [part for recipe in _limited(trial, protocol).values() for _, part in _whole_parts(trial, recipe, classes)]
+    standing = trial.board.standing()
+    if not whole or len(standing) == 0:
+        return False
+    index = trial.sample(standing, min(_SURVIVORS, max(4, len(trial.board) // 50)))
+
+    def look() -> bool:
+        return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up", trial.view, trial.threat).any())
+
+    return trial.journal.once("given up", look)
+
+
+def run_whole(trial: Trial, protocol: Protocol, classes: int) -> None:
+    """The attacks that gave examples up, once more, and to their ends."""
+    if not trial.suspicious:
+        trial.suspicious = True
+        for step, recipe in _limited(trial, protocol).items():
+            run(trial, "whole", (f"{step}, whole", recipe), classes)
+
+
+def _limited(trial: Trial, protocol: Protocol) -> dict[str, Recipe]:
+    """The attacks of a protocol that give examples up."""
+    return {
+        step: recipe
+        for step, recipe in protocol.main.items()
+        if any(relentless(part) != part for _, part in numbered(recipe(trial.threat), 2))
+    }
+
+
+def _whole_parts(trial: Trial, recipe: Recipe, classes: int) -> Iterator[tuple[str, Attack]]:
+    for number, part in numbered(recipe(trial.threat), classes):
+        yield number, relentless(part)

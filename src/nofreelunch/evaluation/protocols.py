@@ -1,15 +1,19 @@
 """Lists of attacks with every number filled in, cheapest first."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
-from nofreelunch.attacks.base import check_attack
+from nofreelunch.attacks.base import Iterative, check_attack
 from nofreelunch.errors import InputError, unknown
+from nofreelunch.evaluation.board import CLEAN
 from nofreelunch.threats import Threat
+from nofreelunch.workspace import digest
 
 Recipe = Callable[[Threat], Attack]
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,16 @@ class Protocol:
     sample: int = 64
     probing: int = 20
     thorough: int = 40
+
+    def identity(self, threat: Threat) -> str:
+        """Its name, and a digest of all numbers of its attacks: the same in every process."""
+        attacks = [recipe(threat) for recipe in (self.first[1], *self.main.values(), self.harder)]
+        return f"{self.name} {digest(without_addresses(attacks).encode())[:8]}"
+
+
+def without_addresses(value: object) -> str:
+    """The value in words, functions and classes in it by their names alone."""
+    return _ADDRESS.sub("", repr(value))
 
 
 QUICK = Protocol(
@@ -65,7 +79,8 @@ STANDARD = Protocol(
 )
 """As strong as AutoAttack's standard version (Croce and Hein 2020): the same four attacks.
 
-They are cut short where they get nowhere, but never on a model that anything is odd about.
+They are cut short where they get nowhere, and run whole if anything is odd about the model, or if that would have
+broken one of a few survivors.
 """
 
 PROTOCOLS = {plan.name: plan for plan in (QUICK, STANDARD)}
@@ -84,15 +99,19 @@ def plan_of(protocol: str | Protocol) -> Protocol:
     return PROTOCOLS[protocol]
 
 
-def further(attacks: Mapping[str, Attack] | None) -> dict[str, Attack]:
+def further(attacks: Mapping[str, Attack] | None, plan: Protocol) -> dict[str, Attack]:
     """The attacks that a caller adds to a protocol.
 
     Raises:
-        InputError: if they are not attacks by name.
+        InputError: if they are not attacks by name, or one has the name of an attack of the protocol.
     """
     if attacks is not None and not (isinstance(attacks, Mapping) and all(isinstance(name, str) for name in attacks)):
         raise InputError(f'attacks must be attacks by name, such as {{"mine": PGD(threat)}}, got {attacks!r}')
-    return {name: check_attack(attack) for name, attack in (attacks or {}).items()}
+    for name, attack in (attacks or {}).items():
+        check_attack(attack)
+        if name in (CLEAN, plan.first[0], *plan.main):
+            raise InputError(f'"{name}" is a step of the protocol {plan.name}; give your attack another name')
+    return dict(attacks or {})
 
 
 def parts(attack: Attack, classes: int) -> Iterator[Attack]:
@@ -109,10 +128,9 @@ def parts(attack: Attack, classes: int) -> Iterator[Attack]:
 
 def relentless(attack: Attack) -> Attack:
     """The attack without giving up examples before its last step."""
-    if not is_dataclass(attack) or isinstance(attack, type):
-        return attack
-    limits = {field.name for field in fields(attack)} & {"patience", "reach"}
-    return replace(attack, **dict.fromkeys(limits))
+    if isinstance(attack, FAB):
+        return replace(attack, reach=None)
+    return replace(attack, patience=None) if isinstance(attack, Iterative) else attack
 
 
 def numbered(attack: Attack, classes: int) -> Iterator[tuple[str, Attack]]:

@@ -7,12 +7,12 @@ of only being doubted (Tramer et al. 2020: an evaluation must adapt).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks import Attack, EachTarget, Square
+from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.inner import inner_guides
 from nofreelunch.evaluation.guides.plain import Jittered, Probing, SeeThrough, precise
@@ -49,6 +49,18 @@ class Remedy:
     costly: bool = False
 
 
+class Gain(NamedTuple):
+    """What a remedy broke of the examples that it was tried on, and the model's own gradient did not.
+
+    Attributes:
+        rows: these examples.
+        of: how many it was tried on.
+    """
+
+    rows: list[int]
+    of: int
+
+
 def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:
     """All that can be tried on this model, by name.
 
@@ -66,7 +78,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     if trial.source.gridded and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
     if suspicious:
-        found["square"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
+        found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
         found["student"] = _guided(threat, student(answer, pool, threat, trial.seed), steps)
         brief, thorough = (Probing(answer, threat, directions) for directions in _DIRECTIONS)
         found["differences"] = Remedy(
@@ -95,28 +107,50 @@ def _made(make: Callable[[], dict[str, Model]]) -> dict[str, Model]:
 
 
 def _guided(threat: Threat, guide: Model, steps: tuple[int, int]) -> Remedy:
+    brief, thorough = (Guided(threat, count, guide=guide) for count in steps)
+    climbs = (APGD(threat, 2 * steps[1], loss) for loss in ("ce", "margin"))
     return Remedy(
-        Guided(threat, steps[0], guide=guide), EachTarget(Guided(threat, steps[1], guide=guide, target_rank=1))
+        brief, WorstOf((EachTarget(replace(thorough, target_rank=1)), *(Transferred(climb, guide) for climb in climbs)))
     )
 
 
-def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, list[int]]:
+@final
+@dataclass(frozen=True)
+class Transferred:
+    """What breaks a guide, tried on the model (Papernot et al. 2017).
+
+    Args:
+        attack: any.
+        guide: what it is run on.
+    """
+
+    attack: Attack
+    guide: Model
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Inputs that the guide gets wrong, where the attack found any."""
+        return self.attack(self.guide, x, y, rng)
+
+
+def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, Gain]:
     """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
     answer, threat = trial.subject.logits, trial.threat
     own = trial.rights(base, index, "remedy", trial.view, threat)
-    lowest, gains = own.clone(), {}
+    lowest, gains = own.clone(), dict[str, Gain]()
     for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
         rows = (lowest > 1 - _CLEARLY).nonzero().squeeze(1)[:_FEW] if remedy.costly else torch.arange(len(index))
         if len(rows) == 0:
             continue
         try:
             right = trial.rights(remedy.brief, index[rows], "remedy", answer, threat)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # a stand-in may do what the model's code does not expect; then it is none
             continue
         lowest[rows] = torch.minimum(lowest[rows], right)
         gained = index[rows][own[rows] - right > _CLEARLY].tolist()
         if len(gained) >= least_gain(len(rows)):
-            gains[name] = gained
+            gains[name] = Gain(gained, len(rows))
     return gains
 
 

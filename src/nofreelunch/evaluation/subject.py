@@ -127,20 +127,19 @@ def _function_twin(function: FunctionType) -> FunctionType:
 def modules_of(model: Any) -> list[nn.Module]:
     """The outermost `nn.Module`s that a model is made of, through closures, bound methods and attributes."""
     found: list[nn.Module] = []
-    seen: set[int] = set()
-
-    def look(value: Any) -> None:
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        if isinstance(value, nn.Module):
-            found.append(value)
-        else:
-            for part in parts_of(value):
-                look(part)
-
-    look(model)
+    _collect(model, found, set())
     return found
+
+
+def _collect(value: Any, found: list[nn.Module], seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        found.append(value)
+    else:
+        for part in parts_of(value):
+            _collect(part, found, seen)
 
 
 def all_modules(model: Any) -> list[nn.Module]:

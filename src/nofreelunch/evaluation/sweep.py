@@ -22,7 +22,8 @@ class Sweep:
     """One evaluation per radius, of one norm.
 
     Attributes:
-        evaluations: by ascending radius. An example that is lost within one radius is lost within every larger one.
+        evaluations: by ascending radius. An example that is lost within one radius is lost within every larger one,
+            unless the model is randomised.
         distance: for each example the smallest of the radii at which it is lost: 0 if it is misclassified as it is,
             infinity if no radius sufficed. An upper bound of the distance to failure.
     """

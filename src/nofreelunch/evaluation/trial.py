@@ -108,13 +108,14 @@ class Trial:
         x, y = examples
         stored = z.detach().to(x.device, torch.float32).reshape(x.shape).clone()
         legal = stored.flatten(1).isfinite().all(1) & self.threat.contains(stored.nan_to_num(), x)
-        self.board.dropped += int((~legal).sum())
+        self.board.dropped += len(torch.unique(index[~legal.cpu()]))
         stored = torch.where(expand(legal, x), stored, x)
         right, height = self.answers(stored, y, _SELECTING)
         better = legal.cpu() & (right < self.board.right[index])
         if self.randomised and better.any():  # what was chosen for being low is judged by other draws
             chosen = better.to(stored.device)
             right[better] = self.answers(stored[chosen], y[chosen], _JUDGING)[0]
+            better &= right < self.board.right[index]
         farther = legal.cpu() & (height > self.board.margin[index])
         self.board.record(step, index, right, torch.where(legal.cpu(), height, -torch.inf), better)
         kept = better | (farther & (self.board.right[index] > 0.5))
@@ -135,11 +136,12 @@ class Trial:
     def rights(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> PerExample:
         """How often the model is right at what an attack makes of some examples within a threat; no score is kept."""
         found = []
-        for rows in torch.split(index, self.batch):
-            x, y = self.load(rows)
-            z = attack(view, x, y, self.streams(rows, purpose)).float()
+        for rows in torch.split(index, self.batch) if len(index) else ():
+            several = rows if len(rows) > 1 else rows.repeat(2)  # a batch of one takes other kernels
+            x, y = self.load(several)
+            z = attack(view, x, y, self.streams(several, purpose)).float()
             right, _ = self.answers(z, y, _SELECTING)
-            found.append(torch.where(threat.contains(z, x).cpu(), right, 1.0))
+            found.append(torch.where(threat.contains(z, x).cpu(), right, 1.0)[: len(rows)])
         return torch.cat(found) if found else torch.zeros(0)
 
     def breaks(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> Mask:

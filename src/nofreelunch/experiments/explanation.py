@@ -98,7 +98,8 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
         device: where the work is done.
 
     Raises:
-        InputError: if the model does not go with the data, or there are fewer test images than are to be shown.
+        InputError: if the model does not go with the data or cannot be differentiated, or there are fewer test images
+            than are to be shown.
     """
     if settings.n > len(data.test):
         raise InputError(f"n must be at most the number of test images, {len(data.test)}, got {settings.n}")
@@ -106,7 +107,13 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
     x, y = data.test.images(index).to(device), data.test.targets[index].to(device)
     model = model.to(device)
     with evaluating(model):
-        grad = batched(partial(input_gradient, model, loss=log_odds), x, y)
+        logits_of(model, x[:2])  # a model that cannot take the images says so here
+        try:
+            grad = batched(partial(input_gradient, model, loss=log_odds), x, y)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise InputError(f"explain needs the model's gradient, which it cannot give: {error}") from error
         x, y, shown = x[: settings.n], y[: settings.n], x
         quick = fast(model)
         x_adv = batched(lambda x, y: large_eps_examples(quick, x, y, settings.threat), x, y)

@@ -49,18 +49,6 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
-class Averaged:
-    """The mean over several draws of a randomised model: expectation over transformations (Athalye et al. 2018)."""
-
-    model: Model
-    draws: int = 8
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The mean logits."""
-        return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
-
-
-@dataclass(frozen=True)
 class Jittered:
     """The mean over fixed random points nearby, within half the radius: smooths what oscillates."""
 

@@ -34,14 +34,14 @@ def black_box_flag(adds: Mapping[str, int], total: int) -> Flag | None:
     )
 
 
-def masked_flag(gains: Mapping[str, int], robust: Tally) -> Flag | None:
+def masked_flag(gains: Mapping[str, tuple[int, int]], robust: Tally) -> Flag | None:
     """Stand-ins for the model led where its own gradient did not; nothing to doubt where no example is left."""
     if not gains or robust.correct == 0:
         return None
-    found = ", ".join(f"{name} ({count} more of the sample)" for name, count in gains.items())
+    found = ", ".join(f"{name} ({count} of {total})" for name, (count, total) in gains.items())
     return Flag(
         "masked-gradients",
-        f"on a sample, other guides than the model's gradient broke more examples: {found}",
+        f"on a sample, other guides broke examples that the model's gradient did not: {found}",
         "the figure includes these attacks, but is only as good as they are",
     )
 

@@ -15,7 +15,7 @@ from nofreelunch.evaluation import evaluate
 from nofreelunch.threats import Threat
 
 SUBJECTS: dict[str, Threat] = {
-    "mnist-standard": nfl.Linf(0.1),
+    "mnist-standard": nfl.Linf(0.3),
     "mnist-linf-0.3": nfl.Linf(0.3),
     "mnist-l2-1.5": nfl.L2(1.5),
     "cifar10-linf-4": nfl.Linf(4 / 255),

@@ -295,10 +295,10 @@ def test_an_edited_network_is_another_one() -> None:
         import toy_nets
     finally:
         sys.path.remove(".")
-    before = command._sources(toy_nets.Bent())
+    before = command._sources("python:toy_nets:Bent", toy_nets.Bent())
     assert b"Nearly linear" in before
     Path("toy_nets.py").write_text(NETS.replace("tanh", "sin"))
-    assert command._sources(toy_nets.Bent()) != before
+    assert command._sources("python:toy_nets:Bent", toy_nets.Bent()) != before
 
 
 def test_the_page_escapes_what_it_shows() -> None:

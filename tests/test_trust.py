@@ -4,6 +4,8 @@ The truth about each deceptive model is computed apart from `evaluate`: in close
 network, at points chosen for it where it does not.
 """
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,7 +88,7 @@ class NeedsCare(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(1)
         self.drop = nn.Dropout(0.5).eval()
-        self.net = linear()
+        self.net = copy.deepcopy(linear())
         self.calls = 0
         self.history: list[int] = []
         self.norm.weight.grad = torch.ones(1)

@@ -133,11 +133,18 @@ def check_no_program(path: Path) -> None:
     """
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = [entry.filename for entry in _entries(path)]
     kind = _EXPORTED if any(name.endswith(_PROGRAM_FILES) for name in names) else _SCRIPT
     if kind is _EXPORTED or any("/code/" in name for name in names):
         raise InputError(f"{path} holds a program, and nothing of it was run: {kind}; {_WAY_OUT}")
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} is a damaged zip archive: {error}") from None
 
 
 def _check_archive(path: Path) -> None:
@@ -145,8 +152,7 @@ def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         raise InputError(f"--weights {path} is not a file that torch.save wrote (a zip archive), or it is truncated")
     check_no_program(path)
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
+    entries = _entries(path)
     names = [entry.filename for entry in entries]
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or len(set(names)) < len(names):
         raise InputError(f"--weights {path} is a zip archive, but not one that torch.save wrote")

@@ -327,6 +327,7 @@ HOSTILE = f"cposix\nsystem\n(S'touch {RAN}'\ntR.".encode()
 
 @given(content(TORCH, TENSORS), st.sampled_from(["w.pt", "w.safetensors"]))
 @example(TORCH.replace(b"PK\x01\x02", b"PK\x01\x03", 1), "w.pt")
+@example(TORCH.replace(b"PK\x06\x07\0\0", b"PK\x06\x07\1\0"), "w.pt")
 @fuzzed(80)
 def test_weights_of_others(whole: bytes, name: str) -> None:
     Path(name).write_bytes(whole)

@@ -131,16 +131,17 @@ def check_no_program(path: Path) -> None:
     Raises:
         InputError: if it is such a file.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    names = [entry.filename for entry in _entries(path)]
+    names = [entry.filename for entry in _entries(path) or []]
     kind = _EXPORTED if any(name.endswith(_PROGRAM_FILES) for name in names) else _SCRIPT
     if kind is _EXPORTED or any("/code/" in name for name in names):
         raise InputError(f"{path} holds a program, and nothing of it was run: {kind}; {_WAY_OUT}")
 
 
-def _entries(path: Path) -> list[zipfile.ZipInfo]:
+def _entries(path: Path) -> list[zipfile.ZipInfo] | None:
+    """What a zip archive holds; None if the file is none."""
     try:
+        if not zipfile.is_zipfile(path):
+            return None
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -149,10 +150,10 @@ def _entries(path: Path) -> list[zipfile.ZipInfo]:
 
 def _check_archive(path: Path) -> None:
     """Refuse what `torch.save` does not write: programs, compressed entries (bombs), entries of one name."""
-    if not zipfile.is_zipfile(path):
+    entries = _entries(path)
+    if entries is None:
         raise InputError(f"--weights {path} is not a file that torch.save wrote (a zip archive), or it is truncated")
     check_no_program(path)
-    entries = _entries(path)
     names = [entry.filename for entry in entries]
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or len(set(names)) < len(names):
         raise InputError(f"--weights {path} is a zip archive, but not one that torch.save wrote")

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -88,16 +88,16 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file's image, checked as far as that needs no decoding."""
-    try:
-        image = Image.open(path)
-        frames = getattr(image, "n_frames", 1)
-    except Image.DecompressionBombError:
-        raise BadImage(f"is too large: more than {2 * _PIXELS_AT_MOST} pixels") from None
-    except UnidentifiedImageError:
-        raise BadImage("is no image") from None
-    except Exception as error:  # on damaged bytes a decoder may raise anything
-        raise BadImage(f"cannot be opened: {error}") from None
-    with image:
+    with ExitStack() as stack:  # also what is no image is closed again
+        try:
+            image = Image.open(stack.enter_context(path.open("rb")))
+            frames = getattr(image, "n_frames", 1)
+        except Image.DecompressionBombError:
+            raise BadImage(f"is too large: more than {2 * _PIXELS_AT_MOST} pixels") from None
+        except UnidentifiedImageError:
+            raise BadImage("is no image") from None
+        except Exception as error:  # on damaged bytes a decoder may raise anything
+            raise BadImage(f"cannot be opened: {error}") from None
         width, height = image.size
         if width * height > _PIXELS_AT_MOST:
             raise BadImage(f"is too large: {width} x {height} pixels")

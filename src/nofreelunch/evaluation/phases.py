@@ -165,6 +165,12 @@ def _slopes(trial: Trial, index: Labels) -> Slopes:
 
 def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
     """Look at the examples that nothing has broken: is it the model, or the attacks?"""
+    # What is found is kept: a resumed run comes here with a board on which more may have been broken since.
+    found = trial.journal.once("doubts", lambda: [asdict(flag) for flag in _doubts(trial, protocol, gains, classes)])
+    return [Flag(**flag) for flag in found]
+
+
+def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
     standing = trial.board.standing()
     if len(standing) == 0:
         return []

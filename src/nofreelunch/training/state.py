@@ -102,7 +102,7 @@ def _read(folder: Path, name: str) -> _Pair | None:
         sealed = path.read_bytes()
         about = json.loads(sealed)
         seal = about.pop("sha256")
-        whole = seal == digest(to_json(about))
+        whole = seal == digest(to_json(about)) and sealed == to_json({**about, "sha256": seal})
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         whole = False
     if not whole:

@@ -180,24 +180,21 @@ def test_examples_kept_are_those_of_this_evaluation(tmp_path: Path) -> None:
     assert kept.x_adv.shape == (20, 4)
 
 
-class Difference(nn.Module):
-    """relu(a x) - b x, written as a sum with a factor."""
-
+class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 3)
+
+
+class Difference(Pair):
+    """relu(a x) - b x, written as a sum with a factor."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.add(torch.relu(self.a(x)), self.b(x), alpha=-1)
 
 
-class OnlyWithGradients(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 3)
-
+class OnlyWithGradients(Pair):
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.a(x)) * 100 + self.b(x) if torch.is_grad_enabled() else self.b(x)
 

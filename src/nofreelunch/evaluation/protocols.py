@@ -50,7 +50,7 @@ def without_addresses(value: object) -> str:
 
 
 _PATIENCE, _REACH = 1.0, 1.1
-"""On the robust models of the zoo no example that a whole attack breaks needed more than 0.4 and 1.02."""
+"""Where examples are given up; what that may cost is looked at each time, on a few survivors."""
 
 QUICK = Protocol(
     "quick",

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench import ensemble, gpu, growth, loading, page, step_cost, training_step
+from bench import ensemble, gpu, growth, linear_epoch, loading, page, precision, step_cost, training_step
 from nofreelunch.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
 
 
 class Part(NamedTuple):
@@ -24,6 +25,8 @@ class Part(NamedTuple):
 
 PARTS = {
     "steps": Part("A PGD step, over the raw limit", step_cost),
+    "precision": Part("Robust accuracy when the attack differentiates in bfloat16", precision),
+    "linear": Part("An epoch of a linear classifier, against its exact adversary", linear_epoch),
     "training": Part("A step of adversarial training", training_step),
     "loading": Part("Loading photographs", loading),
     "growth": Part("Growth with images, steps and classes", growth),
@@ -45,29 +48,43 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; default: all")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (default 9)")
     parser.add_argument("--images", type=int, default=200, help="images of the ensemble's comparison (default 200)")
+    parser.add_argument("--models", nargs="+", default=[], choices=ensemble.SUBJECTS, help="for the ensemble")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"unknown part {min(unknown)}; known: {', '.join(PARTS)}")
     for name in asked.parts or PARTS:
         print(f"{PARTS[name].title} ...", flush=True)
-        single = name == "ensemble"
-        saved = {
-            "machine": _machine(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "date": datetime.date.today().isoformat(),
-            "rounds": "one run" if single else f"{asked.rounds} rounds",
-            "record": PARTS[name].module.measure(asked.images if single else asked.rounds),
-        }
-        atomic_write(FOLDER / "results" / f"{name}.json", (json.dumps(saved, indent=1) + "\n").encode())
+        if name == "ensemble":  # a model at a time: hours each, and those measured before stay
+            for model in asked.models or ensemble.IN_THE_PACKAGE:
+                measured = {model: ensemble.compare(model, asked.images)}
+                _save(name, "one run each", _measured(name) | measured)
+        else:
+            _save(name, f"{asked.rounds} rounds", PARTS[name].module.measure(asked.rounds))
     write_page()
+
+
+def _measured(name: str) -> dict[str, Any]:
+    saved = page.read(RESULTS, name)
+    return {} if saved is None else dict(saved["record"])
+
+
+def _save(name: str, rounds: str, record: dict[str, Any]) -> None:
+    saved = {
+        "machine": _machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "date": datetime.date.today().isoformat(),
+        "rounds": rounds,
+        "record": record,
+    }
+    atomic_write(RESULTS / f"{name}.json", (json.dumps(saved, indent=1) + "\n").encode())
 
 
 def write_page() -> None:
     """RESULTS.md and the plot, from the saved measurements."""
     sections = [INTRODUCTION]
     for name, part in PARTS.items():
-        saved = page.read(FOLDER / "results", name)
+        saved = page.read(RESULTS, name)
         if saved is None:
             continue
         sections.append(f"## {part.title}\n\n{page.machine(saved)}\n\n{part.module.table(saved['record'])}")

@@ -68,9 +68,8 @@ class PGD(Iterative[State]):
         """One step up, and back into the set."""
         assert self.step_size is not None
         logits, _, grad = value_and_gradient(named_loss(self.loss), model, state.z, state.y)
-        return replace(
-            state, z=self.threat.project(state.z + self.step_size * self.threat.steepest(grad), state.x)
-        ), logits
+        z = torch.add(state.z, self.threat.steepest(grad), alpha=self.step_size)
+        return replace(state, z=self.threat.project(z, state.x)), logits
 
 
 def fgsm(threat: Threat) -> PGD:

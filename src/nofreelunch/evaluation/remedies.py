@@ -138,7 +138,8 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
     own = trial.rights(base, index, "remedy", trial.view, threat)
     lowest, gains = own.clone(), dict[str, Gain]()
     for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
-        rows = (lowest > 1 - _CLEARLY).nonzero().squeeze(1)[:_FEW] if remedy.costly else torch.arange(len(index))
+        rows = (lowest > 1 - _CLEARLY if remedy.costly else own > _CLEARLY).nonzero().squeeze(1)
+        rows, total = (rows[:_FEW], len(rows[:_FEW])) if remedy.costly else (rows, len(index))
         if len(rows) == 0:
             continue
         try:
@@ -149,14 +150,14 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
             continue
         lowest[rows] = torch.minimum(lowest[rows], right)
         gained = index[rows][own[rows] - right > _CLEARLY].tolist()
-        if len(gained) >= least_gain(len(rows)):
-            gains[name] = Gain(gained, len(rows))
+        if len(gained) >= least_gain(total):
+            gains[name] = Gain(gained, total)
     return gains
 
 
 def least_gain(total: int) -> float:
     """So many of a sample must a remedy gain to be run on all examples."""
-    return max(1 if total < 10 else 2, 0.05 * total)
+    return max(1 if total < 20 else 2, 0.05 * total)
 
 
 @final

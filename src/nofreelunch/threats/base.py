@@ -77,7 +77,10 @@ class Threat(ABC):
 
     @abstractmethod
     def shrink(self, delta: Inputs, room: Inputs | None = None) -> Inputs:
-        """The nearest point of the ball whose coordinates are at most `room` (>= 0; None for no limit) in magnitude."""
+        """The nearest point of the ball whose coordinates are at most `room` (>= 0; None for no limit) in magnitude.
+
+        A new tensor: the caller may write into it.
+        """
 
     @abstractmethod
     def draw(self, like: Inputs, streams: Streams) -> Inputs:
@@ -113,8 +116,8 @@ class Threat(ABC):
         """The nearest point of ball and box, where the box is yet to be imposed if the ball is separable."""
         delta = z - x
         if self.separable or self.box is None:
-            return x + self.shrink(delta)
-        return x + self.shrink(delta, torch.where(delta > 0, self.box[1] - x, x - self.box[0]))
+            return self.shrink(delta).add_(x)
+        return self.shrink(delta, torch.where(delta > 0, self.box[1] - x, x - self.box[0])).add_(x)
 
     def _settle(self, z: Tensor, x: Tensor) -> Tensor:
         """`z` moved towards `x` by rounding errors until rounding no longer leaves it outside the ball."""

@@ -41,10 +41,9 @@ class L2(Threat):
         # Dividing by the largest magnitude first keeps the squares away from underflow and overflow in any precision.
         tiny = torch.finfo(grad.dtype).tiny
         peak = grad.abs().amax(coordinates(grad), keepdim=True)
-        # A subnormal peak is raised to the normal range by 1 / tiny before the division.
-        direction = torch.where(peak < tiny, grad / tiny, grad / peak.clamp(min=tiny))
+        direction = grad / peak.clamp(min=tiny)
         length = expand(_length(direction), grad)
-        return (direction / length.clamp(min=tiny)).to(grad.dtype)
+        return direction.div_(length.clamp(min=tiny))
 
     def shrink(self, delta: Inputs, room: Inputs | None = None) -> Inputs:
         """Scaled to the ball; with limits, the exact minimiser over ball and limits.
@@ -60,8 +59,8 @@ class L2(Threat):
         while True:
             moved = magnitude * expand(scale, delta).to(delta.dtype)
             held = moved >= room
-            left = (self.eps**2 - _length(room * held) ** 2).clamp(min=0).sqrt()
-            raised = (left / _length(magnitude * ~held)).nan_to_num(nan=1.0).clamp(max=1.0)
+            left = (self.eps**2 - _length(torch.where(held, room, 0.0)) ** 2).clamp(min=0).sqrt()
+            raised = (left / _length(magnitude.masked_fill(held, 0.0))).nan_to_num(nan=1.0).clamp(max=1.0)
             if not (raised > scale).any():
                 return torch.minimum(moved, room).copysign(delta)
             scale = torch.maximum(scale, raised)

@@ -4,6 +4,7 @@ import io
 import json
 import lzma
 import os
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,19 @@ def torch_saved(content: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def old(content: Any) -> bytes:
+    """As torch before 1.6 saved."""
+    return torch_saved(content, _use_new_zipfile_serialization=False)
+
+
+def tarred() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("sys_info", "storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
 class Calls:
     """Pickled, it asks for a call when it is read."""
 
@@ -152,7 +166,10 @@ REFUSED: Refused = {
     "torch.hub": (44, weighing(lambda: torch_saved({"a": Calls(torch.hub.load, "x")})), "torch.hub.load"),
     "dill": (44, weighing(lambda: zipped("a/data.pkl").replace(b".", b"cdill\n", 0)), "nothing of it was executed"),
     "objects": (44, weighing(lambda: torch_saved({"a": np.array([{}], dtype=object)})), "nothing of it was executed"),
-    "a legacy file": (44, weighing(lambda: torch_saved(STATE, _use_new_zipfile_serialization=False)), NOT_SAVED),
+    "an old file that calls": (44, weighing(lambda: old({"a": Calls(os.system, "touch ran")})), "posix.system"),
+    "an old file, truncated": (42, weighing(lambda: old(STATE)[:-9]), "it is corrupt"),
+    "an old file that lies": (45, weighing(lambda: old(STATE).replace(b"K\x20", b"J\x00\x00\x00\x7f", 1)), "corrupt"),
+    "a tar": (44, weighing(tarred), NOT_SAVED),
     "TorchScript": (44, weighing(lambda: zipped("a/data.pkl", "a/code/net.py")), "holds a program"),
     "two pickles": (44, weighing(lambda: zipped("a/data.pkl", "b/data.pkl")), "holds no state dict"),
     "a small file of 4 GB": (45, weighing(huge, "w.safetensors"), "its header speaks of 4000000"),

@@ -134,6 +134,11 @@ def test_the_layout_of_robustbench() -> None:
     assert torch.equal(model.state_dict()["3.bias"], network().state_dict()["3.bias"] + 1)
 
 
+def test_a_file_from_before_torch_1_6() -> None:
+    torch.save(network().state_dict(), "w.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(load_model(FACTORY, weights="w.pt").state_dict()["3.bias"], network().state_dict()["3.bias"])
+
+
 def test_torchvision_with_another_number_of_classes() -> None:
     from torchvision.models import get_model
 

@@ -18,6 +18,8 @@ from nofreelunch.models.header import check_fits, layout, read_layout
 
 Network = TypeVar("Network", bound=nn.Module)
 
+_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files begin that torch before 1.6 saved: pickles and raw numbers one after the other, without an archive."""
 _SAFE_SINCE = (2, 10)  # before, the restricted reader had holes: CVE-2025-32434, GHSA-63cw-57p8-fm3p
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "model.")
@@ -108,7 +110,10 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"--weights {path}: torch {torch.__version__} reads foreign files unsafely; install torch >= {needed}"
         )
-    _check_archive(path)
+    with path.open("rb") as file:
+        old = file.read(len(_BEFORE_ZIP)) == _BEFORE_ZIP
+    if not old:
+        _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader fails in as many ways as there are malformed files

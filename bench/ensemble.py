@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,18 @@ SUBJECTS: dict[str, tuple[str, Threat]] = {
     "mnist-l2-1.5": ("mnist", nfl.L2(1.5)),
     "cifar10-linf-4": ("cifar10-sample", nfl.Linf(4 / 255)),
     "cifar10-l2-80": ("cifar10-sample", nfl.L2(80 / 255)),
+    "resnet18": ("cifar10-sample", nfl.Linf(8 / 255)),
+    "resnet18-near": ("cifar10-sample", nfl.Linf(1 / 255)),
     "small-mnist-linf": ("mnist", nfl.Linf(0.3)),
     "small-mnist-l2": ("mnist", nfl.L2(1.5)),
     "small-cifar10-linf": ("cifar10", nfl.Linf(4 / 255)),
     "small-cifar10-l2": ("cifar10", nfl.L2(80 / 255)),
 }
-"""Models of the zoo, and small ones (trained when first asked for) that the official ensemble attacks in minutes."""
-IN_THE_PACKAGE = tuple(name for name, (data, _) in SUBJECTS.items() if data != "cifar10")
-"""Those that need no other images."""
+"""Models of the zoo, the network that travels with pyautoattack, and small ones, trained when first asked for."""
+USUAL = tuple(SUBJECTS)[:5]
 TRAINED = Path("runs/bench")
-WEAK = "mnist-standard"
-"""The model on which torchattacks is run as well: its ensemble is the official one's double, and takes as long."""
+WEAK = ("mnist-standard", "resnet18")
+"""The models on which torchattacks is run as well: its ensemble is the official one's double, and takes as long."""
 NORMS = {"linf": "Linf", "l2": "L2"}
 
 
@@ -76,14 +78,17 @@ def compare(name: str, n: int) -> dict[str, Any]:
     model = subject(name, data, threat)
     split = data.test.take(min(n, len(data.test)))
     x, y = split.images(), split.targets
-    wanted = {who: call for who, call in CONTENDERS.items() if name == WEAK or who != "torchattacks"}
+    wanted = {who: call for who, call in CONTENDERS.items() if name in WEAK or who != "torchattacks"}
     runs = {who: _run(call, model, threat, x, y) for who, call in wanted.items()}
     date = datetime.date.today().isoformat()
     return {"threat": str(threat), "images": len(y), "threads": torch.get_num_threads(), "date": date, "runs": runs}
 
 
 def subject(name: str, data: Dataset, threat: Threat) -> nn.Module:
-    """The model of that name: from the zoo, or trained as `small` says."""
+    """The model of that name: from the zoo, from pyautoattack, or trained as `small` says."""
+    if name.startswith("resnet18"):
+        examples = Path(str(files("pyautoattack"))) / "examples"
+        return nfl.load_model("python:pyautoattack.examples.resnet:ResNet18", weights=examples / "model_test.pt")
     if not name.startswith("small-"):
         return nfl.load_model(f"zoo:{name}")
     return nfl.train(data, small(data.name, threat), out=TRAINED / name)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import nofreelunch as nfl
 from bench.ensemble import SUBJECTS
-from nofreelunch.attacks import ATTACKS
+from nofreelunch.attacks import ATTACKS, Attack
 
 MODELS = ("mnist-linf-0.3", "mnist-l2-1.5", "cifar10-linf-4", "cifar10-l2-80")
 IMAGES, BATCH = 1000, 125
@@ -28,7 +28,7 @@ def _measure(name: str) -> dict[str, Any]:
     return {"threat": str(threat), "images": len(y), "robust": found}
 
 
-def _accuracy(model: nn.Module, attack: nfl.Attack, x: Tensor, y: Tensor, precision: Any) -> float:
+def _accuracy(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, precision: Any) -> float:
     """Share that the model gets right when it sees what was found through its fast version."""
     quick, right = nfl.fast(model, precision), 0
     for some, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):

@@ -74,7 +74,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     pool = trial.load(trial.sample(torch.arange(len(trial.source)), _POOL))[0]
     found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
-    found["rays"] = Remedy(Rays(threat, 120, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
+    turns = 120 if suspicious else 40
+    found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
     if trial.source.gridded and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
     if suspicious:

@@ -304,9 +304,9 @@ def test_cards_of_hostile_authors(about: dict[str, Any]) -> None:
 TENSORS = save({"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2)})
 
 
-def torch_saved() -> bytes:
+def torch_saved(**options: Any) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2)}, buffer)
+    torch.save({"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(2)}, buffer, **options)
     return buffer.getvalue()
 
 
@@ -319,7 +319,7 @@ def with_pickle(opcodes: bytes) -> bytes:
     return buffer.getvalue()
 
 
-TORCH = torch_saved()
+TORCH, OLD = torch_saved(), torch_saved(_use_new_zipfile_serialization=False)
 with zipfile.ZipFile(io.BytesIO(TORCH)) as _archive:
     PICKLE = next(_archive.read(name) for name in _archive.namelist() if name.endswith("data.pkl"))
 HOSTILE = f"cposix\nsystem\n(S'touch {RAN}'\ntR.".encode()
@@ -332,6 +332,14 @@ HOSTILE = f"cposix\nsystem\n(S'touch {RAN}'\ntR.".encode()
 def test_weights_of_others(whole: bytes, name: str) -> None:
     Path(name).write_bytes(whole)
     answered(lambda: read_weights(Path(name)))
+
+
+@given(content(OLD, TORCH))
+@example(OLD[:41] + HOSTILE)
+@fuzzed(80)
+def test_weights_of_others_from_before_torch_1_6(whole: bytes) -> None:
+    Path("w.pt").write_bytes(whole)
+    answered(lambda: read_weights(Path("w.pt")))
 
 
 @given(content(PICKLE, HOSTILE))

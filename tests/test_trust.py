@@ -25,6 +25,8 @@ EXPECTED = {
     "SharpSoftmax": {"probabilities", "zero-gradients"},
     "HardLabels": {"zero-gradients", "constant-scores"},
     "NumpyLabels": {"zero-gradients", "constant-scores"},
+    "Ranks": {"zero-gradients", "constant-scores"},
+    "LookedUp": {"zero-gradients"},
     "ConfidentNearBoundary": {"masked-gradients"},
     "RipplingScale": {"wrong-gradients"},
     "ReversedGradient": {"wrong-gradients"},

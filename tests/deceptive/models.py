@@ -61,6 +61,13 @@ class RoundedLogits(Around):
         return (self.net(x) * 0.5).round()
 
 
+class Ranks(Around):
+    """The scores are places in the order of the classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).argsort(1).argsort(1).float()
+
+
 class ClampedLogProbabilities(Around):
     """Log-probabilities cut off where they would say something."""
 
@@ -169,6 +176,17 @@ class ThermometerInput(Around):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(sum((x > (i + 0.5) / 15).float() for i in range(15)) / 15)
+
+
+class LookedUp(Around):
+    """Each grey level has an entry in a table."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.levels = nn.Embedding.from_pretrained(torch.arange(256.0)[:, None] / 255)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.levels((x * 255).round().long().clamp(0, 255))[..., 0])
 
 
 class SignActivations(nn.Module):
@@ -312,9 +330,9 @@ def closed(net: nn.Module) -> Callable[[Tensor], Tensor]:
 DECEPTIVE = {
     build.__name__: build
     for build in (
-        HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, ClampedLogProbabilities,
+        HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, Ranks, ClampedLogProbabilities,
         ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached, Inference,
-        RoundedInput, NumpyInput, ThermometerInput, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
+        RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
         BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed,
     )
 }  # fmt: skip

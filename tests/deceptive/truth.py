@@ -64,6 +64,7 @@ TRUTH: dict[str, Truth] = {
     "RoundedInput": on_levels(16),
     "NumpyInput": on_levels(16),
     "ThermometerInput": on_levels(16),
+    "LookedUp": on_levels(256),
     "Purified": on_levels(16),
     "RoundedLogits": at_the_networks_worst,
     "BatchStatistics": at_the_networks_worst,

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -89,6 +90,8 @@ class Train:
     """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
     out: Path = Path("runs/train")
     """Folder for the model, the log and the state."""
+    track: bool = False
+    """Also write the course of the run for TensorBoard into --out: pip install 'nofreelunch[track]'."""
     dry_run: bool = False
     """Only say what it takes: steps, passes, time, memory, disk."""
 
@@ -179,16 +182,17 @@ class Train:
         from nofreelunch.training import train
         from nofreelunch.training.events import Event, Finished, Started
         from nofreelunch.training.progress import shown
+        from nofreelunch.training.track import tracked
 
         console, ends = Console(stderr=True), list[Finished]()
-        with shown(console) as show:
+        with shown(console) as show, tracked(self.out, show) if self.track else nullcontext(show) as tell:
 
             def report(event: Event) -> None:
                 if isinstance(event, Started):
                     console.print(f"settings: {self._command(config)}", markup=False, highlight=False, soft_wrap=True)
                 if isinstance(event, Finished):
                     ends.append(event)
-                show(event)
+                tell(event)
 
             train(data, config, self.out, self.device, report)
         for end in ends:

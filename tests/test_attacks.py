@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nofreelunch.attacks import (
     APGD,
@@ -24,6 +25,7 @@ from nofreelunch.attacks import (
 )
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
+from nofreelunch.models.fast import Fast, fast
 from nofreelunch.rng import Streams
 from nofreelunch.threats import L2, THREATS, Linf, Threat
 
@@ -291,6 +293,21 @@ def test_best_iterate_is_kept():
             assert (now | ~broken).all()
             broken = now
         assert 0 < broken.sum() < 60
+
+
+@pytest.mark.parametrize("make", [PGD, APGD, Square], ids=lambda make: make.__name__)
+def test_a_model_in_bfloat16_guides_and_the_model_itself_decides(make: type[PGD]) -> None:
+    """Here what stands for the model is so coarse that all seems misclassified from the beginning."""
+    model, x = network((1, 28, 28), 4).eval(), images(8, (1, 28, 28))
+    label = predictions(model, x)[0]
+    x = x[predictions(model, x) == label]
+    y = label.expand(len(x))
+    quick = fast(model, "bfloat16")
+    assert isinstance(quick, Fast)
+    quick(x)
+    quick._run = lambda z: model(z) - 100 * F.one_hot(label, 4)
+    for found in (make(Linf(0.5), steps=30), WorstOf((make(Linf(0.5), steps=30),))):
+        assert misclassified(model(found(quick, x, y, rng())), y).all()
 
 
 @every_threat

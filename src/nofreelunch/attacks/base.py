@@ -70,16 +70,28 @@ def take(state: S, index: Tensor) -> S:
 
 
 class Best:
-    """The best point seen for each example: a misclassified one for good, else the one with the largest margin."""
+    """The best point seen for each example: a misclassified one for good, else the one with the largest margin.
 
-    def __init__(self, x: Inputs) -> None:
+    Args:
+        x: the examples.
+        model: whose logits are offered. If it only stands for another one (`fast` in bfloat16), that one is asked again
+            where a point seems misclassified.
+    """
+
+    def __init__(self, x: Inputs, model: Model) -> None:
+        self._judge: Model | None = getattr(model, "judge", None)
         self.z = x.clone()
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.margin = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
 
     def offer(self, index: Labels, z: Tensor, logits: Tensor, y: Labels) -> None:
         """Points `z` with their logits, for the examples at `index`."""
-        broken, height = misclassified(logits, y), margin(logits, y).double()
+        broken = misclassified(logits, y)
+        if self._judge is not None and broken.any():
+            with torch.no_grad():
+                logits = logits.index_copy(0, broken.nonzero().squeeze(1), self._judge(z[broken]).to(logits.dtype))
+            broken = misclassified(logits, y)
+        height = margin(logits, y).double()
         better = ~self.broken[index] & (broken | (height > self.margin[index]))
         where = index[better]
         self.z[where] = z[better].to(self.z.dtype)
@@ -119,7 +131,8 @@ class Search(ABC):
             x_adv = x.detach().clone()
             if len(x) == 0:
                 return x_adv
-            standing = (~misclassified(first_logits(precise, x_adv, y), y)).nonzero().squeeze(1)
+            judge = getattr(precise, "judge", None) or precise
+            standing = (~misclassified(first_logits(judge, x_adv, y), y)).nonzero().squeeze(1)
             if len(standing) > 0 and self.threat.eps > 0:
                 x_adv[standing] = self.search(precise, x_adv[standing], y[standing], streams.take(standing))
             return x_adv
@@ -160,7 +173,7 @@ class Iterative(Search, Generic[S]):
     @final
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """All steps, and a last look."""
-        best, index = Best(x), torch.arange(len(x), device=x.device)
+        best, index = Best(x, model), torch.arange(len(x), device=x.device)
         state = self.start(model, x, y, streams)
         with torch.no_grad():
             floor = best.margin if self.patience is None else margin(model(x), y).double()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
+from nofreelunch.models.fast import judge
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
 
@@ -17,7 +18,8 @@ def attacking(model: Model, device: torch.device) -> Iterator[Model]:
     """The model as attacks want it, for the time of the block.
 
     It is in evaluation mode, differentiable whatever the caller has switched off (`no_grad`, `inference_mode`), free of
-    autocast, takes inputs of any float type and answers in at least float32.
+    autocast, takes inputs of any float type and answers in at least float32. If it stands for another model, that one
+    is its `judge`.
     """
     parameter = (
         next((p for p in model.parameters() if p.is_floating_point()), None) if isinstance(model, nn.Module) else None
@@ -29,6 +31,7 @@ def attacking(model: Model, device: torch.device) -> Iterator[Model]:
         logits = model(x if parameter is None else x.to(parameter.dtype))
         return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
 
+    precise.judge = judge(model)  # type: ignore[attr-defined]
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode(False))

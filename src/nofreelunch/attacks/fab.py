@@ -68,7 +68,7 @@ class FAB(Search):
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """All steps, and a last look."""
-        best, index = Best(x), torch.arange(len(x), device=x.device)
+        best, index = Best(x, model), torch.arange(len(x), device=x.device)
         target, nowhere = ranked_wrong_class(model, x, y, self.target_rank), torch.full((len(x),), torch.inf).to(x)
         state = _Walk(x, y, x, streams, target, nowhere)
         for count in range(self.steps):

@@ -38,7 +38,7 @@ class WorstOf:
         y = check_batch(model, x, y, box=None)
         streams = Streams.of(rng, len(x), x.device)
         with attacking(model, x.device) as precise:
-            best, standing = Best(x.detach()), torch.arange(len(x), device=x.device)
+            best, standing = Best(x.detach(), precise), torch.arange(len(x), device=x.device)
             for count, attack in enumerate(self.attacks):
                 z = attack(model, x[standing], y[standing], streams.take(standing).fork(count))
                 if len(standing) == 0:

@@ -72,7 +72,7 @@ class Rays(Search):
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """All steps, and a last look."""
-        best, way = Best(x), _Ways(self.threat, model, x, y)
+        best, way = Best(x, model), _Ways(self.threat, model, x, y)
         others = self.pool[streams.integers(len(self.pool), 6)]
         for number in range(others.shape[1]):
             way.try_direction(self._first(others[:, number] - x), torch.ones_like(y, dtype=torch.bool))

@@ -69,6 +69,15 @@ def take(state: S, index: Tensor) -> S:
     return replace(state, **rows, streams=state.streams.take(index))
 
 
+def _confirmed(judge: Model | None, z: Inputs, logits: Tensor, y: Labels) -> Tensor:
+    """The logits; where they only stand for the judge's and misclassify, the judge's."""
+    seems = misclassified(logits, y)
+    if judge is None or not seems.any():
+        return logits
+    with torch.no_grad():
+        return logits.index_copy(0, seems.nonzero().squeeze(1), judge(z[seems]).to(logits.dtype))
+
+
 class Best:
     """The best point seen for each example: a misclassified one for good, else the one with the largest margin.
 
@@ -86,12 +95,8 @@ class Best:
 
     def offer(self, index: Labels, z: Tensor, logits: Tensor, y: Labels) -> None:
         """Points `z` with their logits, for the examples at `index`."""
-        broken = misclassified(logits, y)
-        if self._judge is not None and broken.any():
-            with torch.no_grad():
-                logits = logits.index_copy(0, broken.nonzero().squeeze(1), self._judge(z[broken]).to(logits.dtype))
-            broken = misclassified(logits, y)
-        height = margin(logits, y).double()
+        logits = _confirmed(self._judge, z, logits, y)
+        broken, height = misclassified(logits, y), margin(logits, y).double()
         better = ~self.broken[index] & (broken | (height > self.margin[index]))
         where = index[better]
         self.z[where] = z[better].to(self.z.dtype)
@@ -131,8 +136,8 @@ class Search(ABC):
             x_adv = x.detach().clone()
             if len(x) == 0:
                 return x_adv
-            judge = getattr(precise, "judge", None) or precise
-            standing = (~misclassified(first_logits(judge, x_adv, y), y)).nonzero().squeeze(1)
+            logits = _confirmed(getattr(precise, "judge", None), x_adv, first_logits(precise, x_adv, y), y)
+            standing = (~misclassified(logits, y)).nonzero().squeeze(1)
             if len(standing) > 0 and self.threat.eps > 0:
                 x_adv[standing] = self.search(precise, x_adv[standing], y[standing], streams.take(standing))
             return x_adv

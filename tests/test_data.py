@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,20 @@ def test_without_a_cache_data_stays_in_memory(tmp_path: Path, monkeypatch: pytes
     build = Build()
     assert build.load() is build.load() is build.data
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_of_many_processes_one_builds(empty_cache: Path) -> None:
+    """The others wait, and find what it has made; what a killed one left is removed."""
+    build = Build()
+    path = packed.cache_path("small", build.data.digest)
+    leftover = path.with_name(f".{path.name}.x7_abc12")
+    with ThreadPoolExecutor() as pool:
+        with store.alone(path):
+            leftover.write_bytes(b"half")
+            waiting = [pool.submit(build.load) for _ in range(3)]
+        assert {future.result().digest for future in waiting} == {build.data.digest}
+    assert build.count == 1
+    assert not leftover.exists()
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

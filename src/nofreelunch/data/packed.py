@@ -8,6 +8,7 @@ may be larger than the memory.
 import json
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -104,17 +105,30 @@ def through_cache(name: str, digest: str, build: Callable[[], Dataset]) -> Datas
     Where nothing can be written it is built in memory. A damaged file in the cache is made anew.
     """
     path = cache_path(name, digest)
-    try:
+    data = _kept(path, digest)
+    if data is not None:
+        return data
+    with ExitStack() as held:
+        with suppress(OSError):  # no cache can be: each process builds its own
+            held.enter_context(store.alone(path))  # of many processes one builds
+        return _kept(path, digest) or _built(path, build())
+
+
+def _kept(path: Path, digest: str) -> Dataset | None:
+    """The data set of this digest, if the file holds it, whole."""
+    with suppress(InputError):
         data = read_packed(path)
         if data.digest == digest:
             return data
-    except InputError:
-        pass  # not there yet, or damaged
-    built = build()
+    return None
+
+
+def _built(path: Path, data: Dataset) -> Dataset:
+    """The data set, mapped from the file that is made of it, where one can be."""
     try:
-        write_packed(path, stream(built))
+        write_packed(path, stream(data))
     except OSError:
-        return built
+        return data
     return read_packed(path)
 
 

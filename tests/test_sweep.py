@@ -16,6 +16,7 @@ import torch
 
 from nofreelunch.cli import main
 from nofreelunch.errors import InputError
+from nofreelunch.experiments import drawing
 from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status
@@ -346,6 +347,26 @@ def test_a_plot_has_a_line_for_each_threat_and_setting(swept: Path) -> None:
     assert list(y) == pytest.approx([100 * rate for rate in expected])
     by_seed = plot(rows, ("seed",)).axes[1]
     assert by_seed.get_xlabel() == "training eps"
+
+
+def test_numbers_beside_nothing_are_words_on_the_axis(swept: Path, tmp_path: Path) -> None:
+    """Two grids, of which one has no step_size."""
+    grids = "[[grid]]\nstep_size = [0.01, 0.02]\n[[grid]]\nseed = [0]\n[evaluate]"
+    spec = write_spec(tmp_path, SPEC.partition("[grid]")[0] + "eps = 0.1\n" + grids)
+    found, score = read_spec(str(spec)), read_scores(tasks_of(swept.parent / "toy.toml", swept)[-1])[0]
+    figure = plot([Row("point", point, score) for point in found.points], found.varied)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.01", "0.02", ""]
+
+
+def test_a_table_is_there_before_the_plot_is_drawn(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(swept, tmp_path / "out", ignore=shutil.ignore_patterns("table.csv"))
+    monkeypatch.setattr(drawing, "drawn", lambda *_: pytest.fail("cannot be drawn"))
+    with pytest.raises(pytest.fail.Exception):
+        main(["sweep", str(swept.parent / "toy.toml"), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    assert (tmp_path / "out" / "table.csv").read_bytes() == (swept / "table.csv").read_bytes()
 
 
 def test_events_begin_with_how_far_it_is(swept: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Sweep:
             return run_on_ray([*labels], board, self.ray, spec.needs)
 
     def _conclude(self, spec: "Spec", tasks: "Sequence[Task]") -> None:
-        """Write the table and the plot of the points that are done; say what the table says."""
+        """Write and print the table of the points that are done, then draw the plot."""
         from nofreelunch.experiments.drawing import drawn
         from nofreelunch.sweep.plot import plot
         from nofreelunch.sweep.table import Row, to_csv, to_text
@@ -109,9 +109,9 @@ class Sweep:
         rows = [Row(task.name, task.point, score) for task in tasks for score in read_scores(task)]
         if not rows:
             return
-        vector, raster = drawn(lambda found: plot(found, spec.varied), rows)
-        files = {"table.csv": to_csv(rows, spec.varied), "plot.svg": vector, "plot.png": raster}
-        for name, content in files.items():
-            atomic_write(self.out / name, content)
+        atomic_write(self.out / "table.csv", to_csv(rows, spec.varied))
         print(to_text(rows, spec.varied))
+        vector, raster = drawn(lambda found: plot(found, spec.varied), rows)
+        atomic_write(self.out / "plot.svg", vector)
+        atomic_write(self.out / "plot.png", raster)
         print(f"table: {self.out / 'table.csv'}, plot: {self.out / 'plot.png'}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status
 from nofreelunch.sweep.table import Row, label
-from nofreelunch.sweep.work import load, read_scores, silent, work
+from nofreelunch.sweep.work import load, located, read_scores, silent, start_digest, work
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training.events import Event, Started, Step
+from nofreelunch.training.folder import MODEL
 from sweep_toy import SPEC, STEPS, write_spec
 
 
@@ -143,6 +145,35 @@ def test_other_data_under_the_same_name_are_refused(swept: Path, tmp_path: Path)
     task = tasks_of(swept.parent / "toy.toml", tmp_path)[0]
     with pytest.raises(InputError, match="is other data here"):
         work(Task(task.point, task.source, "0" * 64, tmp_path, None, "cpu"), silent)
+
+
+def test_a_point_is_another_where_the_model_that_it_starts_from_is(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = SPEC.replace("epochs", 'start = "begun/model.safetensors"\nepochs')
+    spec = write_spec(tmp_path, content, eps="[0.1]", seed="[0]")
+    monkeypatch.chdir(tmp_path)
+    for training in sorted(swept.glob("points/*/training"))[:2]:
+        shutil.copytree(training, "begun", dirs_exist_ok=True)
+        assert main(["sweep", str(spec), "--out", "out", "--device", "cpu"]) == 0
+    assert len(list(tmp_path.glob("out/points/*"))) == 2
+
+
+def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tasks_of(swept.parent / "toy.toml", tmp_path)[-1]
+    monkeypatch.chdir(next(swept.glob("points/*/training")))
+    point = located(replace(plain.point, config=replace(plain.point.config, start=MODEL)))
+    task = replace(plain, point=point, start_digest=start_digest(point.config.start))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is another model here"):
+        work(replace(task, start_digest="0" * 64), silent)
+    work(task, silent)
+    assert status(task) == Status("done")
+    assert start_digest("zoo:mnist-standard") == ""
+    with pytest.raises(InputError, match="cannot read"):
+        start_digest("nowhere.safetensors")
 
 
 def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:

@@ -67,12 +67,14 @@ class Sweep:
     def _tasks(self, spec: "Spec") -> "list[Task]":
         """One for each point; their paths hold on every machine that has the folders."""
         from nofreelunch.data import data_root
-        from nofreelunch.sweep.work import Task, load, wherever
+        from nofreelunch.sweep.work import Task, load, located, start_digest, wherever
 
         root = data_root(self.data_root)
         root = root and root.absolute()
-        sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in spec.points)}
+        points = [located(point) for point in spec.points]
+        sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in points)}
         digests = {data: load(source, root).digest for data, source in sources.items()}
+        starts = {start: start_digest(start) for start in {point.config.start for point in points}}
         return [
             Task(
                 point,
@@ -82,8 +84,9 @@ class Sweep:
                 root,
                 self.device,
                 spec.needs.save_seconds,
+                starts[point.config.start],
             )
-            for point in spec.points
+            for point in points
         ]
 
     def _carry_out(self, spec: "Spec", labels: "Mapping[Task, str]") -> "dict[Task, str]":

@@ -325,7 +325,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Threat | None
         return TrainConfig("linear", threat=threat, epochs=1, batch_size=500, holdout=0.0, seed=seed)
 
     whole = load_data("mnist")
-    part = dataclasses.replace(whole, train=whole.train.take(1000), test=whole.test.take(100), known_digest=None)
+    part = dataclasses.replace(whole, train=whole.train.take(1000), test=whole.test.take(100))
     figure = figure_5.FIGURE_5
     small = {
         scale: dataclasses.replace(each, n=16, datasets=("mnist",), retrain="")

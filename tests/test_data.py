@@ -1,5 +1,6 @@
 """The data sets that lie in the package, CIFAR-10, and what every data set promises."""
 
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -7,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10
 
 from nofreelunch.data import DATASETS, Dataset, Split, catalogue, cifar10, load_data, mnist, packed, store
-from nofreelunch.data.dataset import described, pixel_statistics
+from nofreelunch.data.dataset import content_digest, described, pixel_statistics
 from nofreelunch.errors import InputError
 
 REAL_DATA = os.environ.get("NOFREELUNCH_DATA", "")
@@ -71,7 +73,7 @@ def test_mnist_is_the_original_byte_for_byte(digits: Dataset) -> None:
 def test_mnist_has_its_known_class_counts_and_statistics(digits: Dataset) -> None:
     assert digits.test.targets.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert digits.train.targets.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert pixel_statistics(digits.train.x) == (mnist.MEAN, mnist.STD)
+    np.testing.assert_allclose(pixel_statistics(digits.train.x), (mnist.MEAN, mnist.STD), rtol=1e-12)
     assert pytest.approx([0.1307], abs=5e-5) == mnist.MEAN
     assert pytest.approx([0.3081], abs=5e-5) == mnist.STD
 
@@ -150,6 +152,20 @@ def test_without_a_cache_data_stays_in_memory(tmp_path: Path, monkeypatch: pytes
     build = Build()
     assert build.load() is build.load() is build.data
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_of_many_processes_one_builds(empty_cache: Path) -> None:
+    """The others wait, and find what it has made; what a killed one left is removed."""
+    build = Build()
+    path = packed.cache_path("small", build.data.digest)
+    leftover = path.with_name(f".{path.name}.x7_abc12")
+    with ThreadPoolExecutor() as pool:
+        with store.alone(path):
+            leftover.write_bytes(b"half")
+            waiting = [pool.submit(build.load) for _ in range(3)]
+        assert {future.result().digest for future in waiting} == {build.data.digest}
+    assert build.count == 1
+    assert not leftover.exists()
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +276,12 @@ def test_digest_sees_every_change() -> None:
     assert digest(random_split(5), random_split(4)) in digests
 
 
+def test_other_splits_have_another_digest(digits: Dataset) -> None:
+    assert digits.digest == mnist.DIGEST  # known, from the file
+    part = dataclasses.replace(digits, train=digits.train.take(10), test=digits.test.take(10))
+    assert part.digest == content_digest(part.train, part.test)
+
+
 def test_any_two_classes_make_a_pair(digits: Dataset) -> None:
     pair = digits.pair("8", "3")
     assert pair.classes == ("8", "3")
@@ -340,7 +362,7 @@ def test_cifar10_is_whole() -> None:
     sample = load_data("cifar10-sample")
     assert data.train.targets.bincount().tolist() == [5000] * 10
     assert data.test.targets.bincount().tolist() == [1000] * 10
-    assert pixel_statistics(data.train.x) == (cifar10.MEAN, cifar10.STD)
+    np.testing.assert_allclose(pixel_statistics(data.train.x), (cifar10.MEAN, cifar10.STD), rtol=1e-12)
     first = torch.cat([torch.where(data.test.y == label)[0][:20] for label in range(10)]).sort().values
     assert torch.equal(data.test.x[first], sample.test.x)
 

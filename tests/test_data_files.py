@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from nofreelunch.data import Dataset, Split, catalogue, load_data, packed, store
-from nofreelunch.data.dataset import content_digest, described
+from nofreelunch.data.dataset import content_digest, described, pixel_statistics
 from nofreelunch.data.npz import load_npz
 from nofreelunch.data.packed import Stream, read_packed, stream, write_packed
 from nofreelunch.errors import InputError, RunError
@@ -105,6 +106,14 @@ def test_a_changed_mean_is_found(file: Path) -> None:
     file.write_bytes(content[:first_digit] + (b"7" if digit != b"7" else b"8") + content[first_digit + 1 :])
     with pytest.raises(InputError, match="damaged"):
         read_packed(file)
+
+
+def test_a_file_from_a_machine_that_rounds_otherwise_is_sound(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_digit_off(x: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(math.nextafter(value, 1) for value in values) for values in pixel_statistics(x))
+
+    monkeypatch.setattr(packed, "pixel_statistics", one_digit_off)
+    assert read_packed(file.rename(file.with_name("moved.safetensors"))).digest == example().digest
 
 
 @given(share=st.floats(0, 1, exclude_max=True))

@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -275,6 +276,23 @@ def test_of_many_processes_one_decodes(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(store, "alone", made_meanwhile)
     assert len(load_data(f"folder:{tmp_path}").train) == 7
+
+
+def test_odd_files_are_skipped_or_read(tmp_path: Path) -> None:
+    """A link to nowhere; a name that is no text, of an image and of none."""
+    plant(tmp_path, USUAL)
+    cats = tmp_path / "train" / "cat"
+    (cats / "link.png").symlink_to("nowhere.png")
+    (cats / "train-cat-0.png").rename(cats / os.fsdecode(b"caf\xe9.png"))
+    (cats / os.fsdecode(b"th\xe9.png")).write_text("no image")
+    data = load_data(f"folder:{tmp_path}")
+    assert len(data.train) == 7
+    (skipped,) = (note for note in data.notes if note.startswith("skipped 2 of 9 images: "))
+    assert "th\\xe9.png is no image" in skipped
+    assert "link.png cannot be opened" in skipped
+    assert skipped.isascii()
+    with pytest.raises(InputError, match="leave out --strict"):
+        load_data(f"folder:{tmp_path}", strict=True)
 
 
 def test_packing_a_folder_gives_the_same_images(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ import torch
 
 from nofreelunch.cli import main
 from nofreelunch.errors import InputError
+from nofreelunch.experiments import drawing
 from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status
 from nofreelunch.sweep.table import Row, label
-from nofreelunch.sweep.work import load, read_scores, silent, work
+from nofreelunch.sweep.work import load, located, read_scores, silent, start_digest, work
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training.events import Event, Started, Step
+from nofreelunch.training.folder import MODEL
 from sweep_toy import SPEC, STEPS, write_spec
 
 
@@ -142,6 +145,35 @@ def test_other_data_under_the_same_name_are_refused(swept: Path, tmp_path: Path)
     task = tasks_of(swept.parent / "toy.toml", tmp_path)[0]
     with pytest.raises(InputError, match="is other data here"):
         work(Task(task.point, task.source, "0" * 64, tmp_path, None, "cpu"), silent)
+
+
+def test_a_point_is_another_where_the_model_that_it_starts_from_is(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = SPEC.replace("epochs", 'start = "begun/model.safetensors"\nepochs')
+    spec = write_spec(tmp_path, content, eps="[0.1]", seed="[0]")
+    monkeypatch.chdir(tmp_path)
+    for training in sorted(swept.glob("points/*/training"))[:2]:
+        shutil.copytree(training, "begun", dirs_exist_ok=True)
+        assert main(["sweep", str(spec), "--out", "out", "--device", "cpu"]) == 0
+    assert len(list(tmp_path.glob("out/points/*"))) == 2
+
+
+def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tasks_of(swept.parent / "toy.toml", tmp_path)[-1]
+    monkeypatch.chdir(next(swept.glob("points/*/training")))
+    point = located(replace(plain.point, config=replace(plain.point.config, start=MODEL)))
+    task = replace(plain, point=point, start_digest=start_digest(point.config.start))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is another model here"):
+        work(replace(task, start_digest="0" * 64), silent)
+    work(task, silent)
+    assert status(task) == Status("done")
+    assert start_digest("zoo:mnist-standard") == ""
+    with pytest.raises(InputError, match="cannot read"):
+        start_digest("nowhere.safetensors")
 
 
 def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:
@@ -346,6 +378,26 @@ def test_a_plot_has_a_line_for_each_threat_and_setting(swept: Path) -> None:
     assert list(y) == pytest.approx([100 * rate for rate in expected])
     by_seed = plot(rows, ("seed",)).axes[1]
     assert by_seed.get_xlabel() == "training eps"
+
+
+def test_numbers_beside_nothing_are_words_on_the_axis(swept: Path, tmp_path: Path) -> None:
+    """Two grids, of which one has no step_size."""
+    grids = "[[grid]]\nstep_size = [0.01, 0.02]\n[[grid]]\nseed = [0]\n[evaluate]"
+    spec = write_spec(tmp_path, SPEC.partition("[grid]")[0] + "eps = 0.1\n" + grids)
+    found, score = read_spec(str(spec)), read_scores(tasks_of(swept.parent / "toy.toml", swept)[-1])[0]
+    figure = plot([Row("point", point, score) for point in found.points], found.varied)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.01", "0.02", ""]
+
+
+def test_a_table_is_there_before_the_plot_is_drawn(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(swept, tmp_path / "out", ignore=shutil.ignore_patterns("table.csv"))
+    monkeypatch.setattr(drawing, "drawn", lambda *_: pytest.fail("cannot be drawn"))
+    with pytest.raises(pytest.fail.Exception):
+        main(["sweep", str(swept.parent / "toy.toml"), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    assert (tmp_path / "out" / "table.csv").read_bytes() == (swept / "table.csv").read_bytes()
 
 
 def test_events_begin_with_how_far_it_is(swept: Path, tmp_path: Path) -> None:

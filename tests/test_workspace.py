@@ -1,5 +1,7 @@
 """Whole files or none; what is saved loads back equal; damage is noticed."""
 
+import errno
+import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +103,15 @@ def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(InputError, match="another process"), locked(tmp_path):
         pass
     with locked(tmp_path):
+        pass
+
+
+def test_a_disk_without_locks_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(RunError, match=r"cannot be locked \(No locks available\)"), locked(tmp_path):
         pass
 
 

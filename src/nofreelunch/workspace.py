@@ -256,6 +256,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         InputError: if another process is writing there.
+        RunError: if the folder's file system cannot tell.
     """
     import fcntl
 
@@ -263,8 +264,10 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"another process is writing to {folder}; wait for it or give another --out") from None
+        except OSError as error:
+            raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
         yield
 
 

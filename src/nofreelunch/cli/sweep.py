@@ -67,12 +67,14 @@ class Sweep:
     def _tasks(self, spec: "Spec") -> "list[Task]":
         """One for each point; their paths hold on every machine that has the folders."""
         from nofreelunch.data import data_root
-        from nofreelunch.sweep.work import Task, load, wherever
+        from nofreelunch.sweep.work import Task, load, located, start_digest, wherever
 
         root = data_root(self.data_root)
         root = root and root.absolute()
-        sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in spec.points)}
+        points = [located(point) for point in spec.points]
+        sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in points)}
         digests = {data: load(source, root).digest for data, source in sources.items()}
+        starts = {start: start_digest(start) for start in {point.config.start for point in points}}
         return [
             Task(
                 point,
@@ -82,8 +84,9 @@ class Sweep:
                 root,
                 self.device,
                 spec.needs.save_seconds,
+                starts[point.config.start],
             )
-            for point in spec.points
+            for point in points
         ]
 
     def _carry_out(self, spec: "Spec", labels: "Mapping[Task, str]") -> "dict[Task, str]":
@@ -100,7 +103,7 @@ class Sweep:
             return run_on_ray([*labels], board, self.ray, spec.needs)
 
     def _conclude(self, spec: "Spec", tasks: "Sequence[Task]") -> None:
-        """Write the table and the plot of the points that are done; say what the table says."""
+        """Write and print the table of the points that are done, then draw the plot."""
         from nofreelunch.experiments.drawing import drawn
         from nofreelunch.sweep.plot import plot
         from nofreelunch.sweep.table import Row, to_csv, to_text
@@ -109,9 +112,9 @@ class Sweep:
         rows = [Row(task.name, task.point, score) for task in tasks for score in read_scores(task)]
         if not rows:
             return
-        vector, raster = drawn(lambda found: plot(found, spec.varied), rows)
-        files = {"table.csv": to_csv(rows, spec.varied), "plot.svg": vector, "plot.png": raster}
-        for name, content in files.items():
-            atomic_write(self.out / name, content)
+        atomic_write(self.out / "table.csv", to_csv(rows, spec.varied))
         print(to_text(rows, spec.varied))
+        vector, raster = drawn(lambda found: plot(found, spec.varied), rows)
+        atomic_write(self.out / "plot.svg", vector)
+        atomic_write(self.out / "plot.png", raster)
         print(f"table: {self.out / 'table.csv'}, plot: {self.out / 'plot.png'}")

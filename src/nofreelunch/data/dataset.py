@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -80,7 +80,7 @@ class Dataset:
         mean: mean of the training pixels (in [0, 1]) per channel.
         std: their standard deviation per channel.
         notes: what a reader of results should know: images skipped, classes absent, sides out of balance.
-        known_digest: `digest`, where it has been computed and checked before.
+        known_digest: `digest`, where it has been computed and checked before; `dataclasses.replace` forgets it.
     """
 
     name: str
@@ -90,9 +90,11 @@ class Dataset:
     train: Split
     test: Split
     notes: tuple[str, ...] = ()
-    known_digest: str | None = field(default=None, repr=False)
+    known_digest: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_digest: str | None) -> None:
+        if known_digest is not None:
+            self.__dict__["digest"] = known_digest  # where `cached_property` keeps it
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise InputError(f"{self.name}: at least two classes of different names are needed, got {self.classes}")
         for split in (self.train, self.test):
@@ -107,7 +109,7 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all labels and images, in hexadecimal: two data sets with equal digests hold the same data."""
-        return self.known_digest or content_digest(self.train, self.test)
+        return content_digest(self.train, self.test)
 
     def pair(self, first: str, second: str) -> "Dataset":
         """The images of two classes: y = -1 for `first`, +1 for `second`.
@@ -143,7 +145,7 @@ def _image_digests(split: Split) -> Iterator[bytes]:
 
 
 def pixel_statistics(x: RawImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of the pixels in [0, 1], exact up to the last division.
+    """Mean and standard deviation per channel of the pixels in [0, 1], to rounding.
 
     From the histogram of the 256 grey levels, taken a thousand images at a time: mapped images stay on disk.
     """

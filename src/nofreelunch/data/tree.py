@@ -137,7 +137,7 @@ def mixed(files: Files) -> Files:
     So the first n are a fair sample of the classes, and the order depends neither on the file system nor on the place
     of the tree.
     """
-    return tuple(sorted(files, key=lambda file: hashlib.sha256("/".join(file[0].parts[-2:]).encode()).digest()))
+    return tuple(sorted(files, key=lambda file: hashlib.sha256(_raw("/".join(file[0].parts[-2:]))).digest()))
 
 
 def count_notes(part: str, classes: tuple[str, ...], files: Files) -> list[str]:
@@ -165,7 +165,7 @@ def _decoded(files: Files, mode: Mode, fit: Fit | None, strict: bool, notes: lis
     for (path, label), image in zip(files, _attempts(files, partial(_attempt, mode=mode, fit=fit)), strict=True):
         if isinstance(image, BadImage):
             _refuse(path, image, strict)
-            skipped.append(f"{path} {image}")
+            skipped.append(f"{_raw(str(path)).decode(errors='backslashreplace')} {image}")
             continue
         first = first or (path, image.shape)
         _check_shape(first, (path, image.shape))
@@ -219,6 +219,18 @@ def _fingerprint(tree: Tree, fit: Fit | None) -> str:
     """Changes when a file, its label or its treatment does."""
     sha = hashlib.sha256(repr((tree.name, tree.classes, tree.mode, fit, tree.notes)).encode())
     for path, label in tree.train + tree.test:
-        stat = path.stat()
-        sha.update(repr((str(path), label, stat.st_size, stat.st_mtime_ns)).encode())
+        sha.update(repr((str(path), label, *_state(path))).encode())
     return sha.hexdigest()[:32]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file, zeros where it cannot be reached: it will be skipped."""
+    with suppress(OSError):
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns
+    return 0, 0
+
+
+def _raw(name: str) -> bytes:
+    """The bytes of a file's name, which need be no text."""
+    return name.encode(errors="surrogateescape")

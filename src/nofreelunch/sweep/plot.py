@@ -65,9 +65,10 @@ def plot(rows: Sequence[Row], varied: Sequence[str]) -> "Figure":
 def _dots(rows: Sequence[Row], varied: Sequence[str], axis: str) -> Iterator[Dot]:
     """Clean and robust accuracy of each row; a standard model stands at eps 0 in each column of its data set."""
     own = _at_own(rows)
+    numbers = all(isinstance(row.point.settings[axis], (int, float)) for row in rows)  # or else all are words
     for row in rows:
         settings, within = row.point.settings, row.score.threat
-        x = settings[axis] if isinstance(settings[axis], (int, float)) else in_words(settings, axis)
+        x = settings[axis] if numbers else in_words(settings, axis)
         shown = ((name, in_words(settings, name)) for name in varied if name not in (*_APART, axis))
         words = [f"{name} {word}" for name, word in shown if word]
         under = [] if own else [f"within {_NORMS[within.norm]} {within.eps:.4g}"]

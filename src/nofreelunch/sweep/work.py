@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nofreelunch.training import train
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Event, Report
 from nofreelunch.training.folder import MODEL
-from nofreelunch.workspace import atomic_write, find_device, locked, plain, read_json, to_json, versions
+from nofreelunch.workspace import atomic_write, file_digest, find_device, locked, plain, read_json, to_json, versions
 
 FORMAT = 1
 _BATCH = 200  # images attacked at a time
@@ -44,6 +44,7 @@ class Task:
         data_root: as for `load_data`.
         device: as for `train`.
         save_seconds: as for `train`.
+        start_digest: of the model file that its training starts from, which must be the same too; "" for none.
     """
 
     point: Point
@@ -53,11 +54,12 @@ class Task:
     data_root: Path | None = None
     device: str = "auto"
     save_seconds: float = 60.0
+    start_digest: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """Of the point's folder: it says what was trained, on which data."""
-        return self.point.training_digest(self.data_digest)[:16]
+        """Of the point's folder: it says what was trained, on which data, from which weights."""
+        return self.point.training_digest(self.data_digest, self.start_digest)[:16]
 
     @property
     def folder(self) -> Path:
@@ -94,7 +96,7 @@ def work(task: Task, report: Report) -> None:
     """Train the task's model, examine it, and write its result; go on where this was stopped, do nothing twice.
 
     Raises:
-        InputError: if the data are others than those of the sweep, or the settings do not suit them.
+        InputError: if data or first weights are others than those of the sweep, or the settings do not suit the data.
         RunError: if the training fails, or nothing can be written.
     """
     if task.result.exists():
@@ -153,11 +155,28 @@ def load(spec: str, root: Path | None) -> Dataset:
 
 
 def wherever(data: str) -> str:
-    """The same data set, if it is the user's own file, by its absolute path."""
+    """The same data set or model, if it is the user's own file, by its absolute path."""
     kind, _, path = data.partition(":")
     if kind in FORMATS and path:
         return f"{kind}:{Path(path).expanduser().absolute()}"
     return str(Path(data).expanduser().absolute()) if data.endswith(SUFFIX) else data
+
+
+def located(point: Point) -> Point:
+    """The same point from any working directory."""
+    return replace(point, config=replace(point.config, start=wherever(point.config.start)))
+
+
+def start_digest(start: str) -> str:
+    """SHA-256 of the model file that a training starts from; "" where it is a model of a name, or there is none.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    try:
+        return file_digest(Path(start)) if start.endswith(SUFFIX) else ""
+    except OSError as error:
+        raise InputError(f"start: cannot read {start}: {error.strerror or error}") from None
 
 
 def _some(split: Split, exam: Exam) -> torch.Tensor:
@@ -169,6 +188,8 @@ def _some(split: Split, exam: Exam) -> torch.Tensor:
 def _model(task: Task, data: Dataset, report: Report) -> Classifier:
     """The task's model, trained or, if it has been, loaded; in either case as it was saved, and on the device."""
     if not task.trained:
+        if start_digest(task.point.config.start) != task.start_digest:
+            raise InputError(f"{task.point.config.start} is another model here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
     return load_file(task.training / MODEL).to(find_device(task.device))
 

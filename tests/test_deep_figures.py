@@ -23,7 +23,7 @@ from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments import deep, figure_1, figure_3, figure_4, figure_5, retrained
 from nofreelunch.experiments.base import Experiment
 from nofreelunch.experiments.drawing import drawn
-from nofreelunch.experiments.estimates import exceeds, geometric_mean, mean, share
+from nofreelunch.experiments.estimates import all_above_zero, exceeds, gain, geometric_mean, mean, over_seeds, share
 from nofreelunch.experiments.gallery import packed, unpacked
 from nofreelunch.experiments.image_grid import Grid, to_pictures
 from nofreelunch.experiments.judges import judged
@@ -234,7 +234,7 @@ def test_estimates_are_those_of_the_textbook() -> None:
     hits = torch.tensor([True] * 7 + [False] * 3)
     assert share(hits) == (0.7, *Tally(7, 10).interval(0.95))
     values = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
-    error = 1.959964 * np.std(values.numpy(), ddof=1) / 2
+    error = 3.182446 * np.std(values.numpy(), ddof=1) / 2  # Student's t with 3 degrees of freedom
     assert mean(values) == pytest.approx((3.75, 3.75 - error, 3.75 + error))
     assert geometric_mean(values)[0] == pytest.approx(8**0.5)
     assert geometric_mean(values)[1] < 8**0.5 < geometric_mean(values)[2]
@@ -247,6 +247,40 @@ def test_a_claim_is_decided_only_where_intervals_are_apart() -> None:
     assert verdict((0.9, 0.8, 1.0), (0.5, 0.4, 0.6)) == "agrees"
     assert verdict((0.5, 0.4, 0.6), (0.9, 0.8, 1.0)) == "refuted"
     assert verdict((0.6, 0.5, 0.7), (0.5, 0.4, 0.6)) == "differs"
+
+
+def test_a_95_percent_interval_of_few_values_covers_the_mean_that_often() -> None:
+    draws = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covered = [low <= 0 <= high for _, low, high in map(mean, draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+
+
+def test_the_interval_over_seeds_covers_images_and_seeds() -> None:
+    alike, apart = [Tally(90, 100)] * 3, [Tally(700, 1000), Tally(900, 1000)]
+    assert over_seeds(alike[:1]) == over_seeds(alike) == pytest.approx((0.9, *Tally(90, 100).interval(0.95)))
+    assert over_seeds(apart) == (pytest.approx(0.8), 0.0, 1.0)  # 12.7 standard errors of 0.1
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.5, 0.6), (0.0, 0.0), (1.0, 0.9)])
+def test_a_gain_has_an_interval_that_covers_it(before: float, after: float) -> None:
+    """Also where a rate is 0 or 1: Newcombe's is far from empty there."""
+    value, low, high = gain(before, after, 100)
+    assert value == pytest.approx(after - before)
+    assert low < value < high
+    assert gain(after, before, 100) == pytest.approx((-value, -high, -low))
+    rng = np.random.default_rng(0)
+    ends = [gain(*pair, 100)[1:] for pair in rng.binomial(100, (before, after), (2000, 2)) / 100]
+    assert np.mean([low <= value <= high for low, high in ends]) >= 0.935
+
+
+def test_several_differences_are_above_zero_only_together() -> None:
+    def verdict(*differences: tuple[float, float, float], margin: float = 0.0) -> str:
+        return all_above_zero("c.", "w", differences, "", "", margin).verdict
+
+    above, unclear, below = (0.2, 0.1, 0.3), (0.02, -0.01, 0.05), (-0.02, -0.03, -0.01)
+    assert verdict(above, above) == verdict(above, unclear, margin=0.05) == "agrees"
+    assert verdict(above, unclear) == verdict(above, (0.0, -0.1, 0.1), margin=0.05) == "differs"
+    assert verdict(above, below) == verdict(above, below, margin=0.05) == verdict(unclear, below) == "refuted"
 
 
 # --- large-eps examples
@@ -286,8 +320,15 @@ def test_judges_are_counted(exhibit: deep.Exhibit) -> None:
 def test_masked_gradients_are_found_out(outcomes: dict[str, Outcome]) -> None:
     """Where other models' examples mislead a model more often than its own, its gradients hide the way."""
     result = outcomes["figure-3"].result
-    for own, verdict in (((0.2, 0.1, 0.3), "refuted"), ((0.9, 0.8, 1.0), "agrees")):
-        cells = {**result.estimates["mnist"]["l2"], "changed": own, "moved by others": (0.7, 0.6, 0.8)}
+    clear, none = (0.7, 0.6, 0.8), share(torch.zeros(20, dtype=torch.bool))
+    for own, others, verdict in (
+        ((0.2, 0.1, 0.3), clear, "refuted"),
+        ((0.9, 0.85, 1.0), clear, "agrees"),
+        ((0.75, 0.65, 0.85), clear, "differs"),
+        ((0.6, 0.5, 0.7), clear, "differs"),
+        (none, none, "differs"),  # where nothing is misled, nothing is shown
+    ):
+        cells = {**result.estimates["mnist"]["l2"], "changed": own, "moved by others": others}
         estimates = {"mnist": {**result.estimates["mnist"], "l2": cells}}
         lines = figure_3.findings(dataclasses.replace(result, estimates=estimates))
         assert [line.verdict for line in lines if "masked" in line.claim and "ℓ₂" in line.claim] == [verdict]
@@ -393,6 +434,30 @@ def test_figure_1_counts_what_the_models_get_right(
         assert (point.clean, point.clean_of, point.robust_of) == (int(right), 60, 16)
         assert 0 <= point.robust <= 16
     assert list(figure_1.curves(result)) == [("mnist", "linf"), ("mnist", "l2")]
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [
+        ((900, 850, 800, 700), "agrees"),
+        ((900, 700, 990, 850), "refuted"),  # lower at the end, but it rose on the way
+        ((700, 800, 850, 900), "refuted"),
+        ((900, 895, 900, 890), "differs"),
+        ((900, 795, 800, 700), "agrees"),  # a rise within chance
+    ],
+)
+def test_a_decline_is_one_at_every_eps(right: tuple[int, ...], verdict: str) -> None:
+    points = tuple(("mnist", "linf", at / 10, 0, hits, 1000, 500, 1000) for at, hits in enumerate(right))
+    lines = figure_1.findings(figure_1.Result(points, "pgd-40", "", (), ()))
+    assert [line.verdict for line in lines if "declines" in line.claim] == [verdict]
+
+
+def test_seeds_that_agree_do_not_make_a_decline() -> None:
+    """990, 991, 990 right against 989, 989, 988, of the same 1000 images."""
+    counts = {0.0: (990, 991, 990), 0.3: (989, 989, 988)}
+    points = tuple(("mnist", "linf", e, s, c, 1000, 500, 1000) for e, cs in counts.items() for s, c in enumerate(cs))
+    lines = figure_1.findings(figure_1.Result(points, "pgd-40", "paper", (), ()))
+    assert [line.verdict for line in lines if "declines" in line.claim] == ["differs"]
 
 
 def test_figure_1_trains_its_grid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

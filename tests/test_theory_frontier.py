@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from scipy.optimize import linprog, minimize_scalar
+from scipy.optimize import brentq, linprog, minimize_scalar
 from scipy.stats import norm
 
 from nofreelunch.errors import InputError
-from nofreelunch.theory import GaussianModel, best_robust_accuracy, frontier, robust_accuracy_bound
+from nofreelunch.theory import GaussianModel, best_robust_accuracy, frontier, robust_accuracy_bound, summary
 from nofreelunch.theory.linear import LinearRule
 
 PAPER = GaussianModel(d=1000, eta=4 / math.sqrt(1000))
@@ -179,6 +179,38 @@ def test_the_frontier_is_continuous_in_eps(adversary: str, eta: float, p: float)
         low, mid, high = (best_robust_accuracy(model, at, eps * (1 + step), adversary) for step in (-1e-12, 0, 1e-12))
         assert low == pytest.approx(mid, abs=1e-9)
         assert high == pytest.approx(mid, abs=1e-9)
+
+
+@pytest.mark.parametrize("mu", [4.0, 8.0, 10.0])
+def test_a_tiny_robust_accuracy_keeps_its_digits(mu: float) -> None:
+    """The most accurate classifier's, at eps = 2 eta: down to 1e-23."""
+    model, c = GaussianModel(d=10_000, eta=mu / 100), math.log(7 / 3) / (2 * mu)
+    exact = 0.7 * norm.cdf(c - mu) + 0.3 * norm.cdf(-c - mu)
+    assert frontier(model, 2 * model.eta).robust_accuracy[-1] == pytest.approx(exact, rel=1e-9, abs=0)
+    error = 0.7 * norm.cdf(-mu - c) + 0.3 * norm.cdf(c - mu)
+    theorem = summary(10_000, model.eta, 0.7, 2 * model.eta)["theorem_2_1"]
+    assert theorem["bound_at_most_clean_accuracy"] == pytest.approx(7 / 3 * error, rel=1e-9, abs=0)
+
+
+def test_the_frontier_is_exact_a_few_roundings_below_a_clean_accuracy_of_1() -> None:
+    """Where the error of h_c is 1, 2, 4, ... units of float64."""
+    model, mu, m, p = GaussianModel(d=10_000, eta=0.097, p=0.9), 9.7, -0.485, 0.9
+
+    def robust(error: float) -> float:
+        c = brentq(lambda c: p * norm.cdf(-mu - c) + (1 - p) * norm.cdf(c - mu) - error, 0, 3, xtol=1e-13)
+        return float(p * norm.cdf(c - m) + (1 - p) * norm.cdf(-m - c))
+
+    for units in (1, 2, 4, 16, 40):
+        error = units * 2.0**-53
+        assert best_robust_accuracy(model, 1 - error, 0.95 * model.eta) == pytest.approx(robust(error), rel=1e-9)
+
+
+@given(st.floats(5, 10), st.floats(0.3, 3), st.sampled_from([0.51, 0.7, 0.99]), st.sampled_from(["full", "weak"]))
+@settings(max_examples=25, deadline=None)
+def test_the_frontier_never_rises(mu: float, ratio: float, p: float, adversary: str) -> None:
+    clean, robust = frontier(GaussianModel(d=10_000, eta=mu / 100, p=p), ratio * mu / 100, adversary)
+    assert (np.diff(clean) >= 0).all()
+    assert (np.diff(robust) <= 0).all()
 
 
 def test_the_far_hull_for_a_large_eps() -> None:

@@ -26,7 +26,8 @@ class ExactLinear(Search):
     room) sign(w) of length eps. The largest of these k - 1 maxima is the answer.
 
     Raises:
-        InputError: when called, if the model is not affine.
+        InputError: when called, if the model is seen not to be affine. It is asked at x and at points between and
+            around them only; a kink elsewhere in the ball goes unnoticed, and then the answer need not be the worst.
     """
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:

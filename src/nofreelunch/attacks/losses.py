@@ -44,7 +44,8 @@ def ce(logits: Logits, y: Labels) -> PerExample:
 def dlr(logits: Logits, y: Labels) -> PerExample:
     """Difference of logits ratio, -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)); Croce and Hein 2020, equation 6.
 
-    Below 4 classes the ratio degenerates (it is constant, or has no third logit) and the margin takes its place.
+    Below 4 classes the margin takes its place: with 2 there is no third-largest logit, with 3 it is the smallest, and
+    the targeted ratio needs 4.
     """
     if logits.shape[1] < 4:
         return margin(logits, y)

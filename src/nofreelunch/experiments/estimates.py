@@ -1,8 +1,11 @@
 """Measured values with their uncertainty, in the form in which results keep them."""
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
+import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import Tally
@@ -15,8 +18,6 @@ Estimate: TypeAlias = tuple[float, float, float]
 Estimates: TypeAlias = dict[str, dict[str, dict[str, Estimate]]]
 """Data set -> role of the model -> measure -> estimate."""
 
-_Z = 1.959964  # 97.5% of a normal variable lie below
-
 
 def share(hits: Mask) -> Estimate:
     """How many of the examples, as a fraction, with Wilson's interval; there must be one example at least."""
@@ -25,16 +26,38 @@ def share(hits: Mask) -> Estimate:
 
 
 def mean(values: Tensor) -> Estimate:
-    """The mean over examples (n,), n >= 2, with the normal interval of its standard error."""
-    values = values.double()
-    centre, error = float(values.mean()), _Z * float(values.std()) / math.sqrt(len(values))
+    """The mean over examples (n,), n >= 2, with Student's interval."""
+    values, n = values.double(), len(values)
+    centre, error = float(values.mean()), float(stdtrit(n - 1, 0.975)) * float(values.std()) / math.sqrt(n)
     return centre, centre - error, centre + error
+
+
+def over_seeds(tallies: Sequence[Tally]) -> Estimate:
+    """The mean rate of several models on the same examples.
+
+    Its interval covers both that of the choice of examples (Wilson's, as for one model) and that of the choice of
+    seeds (Student's).
+    """
+    rates, total = torch.tensor([tally.rate for tally in tallies], dtype=torch.float64), tallies[0].total
+    centre = float(rates.mean())
+    low, high = Tally(centre * total, total).interval(0.95)
+    if len(rates) > 1:
+        _, least, most = mean(rates)
+        low, high = max(0.0, min(low, least)), min(1.0, max(high, most))
+    return centre, low, high
 
 
 def geometric_mean(values: Tensor) -> Estimate:
     """Likewise for ratios: the exponential of the mean logarithm."""
     centre, low, high = mean(values.double().log())
     return math.exp(centre), math.exp(low), math.exp(high)
+
+
+def gain(before: float, after: float, n: int) -> Estimate:
+    """By how much one accuracy on n examples is above another: Newcombe's interval (1998, method 10)."""
+    less, more = (Tally(rate * n, n).interval(0.95) for rate in (before, after))
+    down, up = math.hypot(after - more[0], less[1] - before), math.hypot(more[1] - after, before - less[0])
+    return after - before, after - before - down, after - before + up
 
 
 def exceeds(claim: str, where: str, more: Estimate, less: Estimate, ours: str, note: str) -> Finding:
@@ -47,6 +70,21 @@ def exceeds(claim: str, where: str, more: Estimate, less: Estimate, ours: str, n
     if more[2] < less[1]:
         return Finding(claim, where, None, ours, "refuted", note)
     return Finding(claim, where, None, ours, "differs", f"{note}; the intervals overlap, so this is undecided")
+
+
+def all_above_zero(
+    claim: str, where: str, differences: Sequence[Estimate], ours: str, note: str, margin: float = 0.0
+) -> Finding:
+    """The paper's claim that each difference is above 0 (or, given a margin, not below), judged by their intervals.
+
+    The finding refutes where an interval lies below 0, and agrees where none reaches down to -margin; otherwise it says
+    that this is undecided.
+    """
+    if min(high for _, _, high in differences) < 0:
+        return Finding(claim, where, None, ours, "refuted", note)
+    if min(low for _, low, _ in differences) > -margin:
+        return Finding(claim, where, None, ours, "agrees", note)
+    return Finding(claim, where, None, ours, "differs", f"{note} Chance may do as much, so this is undecided.")
 
 
 def percent(estimate: Estimate) -> str:

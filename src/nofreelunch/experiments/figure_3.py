@@ -146,7 +146,7 @@ def _masking(result: Result, name: str, role: str) -> Finding:
     claim = f"The gradients of {about} are not masked: they mislead it as often as other models' gradients do."
     ball = f"{NORMS[result.norm]} ball"
     note = f"Share of images misled by its own example in the {ball}; by one of the other models': {percent(others)}"
-    return holds(claim, "Section 3.1", own[2] >= others[1], percent(own), note)
+    return exceeds(claim, "Section 3.1", own, others, percent(own), note)
 
 
 def _becomes_another_class(result: Result, name: str, role: str) -> list[Finding]:

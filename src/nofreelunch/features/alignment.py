@@ -25,7 +25,8 @@ class Alignment:
         edge_energy: share of |g|_2^2 that lies on the `EDGE_SHARE` of pixels with the largest Sobel magnitude; a
             gradient that knows nothing of the image has `EDGE_SHARE` on average.
         sparsity: Hoyer's measure, in [0, 1]: 0 where all |g_i| are equal, 1 where one is not zero; about 0.2 for noise.
-        coherence: correlation of neighbouring pixels of g, in [-1, 1]; white noise has 0 on average.
+        coherence: correlation of neighbouring pixels of g, from about -1 to about 1 (a little beyond where g is 0 at
+            the border); white noise has 0 on average.
     """
 
     alignment: PerExample

@@ -1,6 +1,7 @@
 """Theorem 2.1: no free lunch in adversarial robustness."""
 
 from nofreelunch.errors import check_number
+from nofreelunch.theory.shapes import check_p
 
 
 def robust_accuracy_bound(clean_error: float, p: float) -> float:
@@ -12,7 +13,7 @@ def robust_accuracy_bound(clean_error: float, p: float) -> float:
 
     Args:
         clean_error: one minus the clean accuracy, in [0, 1].
-        p: how often the robust feature agrees with the label, in (0, 1).
+        p: how often the robust feature agrees with the label, in [1e-12, 1).
 
     Raises:
         InputError: if an argument is outside its range.
@@ -21,5 +22,5 @@ def robust_accuracy_bound(clean_error: float, p: float) -> float:
     0.03
     """
     clean_error = check_number("clean_error", clean_error, 0, 1)
-    p = check_number("p", p, 0, 1, open_low=True, open_high=True)
+    p = check_p(p)
     return min(1.0, max(p / (1 - p), (1 - p) / p) * clean_error)

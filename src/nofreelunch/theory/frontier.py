@@ -57,8 +57,9 @@ def frontier(model: GaussianModel, eps: float, adversary: str = "full", points: 
     """
     curve = _curve(model, eps, adversary)
     rest = np.linspace(1, 0, check_count("points", points, low=2)) ** 3
-    clean = rest * curve.robust_end[0] + (1 - rest) * curve.clean_end[0]
-    return Frontier(clean, _robust_at(curve, clean))
+    most = curve.clean_end[0]
+    clean = np.maximum.accumulate(np.minimum(rest * curve.robust_end[0] + (1 - rest) * most, most))
+    return Frontier(clean, np.minimum.accumulate(_robust_at(curve, clean)))
 
 
 def _curve(model: GaussianModel, eps: float, adversary: str) -> Halfspaces | ShiftTests:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from nofreelunch.errors import InputError, check_count, check_number
 from nofreelunch.theory.linear import LinearRule
-from nofreelunch.theory.shapes import LARGEST, Samples, Signs, check_eps, check_weights
+from nofreelunch.theory.shapes import LARGEST, Samples, Signs, check_eps, check_p, check_weights
 
 LARGEST_D = 10**12
 
@@ -26,7 +26,7 @@ class GaussianModel:
     Args:
         d: number of weak features, 1 to 1e12.
         eta: mean of y x_i for each weak feature, in [0, 1e3].
-        p: how often x_1 agrees with the label, in (0, 1); the paper takes 0.7.
+        p: how often x_1 agrees with the label, in [1e-12, 1); the paper takes 0.7.
 
     Raises:
         InputError: if an argument is outside its range.
@@ -40,7 +40,7 @@ class GaussianModel:
         if check_count("d", self.d) > LARGEST_D:
             raise InputError(f"d must be at most {LARGEST_D:g}, got {self.d}")
         check_number("eta", self.eta, 0, LARGEST)
-        check_number("p", self.p, 0, 1, open_low=True, open_high=True)
+        check_p(self.p)
 
     @property
     def mu(self) -> float:

@@ -4,7 +4,9 @@ Among all classifiers of x, randomised ones included, the best are h_c(x) = sign
 them. Against h_c the adversary moves z by s = eps sqrt(d) (x_1 keeps its sign for eps < 1). With q = 1 - p, m = s - mu
 and the normal distribution function Phi,
 
-    clean(c) = p + q Phi(mu - c) - p Phi(-mu - c),        robust(c) = p - p Phi(m - c) + q Phi(-m - c).
+    1 - clean(c) = p Phi(-mu - c) + q Phi(c - mu),        robust(c) = p Phi(c - m) + q Phi(-m - c).
+
+Both are sums of positive terms, so they keep their digits where they are tiny; and 1 - clean is exact in float64.
 
 No classifier does better: the adversary moves x along (1, ..., 1) only, so that nothing but (x_1, z) informs about y;
 there no set beats a half line, by the Gaussian isoperimetric inequality. Proof: docs/theory.md, section 3.
@@ -58,23 +60,27 @@ class Halfspaces:
 
     def robust_at(self, clean: Points) -> Points:
         """The best robust accuracy at clean accuracies between those of the two ends."""
-        gain = clean - self.p
+        error = 1 - clean
         low, high = np.full_like(clean, self.most_clean), np.full_like(clean, self.most_robust)
-        on_curve = self._robust(bisect(lambda c: gain - self._gain(c), low, high))
+        on_curve = self._robust(bisect(lambda c: self._error(c) - error, low, high))
         if self.m <= self.mu:
             return on_curve
         touch = self._touch()
-        at_touch = self._gain(touch)
-        slope = (self.p - self._robust(touch)) / np.where(at_touch > 0, at_touch, 1.0)
-        return np.where(gain < at_touch, self.p - slope * gain, on_curve)
+        gain, beyond, robust = self._gain(touch), error - self._error(touch), self._robust(touch)
+        slope = (self.p - robust) / np.where(gain > 0, gain, 1.0)
+        return np.where(beyond > 0, robust + slope * beyond, on_curve)
 
     def _pair(self, c: float) -> Pair:
         at = np.array([c])
-        return self.p + float(self._gain(at)[0]), float(self._robust(at)[0])
+        return 1 - float(self._error(at)[0]), float(self._robust(at)[0])
 
     def _robust(self, c: Points) -> Points:
         """robust(c)."""
-        return np.asarray(self.p - self.p * ndtr(self.m - c) + (1 - self.p) * ndtr(-self.m - c))
+        return np.asarray(self.p * ndtr(c - self.m) + (1 - self.p) * ndtr(-self.m - c))
+
+    def _error(self, c: Points) -> Points:
+        """1 - clean(c)."""
+        return np.asarray(self.p * ndtr(-self.mu - c) + (1 - self.p) * ndtr(c - self.mu))
 
     def _gain(self, c: Points) -> Points:
         """clean(c) - p."""

@@ -17,6 +17,9 @@ Pair: TypeAlias = tuple[float, float]
 NORMS = ("linf", "l2")
 ADVERSARIES = ("full", "weak")
 
+SMALLEST_P = 1e-12
+"""Smallest p: far below it 1 - p is 1 in float64, and a feature that is always wrong is a label."""
+
 LARGEST = 1e3
 """Largest eta and eps: beyond it the unit variance of the weak features has long stopped to matter."""
 
@@ -24,6 +27,11 @@ LARGEST = 1e3
 def check_eps(eps: float) -> float:
     """`eps` as a float in [0, LARGEST]; an `InputError` otherwise."""
     return check_number("eps", eps, 0, LARGEST)
+
+
+def check_p(p: float) -> float:
+    """`p` as a float in [SMALLEST_P, 1); an `InputError` otherwise."""
+    return check_number("p", p, SMALLEST_P, 1, open_high=True)
 
 
 def check_choice(what: str, name: str, known: tuple[str, ...]) -> None:

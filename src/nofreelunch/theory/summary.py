@@ -25,7 +25,7 @@ def summary(d: int, eta: float, p: float, eps: float) -> dict[str, Any]:
     Args:
         d: number of weak features, 1 to 1e12.
         eta: mean of each weak feature, in [0, 1e3].
-        p: how often x_1 agrees with the label, in (0, 1).
+        p: how often x_1 agrees with the label, in [1e-12, 1).
         eps: radius of the adversary, in training and in testing, in [0, 1e3].
 
     Raises:
@@ -82,16 +82,17 @@ def _theorem_2_1(model: GaussianModel, eps: float) -> dict[str, Any]:
 
     That distance is (2 P - 1) / (1 - P) Phi(-mu - c), P = max(p, 1 - p), for h_c; largest at the most accurate one.
     """
-    most = max(model.p, 1 - model.p)
+    most, least = max(model.p, 1 - model.p), min(model.p, 1 - model.p)
     bayes = model.bayes()
+    opposite = LinearRule.pooled(-bayes.w1, -bayes.weak_l2, model.d)  # it is right where Bayes' is wrong
     c = abs(bayes.w1) / bayes.weak_l2 if bayes.weak_l2 > 0 else math.inf
     return {
         "factor": max(model.p / (1 - model.p), (1 - model.p) / model.p),
         "holds_from_eps": 2 * model.eta,
         "holds_here": eps >= 2 * model.eta,
-        "bound_at_most_clean_accuracy": robust_accuracy_bound(1 - model.rule_accuracy(bayes, 0.0), model.p),
+        "bound_at_most_clean_accuracy": robust_accuracy_bound(model.rule_accuracy(opposite, 0.0), model.p),
         "attained_at_clean_accuracy": most,
-        "largest_gap_to_frontier_at_2_eta": (2 * most - 1) / (1 - most) * float(ndtr(-model.mu - c)),
+        "largest_gap_to_frontier_at_2_eta": (most - least) / least * float(ndtr(-model.mu - c)),
     }
 
 

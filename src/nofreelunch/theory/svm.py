@@ -82,6 +82,8 @@ def fit_svm(model: GaussianModel, lam: float | None = None, eps: float = 0.0) ->
             range of lam does, the largest is taken.)
         eps: training radius of the l_inf adversary, in [0, 1e3].
 
+    Look at the residual of what comes back where eta sqrt(d) is above about 1e6: float64 may not resolve the optimum.
+
     Raises:
         InputError: if an argument is outside its range, or no lam gives |w|_2 = 1.
     """

@@ -6,6 +6,7 @@ adversarial training must not.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from nofreelunch.data import Dataset, Split
 from nofreelunch.threats import Linf
 from nofreelunch.training import TrainConfig, train
+from nofreelunch.training.devices import leads
 from nofreelunch.training.events import Event
 
 SIDE = 8
@@ -46,7 +48,10 @@ DATA = toy_data(256)
 
 
 def main(out: str, *changes: str) -> None:
-    """Train once for each config, with a state after each step; the losses go to stdout, one event a line."""
+    """Train once for each config, with a state after each step; the losses go to stdout, one event a line.
+
+    Of several processes, only the first ever finds that it is time to save: their clocks never agree quite.
+    """
     torch.set_num_threads(1)
 
     def report(event: Event) -> None:
@@ -54,7 +59,8 @@ def main(out: str, *changes: str) -> None:
 
     for number, change in enumerate(changes):
         config = toy_config(**json.loads(change))
-        train(DATA, config, out=Path(out) / str(number), device="cpu", report=report, save_seconds=0.0)
+        save_seconds = 0.0 if leads() else math.inf
+        train(DATA, config, out=Path(out) / str(number), device="cpu", report=report, save_seconds=save_seconds)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ class Devices:
         from lightning_fabric import Fabric  # seconds of import that only training needs
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banners are not ours
-        processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
-        nodes = int(os.environ.get("SLURM_NNODES", processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+        processes, nodes = _spread()
         accelerator, _, number = device.partition(":")
         self._fabric = Fabric(
             accelerator=accelerator,
@@ -88,6 +87,14 @@ def first_to_tell() -> bool:
         return bool(distributed_c10d._get_default_store().add("told", 1) == 1)
     except RuntimeError:  # whoever kept the count is gone
         return True
+
+
+def _spread() -> tuple[int, int]:
+    """How many processes were started, on how many nodes; torchrun may run on a few nodes of those that SLURM gave."""
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return processes, processes // int(os.environ["LOCAL_WORLD_SIZE"])
+    return processes, int(os.environ.get("SLURM_NNODES", 1))
 
 
 def _leave() -> None:

@@ -227,3 +227,13 @@ def test_two_processes_share_each_batch_and_find_the_same_losses(tmp_path: Path)
     for run in ("0", "1"):
         models = [load_file(tmp_path / name / run / "model.safetensors") for name in ("alone", "together")]
         assert all(torch.allclose(models[0][name], models[1][name], atol=1e-4) for name in models[0])
+
+
+def test_two_processes_agree_on_the_statistics_of_batch_norm(tmp_path: Path) -> None:
+    """Each sees its own half of a batch, and only the first one's state is saved."""
+    runs = [{"arch": "batch-norm", "epochs": 1.0, "ema": ema} for ema in (0.0, 0.9)]
+    with launch(tmp_path, *runs, processes=2) as together:
+        _, complaint = finished(together)
+    assert together.returncode == 0, complaint
+    for run in "01":
+        assert (tmp_path / f"{run}.0").read_text() == (tmp_path / f"{run}.1").read_text()

@@ -23,6 +23,7 @@ class Devices:
 
     def __init__(self, device: str, precision: str) -> None:
         from lightning_fabric import Fabric  # seconds of import that only training needs
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banners are not ours
         processes, nodes = _spread()
@@ -31,7 +32,7 @@ class Devices:
             accelerator=accelerator,
             devices=[int(number)] if number else processes // nodes,
             num_nodes=nodes,
-            strategy="ddp" if processes > 1 else "auto",
+            strategy=DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",  # `align` does that
             precision=_PRECISIONS[precision],
         )
         self._fabric.launch()
@@ -68,6 +69,12 @@ class Devices:
     def gathered(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in the order of their ranks."""
         return cast(Tensor, self._fabric.all_gather(rows)).view(-1, *rows.shape[1:])
+
+    def align(self, model: nn.Module) -> None:
+        """Give the model's buffers, such as batch-norm's running statistics, the first process's values in all."""
+        if self.processes > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def wait(self) -> None:
         """Go on when all processes have come here."""

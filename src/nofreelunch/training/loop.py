@@ -83,6 +83,7 @@ class Loop:
         for group in learner.optimiser.param_groups:
             group["lr"] = lr
         self._optimiser.step()
+        self.devices.align(learner.model)  # each has seen its own images
         learner.updated(config.ema, accuracy)
         return Step(learner.step, self._epoch, loss, accuracy, lr, threat.eps)
 

@@ -32,6 +32,16 @@ def launch(out: Path, *changes: dict[str, object], processes: int = 1) -> subpro
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> tuple[str, str]:
+    """What it wrote to stdout and stderr; processes that wait for each other for ever are ended."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun ends those it has started
+        process.communicate()
+        raise
+
+
 def kept(out: Path) -> dict[str, torch.Tensor]:
     """All tensors of the last state: weights, optimiser, average, best, delta."""
     return load_file(out / "state.safetensors")
@@ -209,10 +219,21 @@ def test_two_processes_share_each_batch_and_find_the_same_losses(tmp_path: Path)
     runs: list[dict[str, object]] = [{"arch": "mnist-cnn-small", "epochs": 1.0}, {"recipe": "free", "epochs": 1.0}]
     expected = losses(launch(tmp_path / "alone", *runs).communicate()[0])
     with launch(tmp_path / "together", *runs, processes=2) as together:
-        output, complaint = together.communicate()
+        output, complaint = finished(together)
     assert together.returncode == 0, complaint
     assert len(expected) == 12
+    assert [json.loads((tmp_path / "together" / run / "previous.json").read_text())["step"] for run in "01"] == [6, 6]
     assert losses(output) == pytest.approx(expected, abs=1e-5)
     for run in ("0", "1"):
         models = [load_file(tmp_path / name / run / "model.safetensors") for name in ("alone", "together")]
         assert all(torch.allclose(models[0][name], models[1][name], atol=1e-4) for name in models[0])
+
+
+def test_two_processes_agree_on_the_statistics_of_batch_norm(tmp_path: Path) -> None:
+    """Each sees its own half of a batch, and only the first one's state is saved."""
+    runs = [{"arch": "batch-norm", "epochs": 1.0, "ema": ema} for ema in (0.0, 0.9)]
+    with launch(tmp_path, *runs, processes=2) as together:
+        _, complaint = finished(together)
+    assert together.returncode == 0, complaint
+    for run in "01":
+        assert (tmp_path / f"{run}.0").read_text() == (tmp_path / f"{run}.1").read_text()

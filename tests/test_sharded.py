@@ -14,7 +14,7 @@ from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.models import Classifier, build, fast
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
-from nofreelunch.training.devices import Devices
+from nofreelunch.training.devices import Devices, _spread
 from training_toy import toy_data, toy_split
 
 ATTACK, SEED = ATTACKS["pgd-10"](Linf(0.18)), 3
@@ -56,6 +56,27 @@ def expected() -> list[list[int]]:
         found.append([right[0], len(chosen), right[1], len(chosen)])
     assert found[1][2] not in (0, found[1][0]), "the attack must break some images and not all"
     return found
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes", "nodes"),
+    [
+        ({}, 1, 1),
+        ({"SLURM_NTASKS": 8, "SLURM_NNODES": 2}, 8, 2),
+        ({"WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4}, 8, 2),
+        ({"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "SLURM_NTASKS": 2, "SLURM_NNODES": 2}, 4, 1),
+        ({"WORLD_SIZE": 8, "SLURM_NTASKS": 8, "SLURM_NNODES": 2}, 8, 2),
+    ],
+    ids=["alone", "srun", "torchrun", "torchrun on one of two nodes", "srun with a WORLD_SIZE of the user's"],
+)
+def test_torchrun_is_believed_before_slurm(
+    environment: dict[str, int], processes: int, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    assert _spread() == (processes, nodes)
 
 
 def test_one_process(expected: list[list[int]]) -> None:

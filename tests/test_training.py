@@ -12,17 +12,22 @@ from torch.nn import functional as F
 from nofreelunch.attacks import ATTACKS, PGD
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError, RunError
+from nofreelunch.evaluation import Tally
+from nofreelunch.evaluation.sharded import Examples
 from nofreelunch.models import ARCHITECTURES, Classifier, build, load_model
 from nofreelunch.models.registry import Architecture
 from nofreelunch.rng import Streams
 from nofreelunch.threats import L2, Linf, Threat
-from nofreelunch.training import RECIPES, TrainConfig, order, session, train
+from nofreelunch.training import RECIPES, TrainConfig, loop, order, session, train
+from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Event, Finished, Notice, Started, Step
 from nofreelunch.training.loop import Loop
 from nofreelunch.training.recipes import Problem
 from nofreelunch.training.recipes.trades import kl_divergence
+from nofreelunch.training.train import fresh_learner
+from nofreelunch.types import Model
 from nofreelunch.workspace import locked
-from training_toy import EPS, toy_config, toy_data, toy_split
+from training_toy import EPS, batch_norm_network, toy_config, toy_data, toy_split
 
 
 def accuracies(model: Classifier, threat: Threat) -> tuple[float, float]:
@@ -165,11 +170,6 @@ def test_trades_adds_6_times_the_divergence() -> None:
     assert (divergence >= kl_divergence(model(around), model(p.x))).all()
 
 
-def batch_norm_network(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, classes)]
-    return nn.Sequential(*layers)
-
-
 def plain_loop(model: nn.Module, config: TrainConfig, steps: int) -> list[float]:
     """The same training in the plainest words: FGSM in evaluation mode, then a step of SGD in training mode."""
     split, losses = toy_data().train, []
@@ -274,6 +274,22 @@ def test_a_look_measures_pgd_10_on_the_held_out_images(monkeypatch: pytest.Monke
     for accuracy in accuracies[1:]:
         running = 0.9 * running + 0.1 * accuracy
     assert look.train_accuracy == pytest.approx(running)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_look_takes_no_more_images_at_a_time_than_a_step(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def seen(model: nn.Module, climbed: Model, examples: Examples, *rest: object) -> tuple[Tally, Tally]:
+        sizes.append(examples.batch_size)
+        return Tally(1, 2), Tally(1, 2)
+
+    monkeypatch.setattr(loop, "accuracies", seen)
+    config, devices = toy_config(accumulate=4), Devices("cpu", "float32")
+    planned = Loop(config, toy_data().train, devices, fresh_learner(toy_data(), config, devices))
+    devices.processes = processes
+    planned.look()
+    assert sizes == [32 // 4 // processes]
 
 
 def test_without_held_out_images_the_last_weights_are_returned() -> None:

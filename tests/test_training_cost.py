@@ -2,14 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nofreelunch.attacks import gradient
 from nofreelunch.errors import InputError
-from nofreelunch.training import RECIPES, train
+from nofreelunch.training import RECIPES, folder, train
 from nofreelunch.training.cost import Cost, estimate, passes_per_image
+from nofreelunch.training.devices import Devices
+from nofreelunch.training.loop import Loop
+from nofreelunch.training.optimisers import OPTIMISERS
+from nofreelunch.training.size import state_bytes
+from nofreelunch.training.train import fresh_learner
 from training_toy import DATA, toy_config
 
 PASSES = {"standard": 1, "pgd-at": 11, "fgsm-rs": 2, "n-fgsm": 2, "free": 1, "trades": 12}
@@ -45,6 +51,34 @@ def test_files_are_as_large_as_said(settings: dict[str, object], tmp_path: Path)
     train(DATA, config, out=tmp_path, device="cpu", save_seconds=0.0)
     there = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     assert estimate(DATA, config, "cpu").bytes_on_disk == pytest.approx(there, rel=0.03)
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("settings", [{}, {"recipe": "free", "ema": 0.9}, {"holdout": 0.0}])
+def test_the_size_of_a_state_is_known_before_the_first_step(optimiser: str, settings: dict[str, object]) -> None:
+    config, devices = toy_config(arch="mnist-cnn-small", optimiser=optimiser, **settings), Devices("cpu", "float32")
+    learner = fresh_learner(DATA, config, devices)
+    said = state_bytes(config, learner)
+    run = Loop(config, DATA.train, devices, learner)
+    run.update()
+    if config.holdout:
+        run.look()
+    assert said == sum(value.nbytes for value in learner.state().tensors.values()) == state_bytes(config, learner)
+
+
+def test_room_is_asked_for_what_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start all that is kept, and a state being written; later the latter only."""
+    config = toy_config(arch="mnist-cnn-small", epochs=1.5, ema=0.9)
+    learner = fresh_learner(DATA, config, Devices("cpu", "float32"))
+    state = state_bytes(config, learner)
+    free = [0]
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    for needed in (estimate(DATA, config, "cpu").bytes_on_disk + state, state):
+        free[0] = int(0.98 * needed)  # files have headers besides
+        with pytest.raises(InputError, match="MiB free, the run needs"):
+            train(DATA, config, out=tmp_path, device="cpu", save_seconds=0.0)
+        free[0] = needed
+        train(DATA, config, out=tmp_path, device="cpu", save_seconds=0.0)
 
 
 def test_memory_grows_with_the_part_of_a_batch_that_is_in_it() -> None:

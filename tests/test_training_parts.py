@@ -256,6 +256,14 @@ def test_overfitting_is_named_once(robust: list[float], train: list[float], name
     assert finding is None if name is None else finding.startswith(f"{name}: ")
 
 
+def test_the_epoch_said_to_be_kept_is_the_one_that_is() -> None:
+    """Of two equally robust epochs, the more accurate one."""
+    first, second, last = history([0.50, 0.50, 0.10], [0.5, 0.6, 0.9])
+    finding = overfitting([first, dataclasses.replace(second, clean=0.95), last])
+    assert finding
+    assert finding.endswith("the weights of epoch 2 are kept")
+
+
 @pytest.mark.parametrize(("drop", "images", "seen"), [(0.015, 10**6, False), (0.03, 10**6, True), (0.03, 1000, False)])
 def test_a_drop_must_exceed_two_points_and_two_standard_errors(drop: float, images: int, seen: bool) -> None:
     assert (overfitting(history([0.5, 0.5 - drop], [0.5, 0.6], images)) is not None) == seen

@@ -47,6 +47,29 @@ def test_the_last_state_comes_back(tmp_path: Path) -> None:
     }
 
 
+def test_the_state_before_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, 1, 2)
+    files = {suffix: (tmp_path / f"state.{suffix}").stat().st_ino for suffix in ("json", "safetensors")}
+    saved(tmp_path, 3)
+    assert {suffix: (tmp_path / f"previous.{suffix}").stat().st_ino for suffix in files} == files
+    without_links(monkeypatch)
+    saved(tmp_path, 4)
+    (tmp_path / "state.json").write_bytes(b"")
+    found, _ = load_state(tmp_path)
+    assert found
+    assert same(found, state(3))
+
+
+def test_a_damaged_state_does_not_take_the_place_of_the_one_before(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    (tmp_path / "state.safetensors").write_bytes(b"damaged")
+    saved(tmp_path, 3)
+    (tmp_path / "state.json").write_bytes(b"")
+    found, _ = load_state(tmp_path)
+    assert found
+    assert same(found, state(1))
+
+
 def test_any_memory_layout_is_kept_by_value(tmp_path: Path) -> None:
     filters = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
     save_state(tmp_path, State({"step": 1}, {"filters": filters}))
@@ -74,12 +97,32 @@ def killing(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
     monkeypatch.setattr(os, name, call)
 
 
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*args: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+
+
 @pytest.mark.parametrize("before", [0, 1, 2, 3])
-@pytest.mark.parametrize("name", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize(
+    ("name", "links", "calls"),
+    [
+        ("link", True, 2),
+        ("unlink", True, 6),  # also of what is not there
+        ("fsync", True, 5),
+        ("chmod", True, 2),
+        ("replace", True, 4),
+        ("fsync", False, 8),
+        ("replace", False, 4),
+    ],
+)
 def test_a_kill_at_any_call_leaves_a_whole_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, name: str, links: bool, calls: int
 ) -> None:
-    for at in range(1, 10):
+    if not links:
+        without_links(monkeypatch)
+    for at in range(1, calls + 2):
         folder = saved(tmp_path / str(at), *range(1, before + 1))
         with monkeypatch.context() as patch:
             killing(patch, name, at)
@@ -88,7 +131,7 @@ def test_a_kill_at_any_call_leaves_a_whole_state(
             except Killed:
                 pass
             else:
-                assert at > 4 if before else at > 2
+                assert at > calls or not before
         found, _ = load_state(folder)
         assert found is None if not before and not found else any(same(found, state(s)) for s in (before, before + 1))
         for step in (before + 2, before + 3):  # and the run goes on
@@ -194,7 +237,7 @@ def test_a_full_disk_destroys_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
             def full(handle: int, at: int = at, calls: list[int] = calls) -> None:
                 calls[0] += 1
-                if calls[0] == at:
+                if calls[0] >= at:
                     raise OSError(28, "No space left on device")
 
             patch.setattr(workspace.os, "fsync", full)

@@ -47,6 +47,24 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a list of attacks": (lambda: evaluated(attacks=[APGD(THREAT)]), "attacks must be attacks by name"),
     "a number as name": (lambda: evaluated(attacks={1: APGD(THREAT)}), "attacks must be attacks by name"),
     "a name as attack": (lambda: evaluated(attacks={"mine": "pgd-40"}), NO_ATTACK),
+    **{
+        f"{name}={value!r}": (
+            lambda name=name, value=value: nfl.TrainConfig(**{name: value}),
+            f"{name} must be .* got {value!r}",
+        )
+        for name, value in [
+            *((name, "0.5") for name in ("epochs", "lr", "weight_decay", "ema", "eps_warmup", "holdout", "step_size")),
+            *((name, "2") for name in ("batch_size", "accumulate", "seed")),
+            ("epochs", True),
+            ("lr", b"1"),
+            ("start", None),
+        ]
+    },
+    **{
+        f"a list as {name}": (lambda name=name: nfl.TrainConfig(**{name: ["x"]}), f"unknown {name} \"\\['x'\\]\"")
+        for name in ("arch", "recipe", "attack", "optimiser", "schedule", "augment", "precision")
+    },
+    "a text as eps": (lambda: nfl.Linf("0.1"), "eps must be a number in .* got '0.1'"),  # type: ignore[arg-type]
     "a number as known": (lambda: evaluated(known=3), "known must be an earlier result of evaluate, got 3"),
 }
 

@@ -57,10 +57,12 @@ def check_number(
         high: largest allowed value; `open_high` excludes it. May be infinite.
 
     Raises:
-        InputError: otherwise; the message names the value and the range.
+        InputError: otherwise, for texts and truth values too; the message names the value and the range.
     """
     allowed = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or math.isinf(high) else ']'}"
     try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError("float() would take it, those who count on a number would not")
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be a number in {allowed}, got {value!r}") from None

@@ -148,10 +148,11 @@ class TrainConfig:
             "attack_precision": get_args(Precision),
         }
         for field, known in tables.items():
-            if getattr(self, field) not in known:
-                raise unknown(field.replace("_", " "), getattr(self, field), known)
-        if self.attack is not None and self.attack not in ATTACKS:
-            raise unknown("attack", self.attack, ATTACKS)
+            _check_name(field, getattr(self, field), known)
+        if self.attack is not None:
+            _check_name("attack", self.attack, ATTACKS)
+        if not isinstance(self.start, str):
+            raise InputError(f'start must be the name of a model, or "" for none, got {self.start!r}')
 
     def _check_numbers(self) -> None:
         check_number("epochs", self.epochs, 0, _INFINITY, open_low=True)
@@ -186,6 +187,11 @@ class TrainConfig:
             raise InputError(
                 f'recipe "{self.recipe}" has its own attack; leave attack and step_size away, or take "pgd-at"'
             )
+
+
+def _check_name(field: str, value: object, known: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise unknown(field.replace("_", " "), value, known)
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:

@@ -19,11 +19,11 @@ from nofreelunch.training.devices import Devices
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import SELECTION_ATTACK, Loop
 from nofreelunch.training.recipes import Problem
+from nofreelunch.training.size import folder_bytes
 from nofreelunch.training.train import fresh_learner
 from nofreelunch.workspace import find_device
 
 _MOST_TIMED, _ENOUGH_SECONDS = 5, 3.0  # steps, after a first one that is slower; fewer where they take so long
-_STATES = 2  # that a folder keeps
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
         forward_backward_passes=passes,
         seconds=passes / per_step * _seconds_of_a_step(loop),
         bytes_per_batch=memory,
-        bytes_on_disk=_disk(learner, keeps_best=len(loop.held_out) > 0),
+        bytes_on_disk=folder_bytes(config, learner),
     )
 
 
@@ -126,12 +126,6 @@ def _seconds_of_a_step(loop: Loop) -> float:
         loop.update()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def _disk(learner: Learner, keeps_best: bool) -> int:
-    """Bytes of what a folder keeps of a learner that has made a step."""
-    model: int = sum(value.nbytes for value in learner.result.state_dict().values())
-    return _STATES * (_size(learner) + keeps_best * model) + model
 
 
 def _size(learner: Learner) -> int:

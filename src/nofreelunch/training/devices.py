@@ -23,16 +23,16 @@ class Devices:
 
     def __init__(self, device: str, precision: str) -> None:
         from lightning_fabric import Fabric  # seconds of import that only training needs
+        from lightning_fabric.strategies.ddp import DDPStrategy
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banners are not ours
-        processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
-        nodes = int(os.environ.get("SLURM_NNODES", processes // int(os.environ.get("LOCAL_WORLD_SIZE", processes))))
+        processes, nodes = _spread()
         accelerator, _, number = device.partition(":")
         self._fabric = Fabric(
             accelerator=accelerator,
             devices=[int(number)] if number else processes // nodes,
             num_nodes=nodes,
-            strategy="ddp" if processes > 1 else "auto",
+            strategy=DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",  # `align` does that
             precision=_PRECISIONS[precision],
         )
         self._fabric.launch()
@@ -70,6 +70,12 @@ class Devices:
         """The rows of all processes, in the order of their ranks."""
         return cast(Tensor, self._fabric.all_gather(rows)).view(-1, *rows.shape[1:])
 
+    def align(self, model: nn.Module) -> None:
+        """Give the model's buffers, such as batch-norm's running statistics, the first process's values in all."""
+        if self.processes > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         self._fabric.barrier()
@@ -88,6 +94,14 @@ def first_to_tell() -> bool:
         return bool(distributed_c10d._get_default_store().add("told", 1) == 1)
     except RuntimeError:  # whoever kept the count is gone
         return True
+
+
+def _spread() -> tuple[int, int]:
+    """How many processes were started, on how many nodes; torchrun may run on a few nodes of those that SLURM gave."""
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return processes, processes // int(os.environ["LOCAL_WORLD_SIZE"])
+    return processes, int(os.environ.get("SLURM_NNODES", 1))
 
 
 def _leave() -> None:

@@ -61,6 +61,11 @@ class Epoch:
     train_accuracy: float
     """Running average of the training batches' accuracy under the training attack."""
 
+    @property
+    def merit(self) -> tuple[float, float]:
+        """What the best epoch has most of: robust accuracy, then clean accuracy."""
+        return self.robust, self.clean
+
 
 @dataclass(frozen=True)
 class Notice:

@@ -10,11 +10,12 @@ from nofreelunch.training.config import TrainConfig, differences
 from nofreelunch.training.events import Event, Report
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.log import Log
+from nofreelunch.training.size import folder_bytes, state_bytes
 from nofreelunch.training.state import State, load_state, save_state
 
 MODEL = "model.safetensors"
-_FILES = ("state.safetensors", "state.json", "previous.safetensors", "previous.json", MODEL, "model.json", "log.jsonl")
-_ROOM = 4  # states that must fit: two kept, one being written, and the model
+_LARGE = ("state.safetensors", "previous.safetensors", MODEL)
+_FILES = (*_LARGE, "state.json", "previous.json", "model.json", "log.jsonl")
 
 
 class Folder:
@@ -49,16 +50,17 @@ class Folder:
             for leftover in self.path.glob(f".{name}.*"):
                 leftover.unlink()
 
-    def check_room(self) -> None:
+    def check_room(self, config: TrainConfig) -> None:
         """Fail now rather than when the disk is full.
 
         Raises:
-            InputError: if a few states do not fit.
+            InputError: if what the folder does not hold yet, and a state being written beside it, do not fit.
         """
-        state = sum(value.nbytes for value in self.learner.state().tensors.values())
+        there = sum((self.path / name).stat().st_size for name in _LARGE if (self.path / name).exists())
+        needed = folder_bytes(config, self.learner) + state_bytes(config, self.learner) - there
         free = shutil.disk_usage(self.path).free
-        if free < _ROOM * state:
-            need = f"the run needs {_ROOM * state / 2**20:.0f} MiB"
+        if free < needed:
+            need = f"the run needs {needed / 2**20:.0f} MiB more"
             raise InputError(f"--out {self.path} has {free / 2**20:.0f} MiB free, {need}; make room")
 
     def logging(self, report: Report) -> Report:

@@ -48,7 +48,7 @@ class Learner:
     @property
     def chosen(self) -> Epoch | None:
         """The epoch with the highest robust accuracy, then clean accuracy; the earliest of equals."""
-        return max(self.history, key=lambda epoch: (epoch.robust, epoch.clean), default=None)
+        return max(self.history, key=lambda epoch: epoch.merit, default=None)
 
     def updated(self, decay: float, accuracy: float) -> None:
         """Count an update of the weights; `decay` is that of their average."""

@@ -83,6 +83,7 @@ class Loop:
         for group in learner.optimiser.param_groups:
             group["lr"] = lr
         self._optimiser.step()
+        self.devices.align(learner.model)  # each has seen its own images
         learner.updated(config.ema, accuracy)
         return Step(learner.step, self._epoch, loss, accuracy, lr, threat.eps)
 
@@ -92,7 +93,7 @@ class Loop:
         clean, robust = accuracies(
             learner.result,
             self._cheap(learner.result),
-            Examples(self.split, self.held_out, config.batch_size),
+            Examples(self.split, self.held_out, self._part),
             attack(SELECTION_ATTACK, self._threat),
             config.seed,
             self.devices,
@@ -105,12 +106,17 @@ class Loop:
     def _epoch(self) -> float:
         return self.learner.step * self.config.batch_size / len(self.trained)
 
+    @property
+    def _part(self) -> int:
+        """Images that this process works on at a time: what fits its memory."""
+        return self.config.batch_size // (self.config.accumulate * self.devices.processes)
+
     def _differentiate(self, threat: Threat) -> tuple[float, float]:
         """Fill in the gradients of the mean loss over the batch; that loss, and the accuracy on what was trained on."""
         config, learner, recipe = self.config, self.learner, self.config.method
         draw = learner.step // recipe.replays
         batch = self.trained[order.batch(config.seed, draw, len(self.trained), config.batch_size)]
-        parts = torch.arange(config.batch_size).view(config.accumulate, self.devices.processes, -1)
+        parts = torch.arange(config.batch_size).view(config.accumulate, self.devices.processes, self._part)
         self._optimiser.zero_grad()
         refresh(self._climbed)
         totals = torch.zeros(2, device=self.devices.device)

@@ -38,8 +38,10 @@ def carry_on(loop: Loop, report: Report, folder: Folder | None, signals: NotedSi
                 _look(loop, report)
             else:
                 report(loop.update())
-            signum = loop.devices.largest(signals.signum)
-            if signum or looking or loop.finished or time.monotonic() - saved_at >= save_seconds:
+            due = time.monotonic() - saved_at >= save_seconds  # by this process's clock, which is no other's
+            asked = loop.devices.largest(2 * signals.signum + due)
+            signum = asked // 2
+            if asked or looking or loop.finished:
                 if folder is not None and loop.devices.leads:
                     folder.save()
                 loop.devices.wait()

@@ -1,11 +1,12 @@
 """The state of a run on disk: two pairs of files, of which one is whole at every moment.
 
 `state.safetensors` holds the tensors; `state.json`, written after it, all else with the tensors' SHA-256 and its own.
-Before a new pair takes their names, an intact pair is copied to `previous.*`, in the same order. Wherever a kill or a
+Before a new pair takes their names, an intact pair is named `previous.*` too, in the same order. Wherever a kill or a
 full disk stops this, `state.*` or `previous.*` is a pair whose digests hold.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from nofreelunch.errors import InputError
-from nofreelunch.workspace import atomic_write, digest, to_json
+from nofreelunch.workspace import atomic_write, digest, sync_folder, to_json
 
 FORMAT = 1
 _CURRENT, _PREVIOUS = "state", "previous"
+_SUFFIXES = ("safetensors", "json")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def save_state(folder: Path, state: State) -> None:
     except _Damaged:
         before = None  # `previous.*` is whole then, and stays
     if before:
-        _write(folder, _PREVIOUS, before)
+        _keep(folder, before)
     _write(folder, _CURRENT, _Pair(tensors, to_json({**about, "sha256": digest(to_json(about))})))
 
 
@@ -82,6 +84,25 @@ def load_state(folder: Path) -> tuple[State | None, tuple[str, ...]]:
                 raise InputError(f"{folder / name}.json {versions}; give another --out")
             return State(about, safetensors.load(pair.tensors)), tuple(complaints)
     return None, tuple(complaints)
+
+
+def _keep(folder: Path, pair: _Pair) -> None:
+    """Give the current pair, which is whole, the names of the previous one as well."""
+    try:
+        for suffix in _SUFFIXES:
+            _link(folder / f"{_CURRENT}.{suffix}", folder / f"{_PREVIOUS}.{suffix}")
+        sync_folder(folder)
+    except OSError:  # some disks know no second name of a file
+        _write(folder, _PREVIOUS, pair)
+
+
+def _link(file: Path, name: Path) -> None:
+    """Make `name` a second name of the file, in one stroke."""
+    temporary = name.with_name(f".{name.name}.link")
+    temporary.unlink(missing_ok=True)  # of a killed process
+    os.link(file, temporary)
+    os.replace(temporary, name)
+    temporary.unlink(missing_ok=True)  # `replace` does nothing where `name` is one already
 
 
 def _write(folder: Path, name: str, pair: _Pair) -> None:

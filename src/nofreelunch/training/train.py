@@ -64,7 +64,7 @@ def train(
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
             folder = Folder(Path(out), {"config": config.to_plain(), "data": data.digest}, learner)
-            report = _resume(folder, report, devices)
+            report = _resume(folder, config, report, devices)
         report(_started(loop))
         for doubt in config.doubts:
             report(Notice(learner.step, doubt))
@@ -110,13 +110,13 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
         raise InputError(f"eps={eps:g}: images of {data.name} are at most {reach:.4g} apart; {hint}")
 
 
-def _resume(folder: Folder, report: Report, devices: Devices) -> Report:
+def _resume(folder: Folder, config: TrainConfig, report: Report, devices: Devices) -> Report:
     """Go on from the last whole state; `report`, which from now on is logged too."""
     complaints = folder.resume()
     if not devices.leads:
         return report
     folder.sweep()
-    folder.check_room()
+    folder.check_room(config)
     report = folder.logging(report)
     for complaint in complaints:
         report(Notice(folder.learner.step, complaint))

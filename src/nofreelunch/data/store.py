@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def alone(path: Path) -> Iterator[None]:
     """Within the block no other process makes `path`: those that want to wait here.
 
-    A dead process holds nothing, and what it has left half-written is removed.
+    A dead process holds nothing, and what it has left half-written is removed. A block that fails leaves nothing.
 
     Raises:
         OSError: if nothing can be written to its folder.
@@ -61,7 +61,13 @@ def alone(path: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         for leftover in set(path.parent.glob(f".{path.name}.*")) - {lock}:
             leftover.unlink()
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                lock.unlink()
+                path.parent.rmdir()  # if it is empty
+            raise
 
 
 def mapped(file: BinaryIO) -> UInt8[Tensor, " bytes"]:

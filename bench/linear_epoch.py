@@ -54,8 +54,8 @@ def table(record: dict[str, Any]) -> str:
         return f"{record['absent']}\n"
     low, middle, high = record["times cheaper"]
     lines = [
-        f"Digits 5 and 7, l_inf eps {EPS}, batches of {BATCH}; {EPOCHS} epochs of ours in a call, checks included. Ours is "
-        f" **{middle:.0f} times** cheaper ({low:.0f} to {high:.0f}); target {TARGET}.",
+        f"Digits 5 and 7, l_inf eps {EPS}, batches of {BATCH}; {EPOCHS} epochs of ours in a call, checks included. "
+        f"Ours is **{middle:.0f} times** cheaper ({low:.0f} to {high:.0f}); target {TARGET}.",
         "",
         "| | seconds an epoch |",
         "|---|---|",

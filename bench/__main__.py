@@ -59,7 +59,8 @@ def main() -> None:
                 measured = {model: ensemble.compare(model, asked.images)}
                 _save(name, "one run each", _measured(name) | measured)
         else:
-            _save(name, f"{asked.rounds} rounds", PARTS[name].module.measure(asked.rounds))
+            rounds = "one run" if name == "precision" else f"{asked.rounds} rounds"
+            _save(name, rounds, PARTS[name].module.measure(asked.rounds))
     write_page()
 
 

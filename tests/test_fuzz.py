@@ -630,6 +630,8 @@ def commanded(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @given(command=st.sampled_from(sorted(PREFIXES)), whole=st.booleans(), more=st.lists(words, max_size=6))
+@example(command="", whole=False, more=["a\nb"])
+@example(command="", whole=False, more=[("--data", "\ud800")])
 @fuzzed(25)
 def test_commands(
     command: str, whole: bool, more: list[str | tuple[str, str]], capsys: pytest.CaptureFixture[str]

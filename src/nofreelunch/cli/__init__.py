@@ -147,5 +147,10 @@ def _line(text: str) -> str:
 def _fail(message: str, code: int) -> int:
     if os.environ.get("NOFREELUNCH_DEBUG"):
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    print("".join(map(_shown, message)), file=sys.stderr)
     return code
+
+
+def _shown(letter: str) -> str:
+    """The letter, or its code where it would break the line, or is none: words of the user's stand in sentences."""
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()

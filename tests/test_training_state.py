@@ -47,6 +47,14 @@ def test_the_last_state_comes_back(tmp_path: Path) -> None:
     }
 
 
+def the_one_before(folder: Path) -> State:
+    """What is loaded when the last state is damaged."""
+    (folder / "state.json").write_bytes(b"")
+    found, _ = load_state(folder)
+    assert found
+    return found
+
+
 def test_the_state_before_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 1, 2)
     files = {suffix: (tmp_path / f"state.{suffix}").stat().st_ino for suffix in ("json", "safetensors")}
@@ -54,20 +62,14 @@ def test_the_state_before_is_not_written_again(tmp_path: Path, monkeypatch: pyte
     assert {suffix: (tmp_path / f"previous.{suffix}").stat().st_ino for suffix in files} == files
     without_links(monkeypatch)
     saved(tmp_path, 4)
-    (tmp_path / "state.json").write_bytes(b"")
-    found, _ = load_state(tmp_path)
-    assert found
-    assert same(found, state(3))
+    assert same(the_one_before(tmp_path), state(3))
 
 
 def test_a_damaged_state_does_not_take_the_place_of_the_one_before(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     (tmp_path / "state.safetensors").write_bytes(b"damaged")
     saved(tmp_path, 3)
-    (tmp_path / "state.json").write_bytes(b"")
-    found, _ = load_state(tmp_path)
-    assert found
-    assert same(found, state(1))
+    assert same(the_one_before(tmp_path), state(1))
 
 
 def test_any_memory_layout_is_kept_by_value(tmp_path: Path) -> None:

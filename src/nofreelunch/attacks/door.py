@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,17 +28,25 @@ def attacking(model: Model, device: torch.device) -> Iterator[Model]:
     if parameter is not None and parameter.device != device:
         raise InputError(f"the model is on {parameter.device} and x on {device}; move one of them")
 
-    def precise(x: Tensor) -> Any:  # `first_logits` sees to it that it is a tensor
-        logits = model(x if parameter is None else x.to(parameter.dtype))
-        return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
-
-    precise.judge = judge(model)  # type: ignore[attr-defined]
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        yield precise
+        yield _Precise(model, None if parameter is None else parameter.dtype, judge(model))
+
+
+@dataclass(frozen=True)
+class _Precise:
+    """Logits in at least float32 from inputs of any float type; `judge` is as `fast.judge` says."""
+
+    model: Model
+    dtype: torch.dtype | None
+    judge: Model | None
+
+    def __call__(self, x: Tensor) -> Any:  # `first_logits` sees to it that it is a tensor
+        logits = self.model(x if self.dtype is None else x.to(self.dtype))
+        return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
 
 
 def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | None) -> Tensor:

@@ -9,7 +9,8 @@ from nofreelunch.errors import RunError
 from nofreelunch.training.events import Epoch, Event, Step
 from nofreelunch.workspace import atomic_write, plain
 
-_EVERY = 10  # steps
+EVERY = 10
+"""So many steps are told of by one line."""
 
 
 class Log:
@@ -33,7 +34,7 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Append the event; of the steps, only every tenth."""
-        if isinstance(event, Step) and event.step % _EVERY:
+        if isinstance(event, Step) and event.step % EVERY:
             return
         line = json.dumps({"event": event.event, **plain(event)}, sort_keys=True) + "\n"
         try:

@@ -7,9 +7,9 @@ from typing import Any
 
 from nofreelunch.errors import InputError
 from nofreelunch.training.events import Epoch, Event, Report, Started, Step
+from nofreelunch.training.log import EVERY
 from nofreelunch.workspace import plain
 
-_EVERY = 10  # steps, as in the log
 _SCALARS = {Step: ("loss", "accuracy", "lr", "eps"), Epoch: ("clean", "robust", "train_accuracy")}
 
 
@@ -34,7 +34,7 @@ def tracked(folder: Path, report: Report) -> Iterator[Report]:
         report(event)
         if isinstance(event, Started):
             writers.append(SummaryWriter(str(folder), purge_step=event.step + 1))
-        if isinstance(event, Step) and event.step % _EVERY:
+        if isinstance(event, Step) and event.step % EVERY:
             return
         values = plain(event)
         for name in _SCALARS.get(type(event), ()):

@@ -22,7 +22,8 @@ from nofreelunch.data import bundled, cifar10, load_data
 from nofreelunch.models import Classifier, load_model, save_model, zoo_names
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.registry import assemble
-from nofreelunch.workspace import digest, locked, to_json
+from nofreelunch.output import locked
+from nofreelunch.workspace import digest, to_json
 
 __all__ = ["here"]
 

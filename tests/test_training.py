@@ -16,6 +16,7 @@ from nofreelunch.evaluation import Tally
 from nofreelunch.evaluation.sharded import Examples
 from nofreelunch.models import ARCHITECTURES, Classifier, build, load_model
 from nofreelunch.models.registry import Architecture
+from nofreelunch.output import locked
 from nofreelunch.rng import Streams
 from nofreelunch.threats import L2, Linf, Threat
 from nofreelunch.training import RECIPES, TrainConfig, loop, order, session, train
@@ -26,7 +27,6 @@ from nofreelunch.training.recipes import Problem
 from nofreelunch.training.recipes.trades import kl_divergence
 from nofreelunch.training.train import fresh_learner
 from nofreelunch.types import Model
-from nofreelunch.workspace import locked
 from training_toy import EPS, batch_norm_network, toy_config, toy_data, toy_split
 
 

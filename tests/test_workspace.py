@@ -1,7 +1,5 @@
 """Whole files or none; what is saved loads back equal; damage is noticed."""
 
-import errno
-import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from nofreelunch import workspace as ws
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.workspace import Workspace, atomic_write, find_device, locked, to_json
+from nofreelunch.workspace import Workspace, atomic_write, find_device, to_json
 
 
 @dataclass(frozen=True)
@@ -97,28 +95,6 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 
 def test_json_is_canonical() -> None:
     assert to_json({"b": (1, np.float64(0.1)), "a": Path("x")}) == to_json({"a": "x", "b": [1, 0.1]})
-
-
-def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(InputError, match="another process"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
-
-
-def test_a_disk_without_locks_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(RunError, match=r"cannot be locked \(No locks available\)"), locked(tmp_path):
-        pass
-
-
-def test_unwritable_folder_is_refused_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
-        Workspace(tmp_path / "file" / "out").check_writable()
 
 
 def test_device_names() -> None:

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -51,28 +50,6 @@ def atomic_write(path: Path, content: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-
-
-def check_file(option: str, path: Path | None) -> None:
-    """Fail now rather than after the work.
-
-    Raises:
-        InputError: if the option is given, and the file that it names cannot be written.
-    """
-    if path is None:
-        return
-    if os.path.isdir(path):
-        raise InputError(f"{option} {path} is a folder; give a file in it")
-    _check_folder(option, path.parent)
-
-
-def _check_folder(option: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-    except OSError as error:
-        raise InputError(f"{option} {folder} cannot be written ({error.strerror}); give a folder that can") from None
 
 
 def digest(content: bytes) -> str:
@@ -150,14 +127,6 @@ class Workspace:
     root: Path
     device: str = "cpu"
     data_root: Path | None = None
-
-    def check_writable(self) -> None:
-        """Fail now rather than after the work.
-
-        Raises:
-            InputError: if nothing can be written to the folder.
-        """
-        _check_folder("--out", self.root)
 
     def save(self, name: str, record: object, **about: object) -> None:
         """Keep a frozen dataclass under `results/NAME`; `about` goes beside it (config, seed, versions, wall time)."""
@@ -249,27 +218,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for one process; a dead process holds nothing (the system drops its lock).
-
-    Raises:
-        InputError: if another process is writing there.
-        RunError: if the folder's file system cannot tell.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is writing to {folder}; wait for it or give another --out") from None
-        except OSError as error:
-            raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
-        yield
 
 
 def find_device(name: str) -> str:

@@ -15,7 +15,8 @@ import tyro
 from nofreelunch.cli.subject import OfModel, write
 from nofreelunch.cli.values import OptionalInt, OptionalPath
 from nofreelunch.errors import InputError, check_count
-from nofreelunch.workspace import Workspace, check_file, digest, locked, to_json
+from nofreelunch.output import check_file, locked
+from nofreelunch.workspace import digest, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,10 +69,9 @@ class Evaluate(OfModel):
         for ball in threats:
             check_reach(ball, data)
         model = self.load_model()
-        Workspace(self.out).check_writable()
-        check_file("--json", self.json)
-        check_file("--save-examples", self.save_examples)
         with locked(self.out):
+            check_file("--json", self.json)
+            check_file("--save-examples", self.save_examples)
             identity = f"{self._settings()} {self.save_examples is not None} ".encode() + _sources(self.model, model)
             state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)

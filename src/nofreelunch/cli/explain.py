@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from nofreelunch.cli.subject import OfModel, write
 from nofreelunch.cli.values import OptionalText
-from nofreelunch.workspace import Workspace, find_device, locked, to_json, versions
+from nofreelunch.output import locked
+from nofreelunch.workspace import find_device, to_json, versions
 
 if TYPE_CHECKING:
     from nofreelunch.data import Dataset
@@ -47,7 +48,6 @@ class Explain(OfModel):
         ball = large_eps_ball(data, self.threat, self.eps)
         settings = made.Settings(ball, self.n, self.measure, self.points, self.seed)
         model = self.load_model()
-        Workspace(self.out).check_writable()
         with locked(self.out):
             explanation = made.explain(model, data, settings, device)
             shown = contents(explanation, ball)

@@ -12,7 +12,8 @@ import tyro
 from nofreelunch.cli.values import OptionalInt, OptionalPair, OptionalPath, OptionalText
 from nofreelunch.errors import InputError, unknown
 from nofreelunch.experiments.base import Experiment, Scale
-from nofreelunch.workspace import Workspace, find_device, locked
+from nofreelunch.output import locked
+from nofreelunch.workspace import Workspace, find_device
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ class Reproduce:
         _check_known(changes, chosen, self.scale)
         configs = [configured(experiment, self.scale, changes) for experiment in chosen]
         workspace = Workspace(self.out, find_device(self.device), self.data_root)
-        workspace.check_writable()
         with locked(workspace.root):
             if self.retrain:
                 _find_data(chosen, configs, workspace)

@@ -10,7 +10,8 @@ import tyro
 
 from nofreelunch.cli.values import OptionalPath, OptionalText
 from nofreelunch.errors import RunError
-from nofreelunch.workspace import Workspace, atomic_write, find_device, locked
+from nofreelunch.output import locked
+from nofreelunch.workspace import atomic_write, find_device
 
 if TYPE_CHECKING:
     from nofreelunch.sweep import Spec, Task
@@ -54,7 +55,6 @@ class Sweep:
         if self.dry_run:
             print(in_words(labels))
             return 0
-        Workspace(self.out).check_writable()
         with locked(self.out):
             failures = self._carry_out(spec, labels)
             self._conclude(spec, [task for task in labels if task not in failures])

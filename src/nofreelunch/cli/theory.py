@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nofreelunch.cli.values import Number, OptionalPath
-from nofreelunch.workspace import Workspace, atomic_write, check_file, plain, to_json
+from nofreelunch.output import check_file, locked
+from nofreelunch.workspace import atomic_write, plain, to_json
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,15 @@ class Theory:
         from nofreelunch.theory import summary
 
         quantities = summary(self.d, self.eta, self.p, self.eps)
-        workspace = Workspace(self.out)
-        workspace.check_writable()
-        check_file("--json", self.json)
         content = to_json(quantities)
-        for path in (self.out / "theory.json", *([self.json] if self.json else [])):
-            if path.exists() and path.read_bytes() != content:
-                print(f"replaced {path}", file=sys.stderr)
-            atomic_write(path, content)
-        for suffix, picture in zip((".svg", ".png"), drawn(frontier_plot.plot, quantities), strict=True):
-            atomic_write(self.out / f"frontier{suffix}", picture)
+        with locked(self.out):
+            check_file("--json", self.json)
+            for path in (self.out / "theory.json", *([self.json] if self.json else [])):
+                if path.exists() and path.read_bytes() != content:
+                    print(f"replaced {path}", file=sys.stderr)
+                atomic_write(path, content)
+            for suffix, picture in zip((".svg", ".png"), drawn(frontier_plot.plot, quantities), strict=True):
+                atomic_write(self.out / f"frontier{suffix}", picture)
         for line in _lines(plain(quantities)):
             print(line)
         return 0

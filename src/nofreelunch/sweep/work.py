@@ -18,13 +18,14 @@ from nofreelunch.evaluation import Tally, evaluate
 from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
+from nofreelunch.output import locked
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training import train
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Event, Report
 from nofreelunch.training.folder import MODEL
-from nofreelunch.workspace import atomic_write, file_digest, find_device, locked, plain, read_json, to_json, versions
+from nofreelunch.workspace import atomic_write, file_digest, find_device, plain, read_json, to_json, versions
 
 FORMAT = 1
 _BATCH = 200  # images attacked at a time

@@ -11,6 +11,7 @@ import torch
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier
+from nofreelunch.output import locked
 from nofreelunch.training.average import average_of
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.devices import Devices
@@ -22,7 +23,7 @@ from nofreelunch.training.optimisers import optimiser
 from nofreelunch.training.session import carry_on
 from nofreelunch.training.signals import NotedSignals
 from nofreelunch.training.start import first_model
-from nofreelunch.workspace import Workspace, find_device, locked
+from nofreelunch.workspace import find_device
 
 
 def train(
@@ -60,7 +61,6 @@ def train(
         folder, signals = None, NotedSignals()
         if out is not None:
             if devices.leads:
-                Workspace(Path(out)).check_writable()
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
             folder = Folder(Path(out), {"config": config.to_plain(), "data": data.digest}, learner)

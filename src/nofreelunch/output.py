@@ -1,0 +1,72 @@
+"""Where a command writes: tried before the work, held by one process, left as it was when the input is bad."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nofreelunch.errors import InputError, RunError
+
+_LOCK = ".lock"
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Fail now rather than after the work.
+
+    Raises:
+        InputError: if the option is given, and the file that it names cannot be written.
+    """
+    if path is None:
+        return
+    if os.path.isdir(path):
+        raise InputError(f"{option} {path} is a folder; give a file in it")
+    _unmake(_made(option, path.parent))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder`, made if need be, for one process; a dead process holds nothing (the system drops its lock).
+
+    A block that finds the input bad before it has written anything leaves no new folder.
+
+    Raises:
+        InputError: if the folder cannot be written, or another process is writing there.
+        RunError: if its file system cannot tell.
+    """
+    import fcntl
+
+    made = _made("--out", folder)
+    with open(folder / _LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is writing to {folder}; wait for it or give another --out") from None
+        except OSError as error:
+            raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
+        try:
+            yield
+        except InputError:
+            if made and os.listdir(folder) == [_LOCK]:
+                (folder / _LOCK).unlink()
+                _unmake(made)
+            raise
+
+
+def _made(option: str, folder: Path) -> Sequence[Path]:
+    """The folders, innermost first, that were not there before; a file has been written in `folder` and removed."""
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written ({error.strerror}); give a folder that can") from None
+    return missing
+
+
+def _unmake(folders: Sequence[Path]) -> None:
+    """Remove those that are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

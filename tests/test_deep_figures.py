@@ -246,7 +246,7 @@ def test_a_claim_is_decided_only_where_intervals_are_apart() -> None:
 
     assert verdict((0.9, 0.8, 1.0), (0.5, 0.4, 0.6)) == "agrees"
     assert verdict((0.5, 0.4, 0.6), (0.9, 0.8, 1.0)) == "refuted"
-    assert verdict((0.6, 0.5, 0.7), (0.5, 0.4, 0.6)) == "differs"
+    assert verdict((0.6, 0.5, 0.7), (0.5, 0.4, 0.6)) == "undecided"
 
 
 def test_a_95_percent_interval_of_few_values_covers_the_mean_that_often() -> None:
@@ -279,7 +279,7 @@ def test_several_differences_are_above_zero_only_together() -> None:
 
     above, unclear, below = (0.2, 0.1, 0.3), (0.02, -0.01, 0.05), (-0.02, -0.03, -0.01)
     assert verdict(above, above) == verdict(above, unclear, margin=0.05) == "agrees"
-    assert verdict(above, unclear) == verdict(above, (0.0, -0.1, 0.1), margin=0.05) == "differs"
+    assert verdict(above, unclear) == verdict(above, (0.0, -0.1, 0.1), margin=0.05) == "undecided"
     assert verdict(above, below) == verdict(above, below, margin=0.05) == verdict(unclear, below) == "refuted"
 
 
@@ -324,9 +324,9 @@ def test_masked_gradients_are_found_out(outcomes: dict[str, Outcome]) -> None:
     for own, others, verdict in (
         ((0.2, 0.1, 0.3), clear, "refuted"),
         ((0.9, 0.85, 1.0), clear, "agrees"),
-        ((0.75, 0.65, 0.85), clear, "differs"),
-        ((0.6, 0.5, 0.7), clear, "differs"),
-        (none, none, "differs"),  # where nothing is misled, nothing is shown
+        ((0.75, 0.65, 0.85), clear, "undecided"),
+        ((0.6, 0.5, 0.7), clear, "undecided"),
+        (none, none, "undecided"),  # where nothing is misled, nothing is shown
     ):
         cells = {**result.estimates["mnist"]["l2"], "changed": own, "moved by others": others}
         estimates = {"mnist": {**result.estimates["mnist"], "l2": cells}}
@@ -442,7 +442,7 @@ def test_figure_1_counts_what_the_models_get_right(
         ((900, 850, 800, 700), "agrees"),
         ((900, 700, 990, 850), "refuted"),  # lower at the end, but it rose on the way
         ((700, 800, 850, 900), "refuted"),
-        ((900, 895, 900, 890), "differs"),
+        ((900, 895, 900, 890), "undecided"),
         ((900, 795, 800, 700), "agrees"),  # a rise within chance
     ],
 )
@@ -457,7 +457,7 @@ def test_seeds_that_agree_do_not_make_a_decline() -> None:
     counts = {0.0: (990, 991, 990), 0.3: (989, 989, 988)}
     points = tuple(("mnist", "linf", e, s, c, 1000, 500, 1000) for e, cs in counts.items() for s, c in enumerate(cs))
     lines = figure_1.findings(figure_1.Result(points, "pgd-40", "paper", (), ()))
-    assert [line.verdict for line in lines if "declines" in line.claim] == ["differs"]
+    assert [line.verdict for line in lines if "declines" in line.claim] == ["undecided"]
 
 
 def test_figure_1_trains_its_grid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from nofreelunch.workspace import Workspace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Verdict = Literal["agrees", "differs", "refuted", "beyond the paper"]
+Verdict = Literal["agrees", "differs", "undecided", "refuted", "beyond the paper"]
 Scale = Literal["smoke", "laptop", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "laptop", "paper")
 
@@ -27,7 +27,7 @@ class Finding:
         where: its place in the paper, e.g. "Theorem 2.1", "Table 4"; "-" for what the paper does not speak of.
         paper: the paper's value; None where it gives none.
         ours: the value computed here.
-        verdict: computed by `compare`, `holds` or `beyond`.
+        verdict: computed by `compare`, `holds` or `beyond`, or from intervals, which may leave it undecided.
         note: what a reader must know to weigh it (an ambiguity, an adversary, a condition).
         unit: "%" for accuracies given in percent, else "".
     """

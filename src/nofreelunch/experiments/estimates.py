@@ -63,13 +63,13 @@ def gain(before: float, after: float, n: int) -> Estimate:
 def exceeds(claim: str, where: str, more: Estimate, less: Estimate, ours: str, note: str) -> Finding:
     """The paper's claim that one quantity is above another, judged by their intervals.
 
-    The finding agrees or refutes where they do not overlap; where they do, it says that this is undecided.
+    The finding agrees or refutes where they do not overlap; where they do, it is undecided.
     """
     if more[1] > less[2]:
         return Finding(claim, where, None, ours, "agrees", note)
     if more[2] < less[1]:
         return Finding(claim, where, None, ours, "refuted", note)
-    return Finding(claim, where, None, ours, "differs", f"{note}; the intervals overlap, so this is undecided")
+    return Finding(claim, where, None, ours, "undecided", f"{note}; the intervals overlap")
 
 
 def all_above_zero(
@@ -77,14 +77,14 @@ def all_above_zero(
 ) -> Finding:
     """The paper's claim that each difference is above 0 (or, given a margin, not below), judged by their intervals.
 
-    The finding refutes where an interval lies below 0, and agrees where none reaches down to -margin; otherwise it says
-    that this is undecided.
+    The finding refutes where an interval lies below 0, and agrees where none reaches down to -margin; otherwise it
+    is undecided.
     """
     if min(high for _, _, high in differences) < 0:
         return Finding(claim, where, None, ours, "refuted", note)
     if min(low for _, low, _ in differences) > -margin:
         return Finding(claim, where, None, ours, "agrees", note)
-    return Finding(claim, where, None, ours, "differs", f"{note} Chance may do as much, so this is undecided.")
+    return Finding(claim, where, None, ours, "undecided", f"{note} Chance may do as much.")
 
 
 def percent(estimate: Estimate) -> str:

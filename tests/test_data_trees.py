@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,17 @@ def test_a_bad_folder_is_refused(case: str, tmp_path: Path) -> None:
     counts, message = BAD_FOLDERS[case]
     with pytest.raises(InputError, match=message):
         load_data(f"folder:{plant(tmp_path / 'x', counts)}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text_are_spelt_out(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    root = plant(tmp_path / name, {"train/ant": 2, "train/bee": 2, "test/ant": 1, "test/bee": 1})
+    for part in ("train", "test"):
+        (root / part / "bee").rename(root / part / name)
+    data = load_data(f"folder:{root}")
+    assert (data.name, data.classes) == ("caf\\xe9", ("ant", "caf\\xe9"))
+    assert data.train.y.bincount().tolist() == [2, 2]
 
 
 def test_a_class_without_test_images_is_noted(tmp_path: Path) -> None:

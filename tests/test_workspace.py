@@ -1,6 +1,7 @@
 """Whole files or none; what is saved loads back equal; damage is noticed."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from nofreelunch import workspace as ws
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.workspace import Workspace, atomic_write, find_device, to_json
+from nofreelunch.workspace import Workspace, atomic_write, find_device, read_json, to_json
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,12 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
 
 def test_json_is_canonical() -> None:
     assert to_json({"b": (1, np.float64(0.1)), "a": Path("x")}) == to_json({"a": "x", "b": [1, 0.1]})
+
+
+def test_names_of_files_that_are_no_text_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(to_json({"path": os.fsdecode(b"/caf\xe9"), "city": "Z\u00fcrich"}))
+    assert read_json(path) == {"path": "/caf\udce9", "city": "Z\u00fcrich"}
 
 
 def test_device_names() -> None:

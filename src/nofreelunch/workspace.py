@@ -72,7 +72,8 @@ def to_json(value: object) -> bytes:
     Raises:
         ValueError: for NaN and infinities: a failed measurement is not a number.
     """
-    return (json.dumps(plain(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(plain(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # JSON's own escapes: bytes of file names that are no letters
 
 
 def plain(value: Any) -> Any:

@@ -72,7 +72,7 @@ class Evaluate(OfModel):
         with locked(self.out):
             check_file("--json", self.json)
             check_file("--save-examples", self.save_examples)
-            identity = f"{self._settings()} {self.save_examples is not None} ".encode() + _sources(self.model, model)
+            identity = ascii((self._settings(), self.save_examples is not None)).encode() + _sources(self.model, model)
             state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)

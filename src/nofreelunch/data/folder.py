@@ -36,7 +36,8 @@ def list_folder(root: Path) -> Tree:
         raise InputError(f"{test} holds no images in its class folders")
     notes = [*count_notes("train", classes, train_files), *count_notes("test", classes, test_files)]
     mode = _mode(train_files + test_files)
-    return Tree(root.resolve().name, classes, mixed(train_files), mixed(test_files), mode, notes=tuple(notes))
+    labels = tuple(map(_text, classes))
+    return Tree(_text(root.resolve().name), labels, mixed(train_files), mixed(test_files), mode, notes=tuple(notes))
 
 
 def _part(root: Path, *names: str) -> Path:
@@ -50,6 +51,11 @@ def _part(root: Path, *names: str) -> Path:
 
 def _folders(part: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in part.iterdir() if path.is_dir() and path.name[0] != "."))
+
+
+def _text(name: str) -> str:
+    """A file's name with its bytes that are no letters spelt out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _labelled(part: Path, classes: tuple[str, ...]) -> Files:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from nofreelunch.report.template import Filter, filled
 
 _NORMS = {"linf": "l∞", "l2": "l₂"}
 _VERDICTS = {
@@ -47,22 +47,18 @@ def evaluation_page(record: Mapping[str, Any]) -> bytes:
     Args:
         record: the content of evaluation.json.
     """
-    environment = Environment(
-        loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(
-        share=_share,
-        count=_count,
-        interval=_interval,
-        ball=_ball,
-        attack=_attack,
-        rate=_rate,
-        at_most=_at_most,
-        number=_number,
-        median=_median,
-    )
-    template = environment.get_template("evaluation.html")
-    return template.render(record=record, radii=_radii(record), curve=_curve(record)).encode()
+    filters: dict[str, Filter] = {
+        "share": _share,
+        "count": _count,
+        "interval": _interval,
+        "ball": _ball,
+        "attack": _attack,
+        "rate": _rate,
+        "at_most": _at_most,
+        "number": _number,
+        "median": _median,
+    }
+    return filled("evaluation.html", filters, record=record, radii=_radii(record), curve=_curve(record))
 
 
 def in_words(record: Mapping[str, Any]) -> Iterator[str]:

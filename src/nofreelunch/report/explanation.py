@@ -3,7 +3,7 @@
 import base64
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from nofreelunch.report.template import filled
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Page:
 
 def explanation_page(page: Page) -> bytes:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["uri"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return environment.get_template("explanation.html").render(page=page).encode()
+    return filled("explanation.html", {"uri": _uri}, page=page)
+
+
+def _uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -5,14 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nofreelunch.errors import InputError
+from nofreelunch.report.template import filled
 from nofreelunch.workspace import Workspace, atomic_write
 
 _INK = "#1b1c1e"  # the text colour of our figures; on the page they take the page's own
-_VERDICTS = ("agrees", "differs", "refuted", "beyond the paper")
+_VERDICTS = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
 
 
 def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
@@ -25,26 +25,16 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     sections = [_section(workspace, name) for name in order if name in workspace.names()]
     verdicts = Counter(finding["verdict"] for section in sections for finding in section["findings"])
     missing = [name for name in order if name not in workspace.names()]
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            sections=sections,
-            verdicts=[(name, verdicts[name]) for name in _VERDICTS if verdicts[name]],
-            missing=missing,
-        )
+    page = filled(
+        "page.html",
+        {"value": _value, "signed": _signed, "seconds": _seconds},
+        sections=sections,
+        verdicts=[(name, verdicts[name]) for name in _VERDICTS if verdicts[name]],
+        missing=missing,
     )
     path = workspace.root / "report.html"
-    atomic_write(path, page.encode())
+    atomic_write(path, page)
     return path
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters.update(value=_value, signed=_signed, seconds=_seconds)
-    return environment
 
 
 def _section(workspace: Workspace, name: str) -> dict[str, Any]:

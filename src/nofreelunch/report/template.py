@@ -1,0 +1,23 @@
+"""Fills a page's template: escaped, strict about what is missing, one layout for all."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+Filter: TypeAlias = Callable[..., Any]
+
+
+def filled(template: str, filters: Mapping[str, Filter], **values: object) -> bytes:
+    """The page as HTML, from a template of this folder.
+
+    Args:
+        template: the name of its file.
+        filters: what the template writes after a bar.
+        values: what it refers to by name.
+    """
+    environment = Environment(
+        loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(filters)
+    return environment.get_template(template).render(values).encode(errors="backslashreplace")

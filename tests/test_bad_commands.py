@@ -28,6 +28,7 @@ COMMANDS: Commands = {
     "a command misspelt": (58, ["teory"], 'did you mean "theory"'),
     "an unknown key": (60, ["sweep", "key.toml"], 'unknown setting "epz"; did you mean "eps"'),
     "a value of another type": (60, ["sweep", "type.toml"], "seed must be a whole number, got 'one'"),
+    "a seed below 0": (60, ["reproduce", "theorem-2.1", "--seed", "-1"], "seed must be a whole number of at least 0"),
     "code": (60, ["sweep", "code.toml"], "is not a number"),
     "no GPU": (61, ["evaluate", "python:toy_nets:linear", *OF_HALVES, "--device", "cuda:7"], '"cuda:7" is not on this'),
     "no such device": (61, ["train", "--data", "npz:halves.npz", "--device", "gpu"], "there are: auto, cpu"),

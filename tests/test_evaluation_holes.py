@@ -1,6 +1,7 @@
 """Ways in which an evaluation once told more robustness than there is: each stays closed."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks import APGD, FAB, EachTarget, Square
+from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square
+from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation import Evaluation, evaluate
+from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
@@ -34,6 +36,10 @@ def linear(d: int = 4, seed: int = 0) -> nn.Module:
 
 def inputs(n: int, d: int = 4) -> Tensor:
     return torch.rand(n, d, generator=torch.Generator().manual_seed(1))
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def judged(model: Callable[[Tensor], Tensor], x: Tensor, **settings: object) -> Evaluation:
@@ -224,3 +230,198 @@ def test_known_results_must_hold_what_is_to_be_kept() -> None:
     known = evaluate(model, (x, y), small, BRIEF)
     with pytest.raises(InputError, match="known must hold its examples"):
         evaluate(model, (x, y), THREAT, BRIEF, known=known, keep_examples=True)
+
+
+def enclosing(sign: float) -> Callable[[Tensor], Tensor]:
+    """A function whose code does not tell one sign from the other."""
+    layer = linear()
+    return lambda x: sign * layer(x)
+
+
+def test_a_function_that_answers_otherwise_does_not_go_on(tmp_path: Path) -> None:
+    x = inputs(40)
+    y = linear()(x).argmax(1)
+    first = evaluate(enclosing(1.0), (x, y), THREAT, BRIEF, out=tmp_path)
+    with pytest.raises(InputError, match="answers otherwise"):
+        evaluate(enclosing(-1.0), (x, y), THREAT, BRIEF, out=tmp_path)
+    with pytest.raises(InputError, match="answers otherwise"):
+        evaluate(enclosing(-1.0), (x, y), Linf(0.2), BRIEF, known=first)
+    assert evaluate(enclosing(1.0), (x, y), THREAT, BRIEF, out=tmp_path).robust == first.robust
+
+
+def test_checks_of_another_protocol_are_others() -> None:
+    changed = [replace(BRIEF, sample=9), replace(BRIEF, probing=5), replace(BRIEF, thorough=5)]
+    assert len({protocol.identity(THREAT) for protocol in (BRIEF, *changed)}) == 4
+
+
+class Locked(nn.Module):
+    """Cannot be copied, and its layers take float32 only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.lock, self.calls = nn.Linear(4, 3), threading.Lock(), 0
+        self.counts = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.counts
+        return self.layer(x.float()).softmax(1) * (1 if self.calls < 30 else -1)
+
+
+def test_a_model_that_cannot_be_copied_is_left_as_it_was() -> None:
+    model = Locked()
+    judged(model, inputs(40))
+    assert model.layer.weight.dtype == torch.float32
+    model.counts = True
+    assert "stateful" in [flag.name for flag in judged(model, inputs(40)).flags]
+
+
+class Coin:
+    """Right with a probability that no input changes."""
+
+    def __init__(self, p: float) -> None:
+        self.p, self.rng = p, torch.Generator().manual_seed(0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        right = torch.rand(len(x), generator=self.rng) < self.p
+        return torch.stack([right, ~right], 1).float() * 4 + x[:, :2] * 0
+
+
+def test_looking_often_at_a_random_answer_does_not_lower_it() -> None:
+    x = inputs(200)
+    attacks = {f"{k}": Shift(0.0) for k in range(12)}
+    found = evaluate(Coin(0.7), (x, x[:, 0].long()), THREAT, replace(BRIEF, main={}), attacks=attacks)
+    assert abs(found.robust.rate - 0.7) < 0.015
+    assert found.x_adv is None
+
+
+class Noisy(nn.Module):
+    """A linear function of a pixel, and noise: right with probability Phi of its value over the deviation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = x[:, 0] - 0.5 + 0.1 * torch.randn(len(x))
+        return torch.stack([-score, score], 1)
+
+
+def test_one_lucky_draw_is_not_the_worst_point() -> None:
+    x = torch.full((400, 4), 0.58)
+    torch.manual_seed(0)
+    z = APGD(Linf(0.05), steps=20)(Averaged(Noisy(), 8), x, torch.ones(400, dtype=torch.long), Streams.of(rng(), 400))
+    assert z[:, 0].mean() < 0.535
+
+
+class Picky(nn.Module):
+    """Refuses inputs that are no pixels, in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert 0 <= x.min() <= x.max() <= 1
+        return self.net(x)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_model_may_refuse_other_ranges(turn: int) -> None:
+    x = inputs(40)
+    assert evaluate(Picky(), (x, (Picky()(x).argmax(1) + turn) % 3), THREAT, BRIEF).clean.rate == 1 - turn
+
+
+def test_patience_follows_the_class_that_is_climbed_towards() -> None:
+    def model(x: Tensor) -> Tensor:  # the runner-up does not move, the third class comes from behind
+        third = -4 + 60 * (x - 0.5).clamp(-0.1, 0.1).mean(1)
+        return torch.stack([0 * third, 0 * third - 0.3, third, 0 * third - 9], 1)
+
+    x, y = torch.full((10, 50), 0.5), torch.zeros(10, dtype=torch.long)
+    z = EachTarget(APGD(THREAT, loss="dlr-targeted", patience=1.0), 3)(model, x, y, rng())
+    assert (model(z).argmax(1) == 2).all()
+
+
+def test_what_runs_beside_the_class_s_forward_is_not_certified() -> None:
+    model = linear()
+    before = model.forward
+    model.forward = lambda x: -before(x)  # type: ignore[method-assign]
+    x = inputs(60)
+    found = evaluate(model, (x, linear()(x).argmax(1)), Linf(0.001), BRIEF)
+    assert found.certified is None or found.certified.correct <= found.robust.correct
+
+
+class Majority(nn.Module):
+    """Always the first class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0] + 9, x[:, 1]], 1)
+
+
+def test_naming_the_largest_class_is_no_robustness() -> None:
+    x = inputs(200)
+    found = evaluate(Majority(), (x, (torch.arange(200) % 10 == 0).long()), THREAT, BRIEF)
+    assert found.robust.rate == 0.9
+    assert "chance-accuracy" in [flag.name for flag in found.flags]
+
+
+WEAK = Protocol(
+    "weak",
+    first=("fgsm", lambda threat: PGD(threat, steps=1)),
+    main={"pgd": lambda threat: PGD(threat, steps=1)},
+    harder=lambda threat: APGD(threat, steps=25, loss="margin"),
+    probing=1,
+    thorough=1,
+)
+
+
+class NeedsSteps(nn.Module):
+    """Broken after some steps only; at examples whose last pixel is dark, not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sign = torch.randint(0, 2, (50,), generator=torch.Generator().manual_seed(5)) * 2.0 - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, aim = (x - 0.5) * self.sign / 0.1, 0.9 * torch.linspace(-1, 1, 24)
+        climb, miss = t[:, :25].clamp(-1, 1).mean(1), (t[:, 25:49] - aim).abs().mean(1)
+        logits = torch.stack([0 * climb, -4 + 2.5 * climb + 1.8 * (1 - miss / aim.abs().mean())], 1)
+        return torch.where(x[:, -1:] < 0.3, torch.tensor([[2.0, 0.0]]) + 0 * logits, logits)
+
+
+def test_flags_do_not_depend_on_where_a_run_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_EVERY", 0.0)
+    model, x = NeedsSteps(), 0.5 + 0.02 * torch.rand(60, 50, generator=rng())
+    x[::10, -1] = 0.1
+    y, weak = torch.zeros(60, dtype=torch.long), replace(WEAK, sample=16)
+    steps: list[str] = []
+
+    def run(**more: object) -> Evaluation:
+        return evaluate(model, (x, y), THREAT, weak, batch_size=16, **more)  # type: ignore[arg-type]
+
+    whole = run(progress=lambda step, done, total: steps.append(step))
+    late = [number for number, step in enumerate(steps) if step.startswith("more steps")]
+    assert len(late) > 2
+    for place in late[:3]:
+        count = iter(range(len(steps)))
+
+        def stop(step: str, done: int, total: int, count: Iterator[int] = count, place: int = place) -> None:
+            if next(count) == place:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(out=tmp_path / str(place), progress=stop)
+        assert run(out=tmp_path / str(place)).flags == whole.flags
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_a_box_in_other_units_hides_nothing(top: float) -> None:
+    """A model that answers at random off the 8-bit grid, and a linear one on it."""
+    net = linear(8)
+
+    def model(x: Tensor) -> Tensor:
+        levels = x / top * 255
+        off = ((levels - levels.round()).abs() > 1e-3).any(1, keepdim=True)
+        return torch.where(off, torch.tensor([[5.0, 0.0, 0.0]]) - 5 * net(x / top).argmax(1, True), net(x / top))
+
+    x = (torch.rand(60, 8, generator=rng()) * 255).round() / 255
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    found = evaluate(model, (x * top, y), Linf(0.1 * top, (0.0, top)), BRIEF)
+    assert "discontinuous" in [flag.name for flag in found.flags]

@@ -87,6 +87,14 @@ def test_no_attack_passes_the_margins_and_one_signed_gradient_step_attains_them(
     assert fit.robust_accuracy(x, y, 0.2) == (reached > 0).mean()
 
 
+def test_a_fit_keeps_to_its_own_box() -> None:
+    x, y = noisy(20, 4)
+    fit = fit_linear(2 * x - 1, y, 0.1, box=(-1, 1))
+    assert fit.clean_accuracy(2 * x - 1, y) == fit.robust_accuracy(2 * x - 1, y, 0.0, (-1, 1))
+    assert fit.robust_accuracy(2 * x - 1, y, 0.3) == fit.robust_accuracy(2 * x - 1, y, 0.3, (-1, 1))
+    assert fit_linear(x, y, 0.1, box=None).margins(x + 5, y, 0.1) is not None
+
+
 def test_ties_are_errors() -> None:
     x, y = np.array([[0.5], [0.6], [0.4]]), np.array([1, 1, -1])
     assert fitted([1.0], -0.5).clean_accuracy(x, y) == pytest.approx(2 / 3)

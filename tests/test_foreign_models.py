@@ -51,7 +51,7 @@ def same(a: Tensor, b: Tensor) -> None:
     [
         (Declared(), lambda x: x),
         (Declared((0.5,), (0.25,)), lambda x: (x - 0.5) / 0.25),
-        (Declared(std=(0.5, 1.0, 2.0)), lambda x: x / torch.tensor([0.5, 1, 2]).view(3, 1, 1)),
+        (Declared(mean=(0.0,) * 3, std=(0.5, 1.0, 2.0)), lambda x: x / torch.tensor([0.5, 1, 2]).view(3, 1, 1)),
         (Declared(pixel_range=(0, 255)), lambda x: 255 * x),
         (Declared(pixel_range=(-1, 1)), lambda x: 2 * x - 1),
         (Declared(MEAN, (60.0,) * 3, (0, 255)), lambda x: (255 * x - torch.tensor(MEAN).view(3, 1, 1)) / 60),

@@ -229,6 +229,17 @@ def test_two_processes_share_each_batch_and_find_the_same_losses(tmp_path: Path)
         assert all(torch.allclose(models[0][name], models[1][name], atol=1e-4) for name in models[0])
 
 
+def test_processes_that_find_different_states_do_not_go_on(tmp_path: Path) -> None:
+    """As on two machines without a common disk."""
+    config: dict[str, object] = {"arch": "mnist-cnn-small", "epochs": 0.5}
+    finished(launch(tmp_path / "0", config))
+    with launch(tmp_path / "RANK", config, processes=2) as together:
+        _, complaint = finished(together)
+    assert together.returncode != 0
+    assert "must be one folder for all processes" in complaint
+    assert not (tmp_path / "1" / "0" / "model.safetensors").exists()
+
+
 def test_two_processes_agree_on_the_statistics_of_batch_norm(tmp_path: Path) -> None:
     """Each sees its own half of a batch, and only the first one's state is saved."""
     runs = [{"arch": "batch-norm", "epochs": 1.0, "ema": ema} for ema in (0.0, 0.9)]

@@ -62,21 +62,36 @@ def expected() -> list[list[int]]:
     ("environment", "processes", "nodes"),
     [
         ({}, 1, 1),
-        ({"SLURM_NTASKS": 8, "SLURM_NNODES": 2}, 8, 2),
+        ({"SLURM_STEP_NUM_TASKS": 8, "SLURM_STEP_NUM_NODES": 2}, 8, 2),
+        ({"SLURM_NTASKS": 8, "SLURM_NNODES": 2}, 1, 1),
         ({"WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4}, 8, 2),
-        ({"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "SLURM_NTASKS": 2, "SLURM_NNODES": 2}, 4, 1),
-        ({"WORLD_SIZE": 8, "SLURM_NTASKS": 8, "SLURM_NNODES": 2}, 8, 2),
+        ({"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_NUM_NODES": 2}, 4, 1),
+        ({"WORLD_SIZE": 8, "SLURM_STEP_NUM_TASKS": 8, "SLURM_STEP_NUM_NODES": 2}, 8, 2),
     ],
-    ids=["alone", "srun", "torchrun", "torchrun on one of two nodes", "srun with a WORLD_SIZE of the user's"],
+    ids=[
+        "alone",
+        "srun",
+        "in an allocation, without srun",
+        "torchrun",
+        "torchrun on one of two nodes",
+        "srun with a WORLD_SIZE of the user's",
+    ],
 )
 def test_torchrun_is_believed_before_slurm(
     environment: dict[str, int], processes: int, nodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NNODES"):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
     assert _spread() == (processes, nodes)
+
+
+def test_an_allocation_of_slurm_s_starts_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    devices = Devices("cpu", "float32")
+    assert (devices.rank, devices.processes) == (0, 1)
 
 
 def test_one_process(expected: list[list[int]]) -> None:

@@ -205,6 +205,12 @@ def spec_of(tmp_path: Path, content: str) -> Path:
     return path
 
 
+def test_a_whole_number_and_the_same_with_a_point_are_one_setting(tmp_path: Path) -> None:
+    preset = 'preset = "laptop"\n[[grid]]\ndata = ["mnist"]\nthreat = ["linf"]\neps = [0.3]\n'
+    spelt, implied = (read_spec(str(spec_of(tmp_path, preset + more))).points for more in ("epochs = [6]", ""))
+    assert [point.config.digest for point in spelt] == [point.config.digest for point in implied]
+
+
 def test_a_setting_of_the_grid_goes_before_that_of_all_points(tmp_path: Path) -> None:
     content = """
     preset = "laptop"

@@ -166,6 +166,8 @@ def test_limits_known_by_hand() -> None:
     only_x1 = GaussianModel(d=5, eta=0.0)  # z says nothing, but a shift of z would
     assert best_robust_accuracy(only_x1, 0.7, 0.5) == pytest.approx(0.7, abs=1e-12)
     assert best_robust_accuracy(only_x1, 0.5, 20.0, "weak") == pytest.approx(1.0, abs=1e-12)
+    hardly = GaussianModel(d=1000, eta=0.001)  # z adds less than rounding to what x_1 tells
+    assert best_robust_accuracy(hardly, 0.7, 0.5, "weak") >= 0.7
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ DATA = toy_data(256)
 def main(out: str, *changes: str) -> None:
     """Train once for each config, with a state after each step; the losses go to stdout, one event a line.
 
-    Each process leaves a digest of the model that came out. Of several processes, only the first ever finds that it is
-    time to save: their clocks never agree quite.
+    Each process leaves a digest of the model that came out; RANK in `out` gives each a folder of its own. Of several
+    processes, only the first ever finds that it is time to save: their clocks never agree quite.
     """
     torch.set_num_threads(1)
     ARCHITECTURES["batch-norm"] = Architecture(batch_norm_network)
@@ -70,6 +70,7 @@ def main(out: str, *changes: str) -> None:
     def report(event: Event) -> None:
         print(event.event, event.step, getattr(event, "loss", ""), flush=True)
 
+    out = out.replace("RANK", os.environ.get("RANK", "0"))
     for number, change in enumerate(changes):
         config = toy_config(**json.loads(change))
         save_seconds = 0.0 if leads() else math.inf

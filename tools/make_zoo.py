@@ -18,6 +18,7 @@ from torch import nn
 import nofreelunch as nfl
 from nofreelunch.data import Split
 from nofreelunch.errors import parse_number
+from nofreelunch.evaluation.selection import selected, spread
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training.presets import preset
@@ -70,9 +71,9 @@ def clean(model: nn.Module, split: Split) -> Tally:
 
 
 def measured(model: nn.Module, name: str, split: Split, n: int, protocol: str) -> dict[str, Any]:
-    """Clean accuracy on the test split, and what `evaluate` finds on its first n images."""
+    """Clean accuracy on the test split, and what `evaluate` finds on n of its images."""
     norm, eps = ZOO[name]
-    found = nfl.evaluate(model, split.take(n), THREATS[norm](parse_number(eps)), protocol=protocol, seed=0)
+    found = nfl.evaluate(model, selected(split, spread(n, len(split))), THREATS[norm](parse_number(eps)), protocol=protocol, seed=0)
     whole = clean(model, split)
     return {
         "test_clean": whole.rate,
@@ -80,16 +81,19 @@ def measured(model: nn.Module, name: str, split: Split, n: int, protocol: str) -
         "robust": found.robust.rate,
         "robust_interval": list(found.robust.interval()),
         "robust_images": n,
-        "robust_under": f"{protocol}, {norm} eps {eps}, seed 0",
         "verdict": found.verdict,
         "command": command(name),
+        "evaluation": shlex.join(
+            ["nofreelunch", "evaluate", f"zoo:{name}", "--data", name.split("-")[0], "--threat", norm, "--eps", eps]
+            + ["--protocol", protocol, "--n", str(n)]
+        ),
     }
 
 
 def table() -> str:
     """What the cards of the package's models say, as Markdown."""
     lines = [
-        "| `zoo:` | trained against | clean, test set | robust, at most | under | made by |",
+        "| `zoo:` | trained against | clean, test set | robust, at most | measured by | made by |",
         "|---|---|---|---|---|---|",
     ]
     for path in sorted(FOLDER.glob("*.json")):
@@ -103,7 +107,7 @@ def table() -> str:
             against,
             f"{found['test_clean']:.2%}",
             robust,
-            found["robust_under"],
+            f"`{found['evaluation']}`",
             f"`{found['command']}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -40,7 +40,10 @@ def parse_number(text: str | float) -> float:
     0.03137
     """
     try:
-        return float(Fraction(text.strip() if isinstance(text, str) else text))
+        number = float(Fraction(text)) if isinstance(text, str) and "/" in text else float(text)
+        if math.isfinite(number) and not isinstance(text, bool):
+            return number
+        raise ValueError
     except (ValueError, TypeError, ArithmeticError):
         raise InputError(f'"{text}" is not a number; write it like 0.3, 1e-3 or 8/255') from None
 

@@ -11,6 +11,10 @@ from nofreelunch.errors import InputError, RunError
 _LOCK = ".lock"
 
 
+class InUse(InputError):
+    """Another process is writing there."""
+
+
 def check_file(option: str, path: Path | None) -> None:
     """Fail now rather than after the work.
 
@@ -31,7 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
     A block that finds the input bad before it has written anything leaves no new folder.
 
     Raises:
-        InputError: if the folder cannot be written, or another process is writing there.
+        InputError: if the folder cannot be written.
+        InUse: if another process is writing there.
         RunError: if its file system cannot tell.
     """
     import fcntl
@@ -41,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another process is writing to {folder}; wait for it or give another --out") from None
+            raise InUse(f"another process is writing to {folder}; wait for it or give another --out") from None
         except OSError as error:
             raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
         try:

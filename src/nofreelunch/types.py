@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-Inputs: TypeAlias = Float[Tensor, "n *shape"]
+Inputs: TypeAlias = Float[Tensor, "n *shape"]  # noqa: F821 - axes, no names
 """Any batch of float inputs; images are pixels in [0, 1]."""
 Images: TypeAlias = Float[Tensor, "n c h w"]
 RawImages: TypeAlias = UInt8[Tensor, "n c h w"]

@@ -35,7 +35,6 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 class _Climb(State):
     """Where the climb stands: the iterate before z, the best point, its gradient and loss, step size, record."""
 
-    target: Tensor
     before: Tensor
     top: Tensor
     top_grad: Tensor
@@ -86,7 +85,7 @@ class APGD(Iterative[_Climb]):
             y=y,
             z=z,
             streams=streams,
-            target=ranked_wrong_class(model, x, y, self.target_rank) if self._targeted else y,
+            target=ranked_wrong_class(model, x, y, self.target_rank) if self._targeted else None,
             before=z,
             top=z,
             top_grad=torch.zeros_like(x),
@@ -112,7 +111,7 @@ class APGD(Iterative[_Climb]):
         )
         if count in checkpoints(self.steps):
             state, grad = self._reconsider(state, grad, count)
-        return self._move(state, grad), logits
+        return self._move(state, grad, 1.0 if count == 0 else _MOMENTUM), logits
 
     @property
     def _targeted(self) -> bool:
@@ -120,10 +119,10 @@ class APGD(Iterative[_Climb]):
 
     def _look(self, model: Model, state: _Climb) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, losses and gradients at the iterates."""
-        if isinstance(self.loss, str) and self.loss in TARGETED_LOSSES:
-            found = value_and_gradient(TARGETED_LOSSES[self.loss], model, state.z, state.y, state.target)
-        else:
+        if state.target is None:
             found = value_and_gradient(named_loss(self.loss), model, state.z, state.y)
+        else:
+            found = value_and_gradient(TARGETED_LOSSES[str(self.loss)], model, state.z, state.y, state.target)
         return found[0], found[1].double(), found[2]
 
     def _reconsider(self, state: _Climb, grad: Tensor, count: int) -> tuple[_Climb, Tensor]:
@@ -145,9 +144,9 @@ class APGD(Iterative[_Climb]):
         )
         return state, torch.where(back, state.top_grad, grad)
 
-    def _move(self, state: _Climb, grad: Tensor) -> _Climb:
-        """A projected gradient step, averaged with the last move."""
+    def _move(self, state: _Climb, grad: Tensor, share: float) -> _Climb:
+        """A share of a projected gradient step, and of the last move the rest."""
         step = expand(state.step_size, grad).to(grad.dtype) * self.threat.steepest(grad)
         ahead = self.threat.project(state.z + step, state.x)
-        z = state.z + _MOMENTUM * (ahead - state.z) + (1 - _MOMENTUM) * (state.z - state.before)
+        z = state.z + share * (ahead - state.z) + (1 - share) * (state.z - state.before)
         return replace(state, z=self.threat.project(z, state.x), before=state.z)

@@ -2,7 +2,8 @@
 
 An attack returns a point of the threat's set for every example. Examples that are misclassified as they are come back
 untouched, bit for bit; the others come back as a misclassified point if one was seen, else as the point with the
-largest margin. The answer is a function of model, example and stream: not of the batch around it.
+largest margin: which all do if the model's answers are random. What comes back is a function of model, example and
+stream: not of the batch around it.
 """
 
 import math
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
-from nofreelunch.attacks.losses import margin, misclassified
+from nofreelunch.attacks.losses import lead, margin, misclassified
 from nofreelunch.errors import InputError, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, check_threat
-from nofreelunch.types import Inputs, Labels, Model
+from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 
 _LEAVE_AT = 1 / 8
 """The batch is cut down when this share of it is broken: few enough shapes for compiled models, little work wasted."""
@@ -51,12 +52,14 @@ class State:
         y: their labels.
         z: the points to be looked at next.
         streams: the examples' random numbers.
+        target: the classes that are climbed towards; None: any wrong one.
     """
 
     x: Tensor
     y: Tensor
     z: Tensor
     streams: Streams
+    target: Tensor | None = field(default=None, kw_only=True)
 
 
 S = TypeVar("S", bound=State)
@@ -67,6 +70,12 @@ def take(state: S, index: Tensor) -> S:
     values = {field.name: getattr(state, field.name) for field in fields(state)}
     rows = {name: value[index] for name, value in values.items() if isinstance(value, Tensor)}
     return replace(state, **rows, streams=state.streams.take(index))
+
+
+def _height(logits: Logits, state: State) -> PerExample:
+    """How near an attack is to what it is after: the lead of the target, or of any wrong class, over the true one."""
+    height = margin(logits, state.y) if state.target is None else lead(logits, state.y, state.target)
+    return height.double()
 
 
 def _confirmed(judge: Model | None, z: Inputs, logits: Tensor, y: Labels) -> Tensor:
@@ -84,11 +93,13 @@ class Best:
     Args:
         x: the examples.
         model: whose logits are offered. If it only stands for another one (`fast` in bfloat16), that one is asked again
-            where a point seems misclassified.
+            where a point seems misclassified. If its answers are random (`Averaged`), being misclassified once is no
+            more than a large margin.
     """
 
     def __init__(self, x: Inputs, model: Model) -> None:
         self._judge: Model | None = getattr(model, "judge", None)
+        self._random: bool = getattr(model, "random", False)
         self.z = x.clone()
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.margin = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
@@ -96,7 +107,7 @@ class Best:
     def offer(self, index: Labels, z: Tensor, logits: Tensor, y: Labels) -> None:
         """Points `z` with their logits, for the examples at `index`."""
         logits = _confirmed(self._judge, z, logits, y)
-        broken, height = misclassified(logits, y), margin(logits, y).double()
+        broken, height = misclassified(logits, y) & (not self._random), margin(logits, y).double()
         better = ~self.broken[index] & (broken | (height > self.margin[index]))
         where = index[better]
         self.z[where] = z[better].to(self.z.dtype)
@@ -136,8 +147,8 @@ class Search(ABC):
             x_adv = x.detach().clone()
             if len(x) == 0:
                 return x_adv
-            logits = _confirmed(getattr(precise, "judge", None), x_adv, first_logits(precise, x_adv, y), y)
-            standing = (~misclassified(logits, y)).nonzero().squeeze(1)
+            logits = _confirmed(precise.judge, x_adv, first_logits(precise, x_adv, y), y)
+            standing = (~misclassified(logits, y) | precise.random).nonzero().squeeze(1)
             if len(standing) > 0 and self.threat.eps > 0:
                 x_adv[standing] = self.search(precise, x_adv[standing], y[standing], streams.take(standing))
             return x_adv
@@ -154,9 +165,10 @@ class Iterative(Search, Generic[S]):
     Args:
         threat: the set.
         steps: points looked at.
-        patience: examples are given up whose margin, after a quarter of the steps, still has to rise more than so many
-            times what it has risen from x; after a tenth more than twice, after half of them more than half of that;
-            None: never. For attacks that go far early; one of short, equal steps would give up what it can reach.
+        patience: examples are given up whose margin (the target's, if there is one) after a quarter of the steps still
+            has to rise more than so many times what it has risen from x; after a tenth more than twice, after half of
+            them more than half of that; None: never. For attacks that go far early; one of short, equal steps would
+            give up what it can reach.
     """
 
     steps: int
@@ -180,16 +192,18 @@ class Iterative(Search, Generic[S]):
         """All steps, and a last look."""
         best, index = Best(x, model), torch.arange(len(x), device=x.device)
         state = self.start(model, x, y, streams)
+        peak = best.margin.clone()
         with torch.no_grad():
-            floor = best.margin if self.patience is None else margin(model(x), y).double()
+            floor = peak if self.patience is None else _height(model(x), state)
         for count in range(self.steps):
             after, logits = self.step(model, state, count)
             best.offer(index, state.z, logits, state.y)
+            if self.patience is not None:
+                peak[index] = torch.maximum(peak[index], _height(logits, state))
             state = after
             leaving, patience = best.broken[index], self._patience_after(count + 1)
             if patience is not None:
-                height = best.margin[index]
-                leaving = leaving | (-height > patience * (height - floor[index]))
+                leaving = leaving | (-peak[index] > patience * (peak[index] - floor[index]))
             standing = (~leaving).nonzero().squeeze(1)
             if len(standing) == 0:
                 return best.z

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
 from nofreelunch.models.fast import judge
 from nofreelunch.models.state import evaluating
@@ -15,7 +16,7 @@ from nofreelunch.types import Model
 
 
 @contextmanager
-def attacking(model: Model, device: torch.device) -> Iterator[Model]:
+def attacking(model: Model, device: torch.device) -> "Iterator[Precise]":
     """The model as attacks want it, for the time of the block.
 
     It is in evaluation mode, differentiable whatever the caller has switched off (`no_grad`, `inference_mode`), free of
@@ -33,18 +34,28 @@ def attacking(model: Model, device: torch.device) -> Iterator[Model]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        yield _Precise(model, None if parameter is None else parameter.dtype, judge(model))
+        dtype = None if parameter is None else parameter.dtype
+        yield Precise(model, dtype, judge(model), isinstance(model, Averaged))
 
 
 @dataclass(frozen=True)
-class _Precise:
-    """Logits in at least float32 from inputs of any float type; `judge` is as `fast.judge` says."""
+class Precise:
+    """Logits in at least float32 from inputs of any float type.
+
+    Args:
+        model: whose logits.
+        dtype: of its weights; None if it has none.
+        judge: as `fast.judge` says.
+        random: whether it answers otherwise at each call.
+    """
 
     model: Model
     dtype: torch.dtype | None
     judge: Model | None
+    random: bool
 
-    def __call__(self, x: Tensor) -> Any:  # `first_logits` sees to it that it is a tensor
+    def __call__(self, x: Tensor) -> Any:
+        """The logits, which `first_logits` has seen to be a tensor."""
         logits = self.model(x if self.dtype is None else x.to(self.dtype))
         return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
 

@@ -32,7 +32,6 @@ _REVIEW_AT = 4
 class _Walk(State):
     """z is the iterate, in the box but not always in the ball; nearest, how far the nearest misclassified one was."""
 
-    target: Tensor
     nearest: Tensor
 
 
@@ -70,9 +69,9 @@ class FAB(Search):
         """All steps, and a last look."""
         best, index = Best(x, model), torch.arange(len(x), device=x.device)
         target, nowhere = ranked_wrong_class(model, x, y, self.target_rank), torch.full((len(x),), torch.inf).to(x)
-        state = _Walk(x, y, x, streams, target, nowhere)
+        state = _Walk(x, y, x, streams, nowhere, target=target)
         for count in range(self.steps):
-            logits, gap, grad = value_and_gradient(lead, model, state.z, state.y, state.target)
+            logits, gap, grad = value_and_gradient(lead, model, state.z, state.y, target[index])
             inside = self.threat.contains(state.z, state.x)
             rows = inside.nonzero().squeeze(1)
             best.offer(index[rows], state.z[rows], logits[rows], state.y[rows])

@@ -28,7 +28,7 @@ class WorstOf:
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attacks, (tuple, list)) or not self.attacks:
+        if not isinstance(self.attacks, tuple) or not self.attacks:
             raise InputError(f"WorstOf needs a tuple of at least one attack, got {self.attacks!r}")
         for attack in self.attacks:
             check_attack(attack)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nofreelunch.cli.values import OptionalInt, OptionalPath
+from nofreelunch.cli.values import DataRoot, Device, OptionalInt
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import find_device
 
@@ -20,10 +20,8 @@ class App:
     """At which it listens, on 127.0.0.1 only; default: the first free one from 7860 on."""
     open: bool = False
     """Open the page in the browser."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
-    device: str = "auto"
-    """Where models run: auto, cpu, cuda, or cuda:1."""
+    data_root: DataRoot = None
+    device: Device = "auto"
 
     def run(self) -> int:
         """Serve until a signal comes."""

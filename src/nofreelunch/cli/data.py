@@ -5,7 +5,7 @@ from typing import Literal
 
 import tyro
 
-from nofreelunch.cli.values import OptionalInt, OptionalPath
+from nofreelunch.cli.values import DataRoot, OptionalInt, OptionalPath
 from nofreelunch.errors import InputError
 
 
@@ -20,8 +20,7 @@ class Data:
     """What to do."""
     name: tyro.conf.Positional[str | None] = None
     """fetch: the data set's name; pack: the same, or a folder with train/CLASS/*.png and test/CLASS/*.png (or val/)."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
+    data_root: DataRoot = None
     out: OptionalPath = None
     """pack: the file to write."""
     size: OptionalInt = None

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from nofreelunch.cli.values import OptionalInt, OptionalPair, OptionalPath, OptionalText
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalPair, OptionalText
+from nofreelunch.errors import InputError, check_count, unknown
 from nofreelunch.experiments.base import Experiment, Scale
 from nofreelunch.output import locked
 from nofreelunch.workspace import Workspace, find_device
@@ -37,10 +37,8 @@ class Reproduce:
     """Two class names of the data set, for the linear study (figure-2, table-4), e.g. --classes 3 8."""
     data: OptionalText = None
     """Data set of the linear study: see `nofreelunch data list`."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
-    device: str = "auto"
-    """Where models run: auto, cpu, cuda, or cuda:1."""
+    data_root: DataRoot = None
+    device: Device = "auto"
     out: Path = Path("runs/reproduce")
     """Folder for results, figures and report."""
 
@@ -53,6 +51,8 @@ class Reproduce:
         for name in self.names:
             if name not in EXPERIMENTS:
                 raise unknown("experiment", name, EXPERIMENTS)
+        if self.seed is not None:
+            check_count("seed", self.seed, low=0)
         chosen = [EXPERIMENTS[name] for name in dict.fromkeys(self.names or EXPERIMENTS)]
         changes = {"seed": self.seed, "classes": self.classes, "data": self.data, "retrain": self._preset()}
         _check_known(changes, chosen, self.scale)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nofreelunch.cli.values import OptionalPath, OptionalText
+from nofreelunch.cli.values import DataRoot, Device, OptionalPath, OptionalText
 from nofreelunch.errors import InputError, parse_number
 from nofreelunch.workspace import atomic_write, find_device
 
@@ -27,8 +27,7 @@ class OfModel:
     python:package.module:factory."""
     data: str
     """Data set: see `nofreelunch data list`."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
+    data_root: DataRoot = None
     weights: OptionalPath = None
     """File of weights for a torchvision:, timm: or python: model; it is never unpickled."""
     mean: OptionalText = None
@@ -39,8 +38,7 @@ class OfModel:
     """Likewise: the range of its pixels before that, e.g. 0..255 or -1..1; default: 0..1."""
     labels: Annotated[str | None, tyro.conf.arg(metavar="I,J,...")] = None
     """For each class of the data the index of the model's output, e.g. 5,7; default: 0,1,2 and so on."""
-    device: str = "auto"
-    """Where the model runs: auto, cpu, cuda, or cuda:1."""
+    device: Device = "auto"
     seed: int = 0
     """Of everything random."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from nofreelunch.cli.values import OptionalPath, OptionalText
+from nofreelunch.cli.values import DataRoot, Device, OptionalText
 from nofreelunch.errors import RunError
 from nofreelunch.output import locked
 from nofreelunch.workspace import atomic_write, find_device
@@ -32,10 +32,8 @@ class Sweep:
     machines must share --out."""
     dry_run: bool = False
     """Only say what it takes: points, steps, time, memory, disk."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
-    device: str = "auto"
-    """Where models are trained: auto, cpu, cuda, or cuda:1."""
+    data_root: DataRoot = None
+    device: Device = "auto"
     out: Path = Path("runs/sweep")
     """Folder for points, table and plot."""
 

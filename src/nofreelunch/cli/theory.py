@@ -1,11 +1,11 @@
 """`nofreelunch theory`: every exact quantity of the Gaussian model of equation (3), for one setting."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nofreelunch.cli.subject import write
 from nofreelunch.cli.values import Number, OptionalPath
 from nofreelunch.output import check_file, locked
 from nofreelunch.workspace import atomic_write, plain, to_json
@@ -23,9 +23,9 @@ class Theory:
     eta: Number
     """Mean of each weak feature, at least 0; the paper takes 4/sqrt(d)."""
     eps: Number
-    """Radius of the l_inf adversary, in [0, 1)."""
+    """Radius of the l_inf adversary, in [0, 1000]; from 1 on there is no frontier for the full one."""
     p: Number = 0.7
-    """How often the robust feature x_1 agrees with the label, in [0.5, 1)."""
+    """How often the robust feature x_1 agrees with the label, in [1e-12, 1)."""
     json: OptionalPath = None
     """Also write the quantities to this file."""
     out: Path = Path("runs/theory")
@@ -42,9 +42,7 @@ class Theory:
         with locked(self.out):
             check_file("--json", self.json)
             for path in (self.out / "theory.json", *([self.json] if self.json else [])):
-                if path.exists() and path.read_bytes() != content:
-                    print(f"replaced {path}", file=sys.stderr)
-                atomic_write(path, content)
+                write(path, content)
             for suffix, picture in zip((".svg", ".png"), drawn(frontier_plot.plot, quantities), strict=True):
                 atomic_write(self.out / f"frontier{suffix}", picture)
         for line in _lines(plain(quantities)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from nofreelunch.cli.values import OptionalInt, OptionalNumber, OptionalPath, OptionalText
+from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalNumber, OptionalText
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import find_device
 
@@ -84,10 +84,8 @@ class Train:
     """Share of the training images that the epoch is chosen by; 0: the last weights are kept."""
     seed: int = 0
     """Of initial weights, order, augmentation and attacks."""
-    device: str = "auto"
-    """Where to train: auto, cpu, cuda, or cuda:1."""
-    data_root: OptionalPath = None
-    """Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."""
+    device: Device = "auto"
+    data_root: DataRoot = None
     out: Path = Path("runs/train")
     """Folder for the model, the log and the state."""
     track: bool = False
@@ -123,17 +121,9 @@ class Train:
 
     def config(self, name: str) -> "TrainConfig":
         """The options given, and for the others those of the preset for a data set of this name."""
-        from nofreelunch.training import RECIPES, TrainConfig
-
         base = self._base(name.partition(":")[0])
         given = {name: getattr(self, name) for name in _settings() if getattr(self, name) is not None}
-        values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)} | given
-        recipe = RECIPES.get(values["recipe"])
-        if recipe is not None and not recipe.takes_attack:
-            values["attack"] = given.get("attack")
-        if values["attack"] is None or "attack" in given:  # steps are made for their attack
-            values["step_size"] = given.get("step_size")
-        return TrainConfig(**values)
+        return base.changed(given)
 
     def _base(self, family: str) -> "TrainConfig":
         """The preset for a family of data sets and the threat; without presets, the defaults.
@@ -221,7 +211,7 @@ class Train:
         """Say what the run would take."""
         from nofreelunch.training.cost import estimate
         from nofreelunch.training.devices import leads
-        from nofreelunch.training.progress import duration
+        from nofreelunch.training.progress import duration, size
 
         cost = estimate(data, config, self.device)
         if not leads():
@@ -232,8 +222,8 @@ class Train:
         print(f"examples  {cost.steps} steps of {config.batch_size}: {cost.examples}")
         print(f"passes    {cost.forward_backward_passes} of one image forward and backward, looks included")
         print(f"time      about {duration(cost.seconds)}, at the pace of a few steps made now")
-        print(f"memory    about {_size(cost.bytes_per_batch)} at the peak of a step, besides the program itself")
-        print(f"disk      {_size(cost.bytes_on_disk)} for two states and the model")
+        print(f"memory    about {size(cost.bytes_per_batch)} at the peak of a step, besides the program itself")
+        print(f"disk      {size(cost.bytes_on_disk)} for two states and the model")
 
     def _command(self, config: "TrainConfig") -> str:
         """The command with every setting in full."""
@@ -263,7 +253,3 @@ def _interval(rate: float, images: int) -> str:
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.3g} MiB" if count < 2**30 else f"{count / 2**30:.3g} GiB"

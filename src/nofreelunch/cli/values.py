@@ -36,3 +36,12 @@ OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 OptionalPair = Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="A B")]
 """Options that may be left out; the metavar spares the reader the parser's union syntax."""
+
+DataRoot = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        metavar="PATH", help="Folder of data sets that are not in the package (default: the variable NOFREELUNCH_DATA)."
+    ),
+]
+Device = Annotated[str, tyro.conf.arg(help="Where the work is done: auto, cpu, cuda, or cuda:1.")]
+"""Options of several commands."""

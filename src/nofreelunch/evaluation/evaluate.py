@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.subject import Subject, all_modules, as_in_use, own_randomness
 from nofreelunch.evaluation.tally import Tally
-from nofreelunch.evaluation.trial import Progress, Trial
+from nofreelunch.evaluation.trial import FINAL, Progress, Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
@@ -31,7 +30,10 @@ from nofreelunch.workspace import versions
 _PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
 _UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output"}
 """What a model is flagged for that its traced operations do not tell all of."""
-_EXAMPLES_FILE = "examples.npy"
+_ASKED_AGAIN = 64
+"""Examples on which a model is held against what is kept of it."""
+_FICKLE = {"randomised", "batch-dependent", "stateful"}
+"""What a model is flagged for that does not answer alike when it is asked again."""
 
 
 def evaluate(
@@ -92,7 +94,7 @@ def evaluate(
         size = _usual_batch(source, subject.device) if batch_size is None else batch_size
         trial = Trial(
             subject, source, threat, seed, check_count("batch_size", size, 2),
-            board=board, journal=journal, progress=progress, examples=_storage(source, out) if keep_examples else None,
+            board=board, journal=journal, progress=progress, folder=out, keep_examples=keep_examples,
         )  # fmt: skip
         try:
             flags, exact = _conduct(trial, plan, extra, classes, known)
@@ -113,8 +115,11 @@ def _conduct(
 ) -> tuple[list[Flag], bool]:
     """All phases; the flags, and whether the answer is exact."""
     board = trial.board
-    flags = examine(trial)
+    flags, resumed = examine(trial), trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
+    if not _FICKLE & {flag.name for flag in flags}:
+        for margin in ([board.clean_margin] if resumed else []) + ([] if known is None else [known.clean_margin]):
+            _check_answers(trial, torch.as_tensor(margin))
     if known is not None and not trial.randomised:
         _take_over(known, trial)
     exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and exactly(trial))
@@ -129,10 +134,13 @@ def _conduct(
         if late or gave_up_too_soon(trial, plan, classes):
             run_whole(trial, plan, classes)
         flags += late
+        if trial.randomised:
+            trial.journal.once(FINAL, trial.final)
     clean = board.clean_margin.isposinf()
     nan = {"clean": clean, "under attack": board.margin.isposinf() & ~clean}
+    of_classes = _by_class(board.clean_right, trial.source.y)
     checks = (
-        search.chance_flag(board.clean(), classes),
+        search.chance_flag(board.clean(), classes) or search.one_class_flag(of_classes),
         search.few_examples_flag(len(board)),
         search.non_finite_flag({where: int(rows.sum()) for where, rows in nan.items()}, len(board)),
     )
@@ -158,6 +166,14 @@ def _earlier(known: object) -> Evaluation | None:
     if known is None or isinstance(known, Evaluation):
         return known
     raise InputError(f"known must be an earlier result of evaluate, got {known!r}")
+
+
+def _check_answers(trial: Trial, margin: Tensor) -> None:
+    """What is kept must be of a model that answers alike: a digest does not see all that a callable is made of."""
+    index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
+    now, then = trial.answers(*trial.load(index), 1)[1], margin[index]
+    if not torch.isclose(now, then, rtol=0.01, atol=0.01 * float(then.abs().nanmedian())).all():
+        raise InputError("what is kept of this evaluation is of a model that answers otherwise; give another folder")
 
 
 def _take_over(known: Evaluation, trial: Trial) -> None:
@@ -192,26 +208,6 @@ def _weights_digest(subject: Subject) -> str:
             sha.update(name.encode())
             sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
-
-
-def _storage(source: Source, out: Path | None) -> Tensor:
-    """Where the worst points are kept: a mapped file if there is a folder."""
-    shape = (len(source), *source.images(torch.arange(1)).shape[1:])
-    if out is None:
-        return torch.zeros(shape)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / _EXAMPLES_FILE
-    mode = "r+" if _shape_of(path) == shape else "w+"
-    return torch.from_numpy(np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=shape))
-
-
-def _shape_of(path: Path) -> tuple[int, ...] | None:
-    """Of the array in a file, if there is one."""
-    try:
-        found: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
-        return None
-    return found
 
 
 def _certified(trial: Trial) -> Tally | None:
@@ -267,5 +263,5 @@ def _assembled(
         broken_by=tuple("" if step == STANDING else board.steps[step] for step in board.broken_by.tolist()),
         clean_margin=board.clean_margin.numpy(),
         margin=board.margin.numpy(),
-        x_adv=trial.examples,
+        x_adv=trial.examples if trial.keep_examples else None,
     )

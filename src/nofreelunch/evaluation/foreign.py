@@ -34,7 +34,7 @@ class Foreign:
     """An attack of another library.
 
     Args:
-        threat: its norm is the attack's own; radius and box are handed over.
+        threat: its norm is the attack's own; the radius is handed over, and the box to libraries that take one.
         name: of the attack's class.
         call: runs it: (class, model, x, y, threat) -> x_adv.
         kind: the class.

@@ -39,10 +39,13 @@ class Borrowed(Iterative[State]):
         """The model's answer at z, and the next image."""
         with torch.no_grad():
             logits = model(state.z)
-        low, high = self.threat.box or (float(state.x.min()), float(state.x.max()))
+        flat = state.x.flatten(1)
+        low, high = (expand(end, state.x) for end in (flat.amin(1), flat.amax(1)))
+        if self.threat.box is not None:
+            low, high = (torch.full_like(end, value) for end, value in zip((low, high), self.threat.box, strict=True))
         plain = (low, high, (low + high) / 2)
         if count < len(plain):
-            other = torch.full_like(state.x, plain[count])
+            other = plain[count].expand_as(state.x)
         elif count == len(plain):
             other = low + high - state.x
         else:
@@ -116,7 +119,7 @@ class _Ways:
 
     def try_direction(self, direction: Tensor, wanted: Mask) -> None:
         """Take the direction where it is misclassified nearer than the one known."""
-        reach = self._threat.size(torch.ones_like(direction)).double()
+        reach = self._threat.size(torch.full_like(direction, self._threat.width)).double()
         radius = torch.where(self.radius.isinf(), reach, self.radius)
         index = wanted.nonzero().squeeze(1)
         index = index[self._wrong(index, direction[index], radius[index])]

@@ -44,7 +44,8 @@ def examine(trial: Trial) -> list[Flag]:
     def questions() -> dict[str, Any]:
         index = trial.sample(torch.arange(len(trial.source)), _PROBE)
         x, y = trial.load(index)
-        probe = outputs.Probe(subject, x, y, trial.threat.random_start(x, trial.streams(index, "probe")))
+        near = trial.threat.random_start(x, trial.streams(index, "probe"))
+        probe = outputs.Probe(subject, x, y, near, trial.threat.width)
         subject.stateful, flags = outputs.memory(probe)
         random = outputs.randomised(probe)
         checks = [check for check in outputs.CHECKS if not (random and check in outputs.COMPARING)]
@@ -57,7 +58,8 @@ def examine(trial: Trial) -> list[Flag]:
     subject.stateful = outcome["stateful"]
     flags = [Flag(**flag) for flag in outcome["flags"]]
     names = {flag.name for flag in flags}
-    trial.randomised = "randomised" in names
+    if "randomised" in names:
+        trial.randomise()
     trial.view = _view(trial, names, outcome["scale"])
     return flags
 
@@ -177,11 +179,18 @@ def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: in
 
 
 def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
-    standing = trial.board.standing()
-    if len(standing) == 0:
+    def look() -> dict[str, Any]:
+        index = trial.sample(trial.board.standing(), min(protocol.sample, max(_BRIEF, len(trial.board) // _OF_ALL)))
+        odd = len(index) > 0 and not trial.randomised
+        return {
+            "sample": index.tolist(),
+            "flags": [asdict(flag) for flag in gradient_flags(_slopes(trial, index))] if odd else [],
+        }
+
+    seen = trial.journal.once("survivors", look)  # before the board changes: a resumed run looks at the same ones
+    if not seen["sample"]:
         return []
-    index = trial.sample(standing, min(protocol.sample, max(_BRIEF, len(trial.board) // _OF_ALL)))
-    flags = [] if trial.randomised else gradient_flags(_slopes(trial, index))
+    index, flags = torch.tensor(seen["sample"]), [Flag(**flag) for flag in seen["flags"]]
     flags += [flag for flag in (_more_steps(trial, protocol, index, classes), _whole_box(trial, index)) if flag]
     standing = trial.board.standing()
     rows = standing[trial.board.broken_by[standing] == STANDING]

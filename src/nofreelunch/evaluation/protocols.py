@@ -39,9 +39,10 @@ class Protocol:
     thorough: int = 40
 
     def identity(self, threat: Threat) -> str:
-        """Its name, and a digest of all numbers of its attacks: the same in every process."""
+        """Its name, and a digest of all its numbers: the same in every process."""
         attacks = [recipe(threat) for recipe in (self.first[1], *self.main.values(), self.harder)]
-        return f"{self.name} {digest(without_addresses(attacks).encode())[:8]}"
+        checks = (self.sample, self.probing, self.thorough)
+        return f"{self.name} {digest(without_addresses([attacks, checks]).encode())[:8]}"
 
 
 def without_addresses(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from math import isfinite
+from statistics import median_low
 from typing import Any
 
 from nofreelunch.data import Dataset
@@ -30,7 +31,7 @@ def to_record(found: Sweep, data: Dataset, command: str, model: dict[str, Any]) 
         },
         "smaller_radii": smaller,
         "distance": [_finite(radius) for radius in found.distance],
-        "median_distance": _finite(sorted(found.distance)[len(found.distance) // 2]),
+        "median_distance": _finite(median_low(found.distance.tolist())),
     }
     return {**largest, **about, "notes": [*largest["notes"], *data.notes]}
 

@@ -19,15 +19,15 @@ from nofreelunch.evaluation.guides.plain import Jittered, Probing, SeeThrough, p
 from nofreelunch.evaluation.guides.see_through import straight
 from nofreelunch.evaluation.guides.student import student
 from nofreelunch.evaluation.labels_only import Borrowed, Rays
+from nofreelunch.evaluation.source import LEVELS, snapped
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Labels, Model
 
 _POOL = 64
 _CLEARLY = 0.3
 """So much less often must the model be right for a remedy to count: always, if it is not randomised."""
-_LEVELS = 255
 _DIRECTIONS = (128, 512)
 """In which differences are taken, in a brief and in a thorough attack."""
 _FEW = 8
@@ -76,7 +76,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
     turns = 120 if suspicious else 40
     found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
-    if trial.source.gridded and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
+    if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
     if suspicious:
         found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
@@ -181,21 +181,21 @@ class Snapped:
     @property
     def reach(self) -> float:
         """The radius that is left when steps are whole grey levels."""
-        eps = self.threat.eps
-        return int(eps * _LEVELS + 1e-6) / _LEVELS if self.threat.norm == "linf" else eps
+        eps, level = self.threat.eps, self.threat.width / LEVELS
+        return int(eps / level + 1e-6) * level if self.threat.norm == "linf" else eps
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
-        """Adversarial inputs whose pixels are whole 255ths."""
+        """Adversarial inputs whose pixels are levels of image files."""
         attack = Guided(
             replace(self.threat, eps=self.reach),
             self.steps,
-            guide=lambda z: self.guide(straight(_snap(z), z)),
+            guide=lambda z: self.guide(straight(self._snap(z), z)),
             target_rank=self.target_rank,
         )
-        z = _snap(attack(lambda z: model(_snap(z)), x, y, rng))
-        inward = x + ((z - x) * _LEVELS).trunc() / _LEVELS
-        return torch.where(self.threat.contains(z, x).view(-1, *[1] * (x.dim() - 1)), z, _snap(inward))
+        z = self._snap(attack(lambda z: model(self._snap(z)), x, y, rng))
+        level = self.threat.width / LEVELS
+        inward = x + ((z - x) / level).trunc() * level
+        return torch.where(expand(self.threat.contains(z, x), x), z, self._snap(inward))
 
-
-def _snap(z: Tensor) -> Tensor:
-    return (z * _LEVELS).round() / _LEVELS
+    def _snap(self, z: Tensor) -> Tensor:
+        return snapped(z, self.threat)

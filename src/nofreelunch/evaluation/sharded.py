@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks import Attack
+from nofreelunch.attacks import Attack, misclassified
 from nofreelunch.data import Split
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.models.state import evaluating
@@ -69,7 +69,7 @@ def accuracies(
             x, y = pixels(examples.split.x[index].to(device)), examples.split.targets[index].to(device)
             x_adv = attack(climbed, x, y, Streams.for_examples(seed, index.to(device)))
             with torch.no_grad():
-                clean, robust = (model(z).argmax(1) == y for z in (x, x_adv))
+                clean, robust = (~misclassified(model(z), y) for z in (x, x_adv))
             correct += torch.stack([clean.sum(), (clean & robust).sum()])
     found = together.total(correct).tolist()
     return Tally(found[0], len(examples.index)), Tally(found[1], len(examples.index))

@@ -14,6 +14,8 @@ from nofreelunch.errors import InputError
 from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels
 
+LEVELS = 255
+"""Steps of a pixel in image files, from black to white."""
 _CHUNK = 2**24
 """So many numbers are looked at in one go: the data may be larger than memory."""
 
@@ -43,11 +45,16 @@ class Source:
         """Float32 inputs, in new memory."""
         return _images(self.x, index)
 
-    @property
-    def gridded(self) -> bool:
-        """Whether every pixel of the first images is a whole number of 255ths, as in image files."""
-        levels = self.images(torch.arange(min(64, len(self)))).double() * 255
-        return bool(((levels - levels.round()).abs() < 1e-4).all())
+    def gridded(self, threat: Threat) -> bool:
+        """Whether every pixel of the first images is one of 256 levels of the box, as in image files."""
+        images = self.images(torch.arange(min(64, len(self)))).double()
+        return bool(((images - snapped(images, threat)).abs() < 1e-6 * threat.width).all())
+
+
+def snapped(z: Inputs, threat: Threat) -> Inputs:
+    """The nearest images that a file can hold: every pixel is one of 256 levels of the box, or a whole 255th."""
+    low = 0.0 if threat.box is None else threat.box[0]
+    return low + ((z - low) / threat.width * LEVELS).round() / LEVELS * threat.width
 
 
 def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat) -> Source:

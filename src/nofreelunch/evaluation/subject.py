@@ -1,6 +1,7 @@
 """The model on trial: it is called only through here, never changed, and judged as it would be used.
 
-All calls go to private copies, so that nothing that happens in an evaluation is left on the model. A model that
+All calls go to private copies, so that nothing that happens in an evaluation is left on the model (one that cannot be
+copied is called itself). A model that
 changes when it is called (a counter, a cache) gets a fresh copy for every call: it can then learn nothing from the
 attack, and the order of the questions does not matter.
 """
@@ -33,7 +34,9 @@ class Subject:
         pristine: a copy that is never called.
         working: the copy that is called; what fast versions and guides are made from.
         stateful: whether calling changes it; set by the checks.
-        modes: whether the model came with layers in training mode.
+        came_training: whether the model came with layers in training mode.
+        dtype: of its weights; float32 if it has none.
+        device: where they are.
 
     Raises:
         InputError: if the model is a class or cannot be called.

@@ -2,14 +2,16 @@
 
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, margin, misclassified
-from nofreelunch.evaluation.board import CLEAN, Board, Some
+from nofreelunch.evaluation.board import CLEAN, STANDING, Board, Some
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.source import Source, batches
+from nofreelunch.evaluation.storage import storage
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
@@ -18,6 +20,7 @@ from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 Progress = Callable[[str, int, int], None]
 """Told the step, how many examples it is through with, and of how many."""
 
+FINAL = "final draws"
 _SELECTING, _JUDGING = 20, 100
 """Draws of a randomised model: to choose between two points, and for the figure of the one chosen."""
 
@@ -34,10 +37,12 @@ class Trial:
         board: the score.
         journal: keeps it.
         progress: is told.
-        examples: where the worst points found are kept, (n, ...); None to keep none.
+        folder: where the worst points are kept, if they are; None for memory.
+        keep_examples: whether to keep the worst points found.
 
     Attributes:
         view: what attacks look at; at first the model, differentiable.
+        examples: the worst points, (n, ...), if they are kept.
         randomised: whether answers are means over draws.
         suspicious: whether there is anything odd about the model; then attacks give no example up.
     """
@@ -53,12 +58,21 @@ class Trial:
         board: Board,
         journal: Journal,
         progress: Progress,
-        examples: Tensor | None,
+        folder: Path | None,
+        keep_examples: bool,
     ) -> None:
         self.subject, self.source, self.threat, self.seed, self.batch = subject, source, threat, seed, batch
-        self.board, self.journal, self._progress, self.examples = board, journal, progress, examples
+        self.board, self.journal, self._progress = board, journal, progress
+        self._folder, self.keep_examples = folder, keep_examples
+        self.examples = storage(source, folder) if keep_examples else None
         self.view: Model = subject.differentiable
         self.randomised, self.suspicious = False, False
+
+    def randomise(self) -> None:
+        """Take the answers as means over draws from now on; the worst points are kept, to be judged at the end."""
+        self.randomised = True
+        if self.examples is None:
+            self.examples = storage(self.source, self._folder)
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""
@@ -120,6 +134,18 @@ class Trial:
         self.board.record(step, index, right, torch.where(legal.cpu(), height, -torch.inf), better)
         kept = better | (farther & (self.board.right[index] > 0.5))
         self._keep(index[kept], stored[kept.to(stored.device)])
+
+    def final(self) -> None:
+        """Judge the worst points by fresh draws: what was chosen for being low is not as low as it looked."""
+        assert self.examples is not None
+        index = self.journal.untried(FINAL, torch.arange(len(self.source)))
+        for part in batches(index, self.batch):
+            z = self.examples[part].to(self.subject.device)
+            self.board.right[part] = self.answers(z, self.load(part)[1], _JUDGING)[0]
+            self._through(FINAL, part, index)
+        if self.board.right.sum() > self.board.clean_right.sum():  # an adversary that changes nothing does better
+            self.board.right.copy_(self.board.clean_right)
+        self.board.broken_by[self.board.right >= 0.5] = STANDING
 
     def answers(self, z: Inputs, y: Labels, draws: int) -> tuple[PerExample, PerExample]:
         """How often the model is right about each point, and its mean margin; one call unless it is randomised."""

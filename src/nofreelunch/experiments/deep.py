@@ -240,21 +240,9 @@ def logits_of(model: Model, x: Images) -> Logits:
         return batched(model, x)
 
 
-def origins(shown: tuple[Exhibit, ...]) -> dict[str, dict[str, str]]:
-    """Data set -> role -> what the model is, in words."""
-    return {exhibit.name: {role: _origin(model) for role, model in exhibit.models.items()} for exhibit in shown}
-
-
 def samples(shown: Iterable[Dataset]) -> tuple[str, ...]:
     """Those that are only samples."""
     return tuple(sorted({data.name for data in shown} & set(_SAMPLES.values())))
-
-
-def _origin(model: nn.Module) -> str:
-    card = model.card if isinstance(model, Classifier) else None
-    if card is None:
-        return type(model).__name__
-    return f"{card.arch}, trained {'against ' + card.threat if card.threat else 'without a threat'}"
 
 
 def absences(missing: tuple[str, ...], samples: tuple[str, ...]) -> tuple[Finding, ...]:

@@ -22,7 +22,6 @@ from nofreelunch.experiments.deep import (
     in_words,
     inputs,
     logits_of,
-    origins,
     samples,
 )
 from nofreelunch.experiments.estimates import Estimate, Estimates, exceeds, percent, plain_number
@@ -71,7 +70,6 @@ class Result:
         captions: data set -> the classes under the pictures, row by row.
         pictures: of all data sets, packed with `shapes`.
         estimates: data set -> role -> measure -> estimate.
-        origins: data set -> role -> what the model is.
         missing: models that are not there.
         samples: data sets of which only a sample was there; these were used.
     """
@@ -82,7 +80,6 @@ class Result:
     shapes: Shapes
     pictures: np.ndarray
     estimates: Estimates
-    origins: dict[str, dict[str, str]]
     missing: tuple[str, ...]
     samples: tuple[str, ...]
 
@@ -99,7 +96,6 @@ def run(config: Config, workspace: Workspace) -> Result:
         shapes=shapes,
         pictures=pictures,
         estimates={name: each[2] for name, each in made.items()},
-        origins=origins(shown),
         missing=missing,
         samples=samples(exhibit.data for exhibit in shown),
     )

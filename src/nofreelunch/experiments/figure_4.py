@@ -20,7 +20,6 @@ from nofreelunch.experiments.deep import (
     in_order,
     inputs,
     logits_of,
-    origins,
     samples,
 )
 from nofreelunch.experiments.estimates import Estimate, Estimates, exceeds, mean, percent, share
@@ -71,7 +70,6 @@ class Result:
         pictures: of all data sets, packed with `shapes`.
         curves: data set -> role -> an independent judge's mean probability of the model's new class at each point.
         estimates: data set -> role -> measure -> estimate.
-        origins: data set -> role -> what the model is.
         missing: models that are not there.
         samples: data sets of which only a sample was there; these were used.
     """
@@ -82,7 +80,6 @@ class Result:
     pictures: np.ndarray
     curves: dict[str, dict[str, tuple[Estimate, ...]]]
     estimates: Estimates
-    origins: dict[str, dict[str, str]]
     missing: tuple[str, ...]
     samples: tuple[str, ...]
 
@@ -122,7 +119,6 @@ def run(config: Config, workspace: Workspace) -> Result:
         pictures=pictures,
         curves={name: each[0] for name, each in asked.items()},
         estimates={name: each[1] for name, each in asked.items()},
-        origins=origins(shown),
         missing=missing,
         samples=samples(exhibit.data for exhibit in shown),
     )

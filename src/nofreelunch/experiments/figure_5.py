@@ -19,7 +19,6 @@ from nofreelunch.experiments.deep import (
     exhibits,
     in_order,
     inputs,
-    origins,
     samples,
 )
 from nofreelunch.experiments.estimates import Estimate, Estimates, exceeds, mean, plain_number
@@ -79,7 +78,6 @@ class Result:
         pictures: of all data sets, packed with `shapes`.
         estimates: data set -> role -> measure -> mean over images; "MEASURE - standard" is the mean difference from the
             standard model's gradient at the same image.
-        origins: data set -> role -> what the model is.
         missing: models that are not there.
         samples: data sets of which only a sample was there; these were used.
     """
@@ -89,7 +87,6 @@ class Result:
     shapes: Shapes
     pictures: np.ndarray
     estimates: Estimates
-    origins: dict[str, dict[str, str]]
     missing: tuple[str, ...]
     samples: tuple[str, ...]
 
@@ -105,7 +102,6 @@ def run(config: Config, workspace: Workspace) -> Result:
         shapes=shapes,
         pictures=pictures,
         estimates={name: each[2] for name, each in made.items()},
-        origins=origins(shown),
         missing=missing,
         samples=samples(exhibit.data for exhibit in shown),
     )

@@ -48,8 +48,8 @@ def measures(fit: LinearFit, pair: Pair, eps: float) -> dict[str, float]:
     return {
         "clean_train": fit.clean_accuracy(*train),
         "clean_test": fit.clean_accuracy(*test),
-        "robust_train": fit.robust_accuracy(*train, eps),
-        "robust_test": fit.robust_accuracy(*test, eps),
+        "robust_train": fit.robust_accuracy(*train, eps, BOX),
+        "robust_test": fit.robust_accuracy(*test, eps, BOX),
         "free_train": fit.robust_accuracy(*train, eps, None),
         "free_test": fit.robust_accuracy(*test, eps, None),
         "l1_norm": fit.l1_norm,

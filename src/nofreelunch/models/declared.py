@@ -24,8 +24,9 @@ class Declared:
     """What is not written in the model itself.
 
     Args:
-        mean: per channel, or one number for all, in the unit of `pixel_range`; None for what the model comes with.
-        std: likewise.
+        mean: per channel, or one number for all, in the unit of `pixel_range`; goes with `std`. None for what the model
+            comes with, or, with a range other than (0, 1), for 0.
+        std: likewise; or 1.
         pixel_range: that the model takes pixels in, such as (0, 255).
         labels: for each class of the data the index of the model's output; None if they are in the same order.
 
@@ -45,6 +46,8 @@ class Declared:
         for name, values in (("mean", self.mean), ("std", self.std)):
             for value in values or ():
                 check_number(name, value, -float("inf") if name == "mean" else 0, float("inf"), open_low=True)
+        if (self.mean is None) != (self.std is None):
+            raise InputError(f"mean and std go together, got mean {self.mean} and std {self.std}")
         lengths = {len(values) for values in (self.mean, self.std) if values is not None}
         if len(lengths) > 1 or lengths & {0}:
             raise InputError(f"mean and std need one number per channel each, got {self.mean} and {self.std}")

@@ -41,7 +41,7 @@ def fast(model: Model, precision: str = "float32") -> Model:
         return model
     twin = frozen_twin(inner)
     graph = None if twin is None else trace(twin)
-    return model if graph is None or twin is None else Fast(inner, twin, graph, precision)
+    return model if graph is None or twin is None or _has_constants(graph) else Fast(inner, twin, graph, precision)
 
 
 class Fast:
@@ -130,6 +130,11 @@ class Fast:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False):
             logits: Tensor = self._graph(x)
         return logits.float() if self._autocast else logits
+
+
+def _has_constants(graph: fx.GraphModule) -> bool:
+    """Whether something that was computed from buffers while tracing would not follow them."""
+    return any(node.op == "get_attr" and "_tensor_constant" in str(node.target) for node in graph.graph.nodes)
 
 
 def refresh(model: Model) -> None:

@@ -59,6 +59,8 @@ def fold_batch_norms(graph: fx.GraphModule) -> tuple[Fold, ...]:
             continue
         if norm.training or norm.running_var is None or before.target in {fold.place for fold in folds}:
             continue  # it normalises by the batch, or is a second one
+        if len(norm.running_var) != len(layer.weight):
+            continue  # it normalises another dimension
         fold = Fold(f"_folded_{len(folds)}", str(before.target), str(node.target))
         place = copy.deepcopy(layer)
         place.bias = nn.Parameter(layer.weight.new_empty(len(layer.weight)), requires_grad=False)

@@ -17,9 +17,14 @@ class _Tracer(fx.Tracer):
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether calling the model, or differentiating it, runs code that is not in any `forward`."""
+    """Whether calling the model, or differentiating it, runs code that is not in the `forward` of a layer's class."""
     return any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+        or type(module).__call__ is not nn.Module.__call__
         for module in model.modules()
     )
 

@@ -20,11 +20,12 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
 
     Args:
         workspace: holds results and figures.
-        order: experiment names in the paper's order; results that are not there are named as missing.
+        order: experiment names in the paper's order; results that are not there, or damaged, are named as missing.
     """
-    sections = [_section(workspace, name) for name in order if name in workspace.names()]
+    found = {name: _section(workspace, name) for name in order if name in workspace.names()}
+    sections = [section for section in found.values() if section is not None]
     verdicts = Counter(finding["verdict"] for section in sections for finding in section["findings"])
-    missing = [name for name in order if name not in workspace.names()]
+    missing = [name for name in order if found.get(name) is None]
     page = filled(
         "page.html",
         {"value": _value, "signed": _signed, "seconds": _seconds},
@@ -37,20 +38,21 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     return path
 
 
-def _section(workspace: Workspace, name: str) -> dict[str, Any]:
-    about = workspace.about(name)
-    if "findings" not in about:
-        raise InputError(f"{workspace.root}/results/{name}.json is not an experiment's result; move it elsewhere")
-    return {**about, "name": name, "figure": _inline(workspace.root / "figures" / f"{name}.svg", name)}
+def _section(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    """What the page says of an experiment; None if it cannot be read."""
+    try:
+        about = workspace.about(name)
+        figure = _inline((workspace.root / "figures" / f"{name}.svg").read_text(), name)
+    except (InputError, OSError, ValueError):
+        return None
+    return {**about, "name": name, "figure": figure} if "findings" in about else None
 
 
-def _inline(path: Path, name: str) -> Markup:
-    """An SVG file of ours as part of the page: in the page's text colour, its ids made unique, scaling with its box."""
-    svg = path.read_text()
+def _inline(svg: str, name: str) -> Markup:
+    """An SVG file of ours as part of the page: in the page's text colour, its ids made unique."""
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg)
-    return Markup(re.sub(r'(<svg\b[^>]*?) width="[^"]*"|(<svg\b[^>]*?) height="[^"]*"', r"\1\2", svg, count=2))
+    return Markup(re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg))
 
 
 def _value(value: float | str | None, unit: str = "") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from nofreelunch.sweep.work import Task, load
 from nofreelunch.training.cost import Cost, estimate
 from nofreelunch.training.devices import Devices
-from nofreelunch.training.progress import duration
+from nofreelunch.training.progress import duration, size
 from nofreelunch.training.train import fresh_learner
 from nofreelunch.workspace import to_json
 
@@ -59,14 +59,14 @@ def in_words(labels: Mapping[Task, str]) -> str:
     lines = [
         f"{kind.count} x {kind.label}: {kind.cost.steps} steps of {kind.cost.examples // kind.cost.steps} images, "
         f"{kind.cost.forward_backward_passes:.3g} forward and backward passes, {duration(kind.cost.seconds)}, "
-        f"{_size(kind.cost.bytes_per_batch)} of memory, {_size(kind.cost.bytes_on_disk)} on disk each"
+        f"{size(kind.cost.bytes_per_batch)} of memory, {size(kind.cost.bytes_on_disk)} on disk each"
         for kind in kinds
     ]
     count = sum(kind.count for kind in kinds)
     seconds = sum(kind.count * kind.cost.seconds for kind in kinds)
     disk = sum(kind.count * kind.cost.bytes_on_disk for kind in kinds)
     total = f"{len(labels)} points, {count} to be trained: {duration(seconds)} one after the other on this machine"
-    return "\n".join([*lines, f"{total}, {_size(disk)} on disk; examinations come on top"])
+    return "\n".join([*lines, f"{total}, {size(disk)} on disk; examinations come on top"])
 
 
 def _one_of_each(tasks: Sequence[Task]) -> dict[bytes, Task]:
@@ -78,7 +78,3 @@ def _key(task: Task) -> bytes:
     plain: dict[str, Any] = task.point.config.to_plain()
     kept = {name: value for name, value in plain.items() if name not in _FREE}
     return to_json(kept | {"threat": plain["threat"] is not None, "data": task.point.data})
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.3g} MiB" if count < 2**30 else f"{count / 2**30:.3g} GiB"

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 from nofreelunch.errors import InputError, parse_number, unknown
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
-from nofreelunch.training import RECIPES, TrainConfig
+from nofreelunch.training import TrainConfig
 from nofreelunch.training.presets import preset
 
 _MOST_POINTS = 10_000
@@ -101,16 +101,8 @@ def _point(scale: str, values: dict[str, Any], exam: "_Exam") -> Point:
     if ball is None:
         settings = {name: value for name, value in settings.items() if name not in _OF_A_THREAT}
     base = preset(scale, data, ball) if scale else TrainConfig(threat=ball)
-    config = dataclasses.replace(base, **_meaningless(base, settings) | settings)
+    config = base.changed(settings)
     return Point(data, config, exam.of(data, config.threat))
-
-
-def _meaningless(base: TrainConfig, settings: Mapping[str, Any]) -> dict[str, None]:
-    """The preset's own attack and step where another recipe or attack is given: a step is made for its attack."""
-    recipe = RECIPES.get(settings.get("recipe", base.recipe))
-    if recipe is not None and not recipe.takes_attack:
-        return {"attack": None, "step_size": None}
-    return {"step_size": None} if "attack" in settings else {}
 
 
 @dataclasses.dataclass(frozen=True)

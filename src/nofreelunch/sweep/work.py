@@ -18,7 +18,7 @@ from nofreelunch.evaluation import Tally, evaluate
 from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
-from nofreelunch.output import locked
+from nofreelunch.output import InUse, locked
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training import train
@@ -226,7 +226,7 @@ def _held(folder: Path) -> Iterator[None]:
             try:
                 held.enter_context(locked(folder))
                 break
-            except InputError:
+            except InUse:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_ASK_AGAIN)

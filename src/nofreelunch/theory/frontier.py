@@ -78,4 +78,5 @@ def _curve(model: GaussianModel, eps: float, adversary: str) -> Halfspaces | Shi
 def _robust_at(curve: Halfspaces | ShiftTests, clean: Points) -> Points:
     (low, most_robust), (high, least_robust) = curve.robust_end, curve.clean_end
     robust = np.where(clean < high, curve.robust_at(np.clip(clean, low, high)), least_robust)
+    robust = np.where(clean <= curve.p, np.maximum(robust, curve.p), robust)  # x_1 alone has p of both
     return np.where(clean <= low, most_robust, robust)

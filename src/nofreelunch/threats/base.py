@@ -6,6 +6,7 @@ else about the set is written here, once.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar, final
 
 import torch
@@ -30,7 +31,7 @@ def _is_range(box: object) -> bool:
     """Whether it is a pair of numbers, low and high."""
     if not (isinstance(box, tuple) and [isinstance(end, (int, float)) for end in box] == [True, True]):
         return False
-    return bool(box[0] < box[1])
+    return bool(-inf < box[0] < box[1] < inf)
 
 
 _NEGLIGIBLE = 1e-4
@@ -43,7 +44,7 @@ class Threat(ABC):
 
     Args:
         eps: the radius, finite and at least 0, in the unit of the inputs (8 / 255, never 8).
-        box: the allowed range of a coordinate; None for inputs that have no range. `x` itself must lie in it.
+        box: the allowed range of a coordinate, finite; None for inputs that have no range. `x` itself must lie in it.
 
     Attributes:
         norm: name in `THREATS`.
@@ -61,7 +62,12 @@ class Threat(ABC):
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", check_number("eps", self.eps, 0.0, float("inf")))
         if self.box is not None and not _is_range(self.box):
-            raise InputError(f"box must be (low, high) with low < high, got {self.box}")
+            raise InputError(f"box must be (low, high), finite, with low < high, got {self.box}")
+
+    @property
+    def width(self) -> float:
+        """Of the box; 1 without one: the unit of inputs."""
+        return 1.0 if self.box is None else self.box[1] - self.box[0]
 
     @abstractmethod
     def size(self, delta: Inputs) -> PerExample:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -114,6 +114,18 @@ class TrainConfig:
         share = threat.eps / self.threat.eps if self.threat.eps else 1.0
         return dataclasses.replace(attack, step_size=self.step_size * share)
 
+    def changed(self, settings: Mapping[str, Any]) -> "TrainConfig":
+        """With other settings; a step goes with the attack that it was made for, and an attack with its recipe.
+
+        Raises:
+            InputError: if a value is not allowed.
+        """
+        recipe = RECIPES.get(settings.get("recipe", self.recipe))
+        gone: dict[str, None] = {"step_size": None} if "attack" in settings else {}
+        if recipe is not None and not recipe.takes_attack:
+            gone = {"attack": None, "step_size": None}
+        return dataclasses.replace(self, **gone | dict(settings))
+
     def to_plain(self) -> dict[str, Any]:
         """The config in JSON's types; `from_plain` reads it."""
         threat = None if self.threat is None else {"norm": self.threat.norm, **plain(self.threat)}
@@ -155,14 +167,18 @@ class TrainConfig:
             raise InputError(f'start must be the name of a model, or "" for none, got {self.start!r}')
 
     def _check_numbers(self) -> None:
-        check_number("epochs", self.epochs, 0, _INFINITY, open_low=True)
-        check_number("lr", self.lr, 0, _INFINITY, open_low=True)
-        check_number("weight_decay", self.weight_decay, 0, _INFINITY)
-        check_number("ema", self.ema, 0, 1, open_high=True)
-        check_number("eps_warmup", self.eps_warmup, 0, 1)
-        check_number("holdout", self.holdout, 0, 1, open_high=True)
+        numbers = {
+            "epochs": check_number("epochs", self.epochs, 0, _INFINITY, open_low=True),
+            "lr": check_number("lr", self.lr, 0, _INFINITY, open_low=True),
+            "weight_decay": check_number("weight_decay", self.weight_decay, 0, _INFINITY),
+            "ema": check_number("ema", self.ema, 0, 1, open_high=True),
+            "eps_warmup": check_number("eps_warmup", self.eps_warmup, 0, 1),
+            "holdout": check_number("holdout", self.holdout, 0, 1, open_high=True),
+        }
         if self.step_size is not None:
-            check_number("step_size", self.step_size, 0, _INFINITY, open_low=True)
+            numbers["step_size"] = check_number("step_size", self.step_size, 0, _INFINITY, open_low=True)
+        for name, number in numbers.items():  # 6 and 6.0 are one setting, and have one digest
+            object.__setattr__(self, name, number)
         check_count("batch_size", self.batch_size)
         check_count("accumulate", self.accumulate)
         check_count("seed", self.seed, low=0)

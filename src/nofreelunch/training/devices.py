@@ -23,6 +23,7 @@ class Devices:
 
     def __init__(self, device: str, precision: str) -> None:
         from lightning_fabric import Fabric  # seconds of import that only training needs
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from lightning_fabric.strategies.ddp import DDPStrategy
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banners are not ours
@@ -34,6 +35,7 @@ class Devices:
             num_nodes=nodes,
             strategy=DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",  # `align` does that
             precision=_PRECISIONS[precision],
+            plugins=[] if processes > 1 else [LightningEnvironment()],  # alone, whatever SLURM has allocated
         )
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
@@ -97,11 +99,11 @@ def first_to_tell() -> bool:
 
 
 def _spread() -> tuple[int, int]:
-    """How many processes were started, on how many nodes; torchrun may run on a few nodes of those that SLURM gave."""
-    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    """How many processes were started, on how many nodes: by torchrun, else by srun, whatever SLURM has allocated."""
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
     if "LOCAL_WORLD_SIZE" in os.environ:
         return processes, processes // int(os.environ["LOCAL_WORLD_SIZE"])
-    return processes, int(os.environ.get("SLURM_NNODES", 1))
+    return processes, int(os.environ.get("SLURM_STEP_NUM_NODES", 1))
 
 
 def _leave() -> None:

@@ -27,7 +27,7 @@ class LinearFit:
         objective: mean softplus(-worst-case margin) + (l2 / 2) |w|_2^2 on the training examples.
         residual: inf-norm of the objective's smallest subgradient in (w, b): 0 exactly at a global optimum.
         eps: radius of the adversary trained against.
-        box: the pixels' interval that it kept to, or None.
+        box: the pixels' interval that it kept to, or None; the methods take this one unless they are given another.
         method: "optimum" or "sgd".
         l2: weight of the penalty.
     """
@@ -51,8 +51,11 @@ class LinearFit:
         """|w|_1: without a box the adversary takes eps times this from every margin."""
         return float(np.abs(self.w).sum())
 
-    def margins(self, x: Any, y: Any, eps: float | int = 0.0, box: Box = (0, 1)) -> Float64[Array, " n"]:
+    def margins(
+        self, x: Any, y: Any, eps: float | int = 0.0, box: Box | Literal["own"] = "own"
+    ) -> Float64[Array, " n"]:
         """Exact worst-case margins of examples (as for `fit_linear`) within l_inf distance eps."""
+        box = self.box if box == "own" else box
         x, y = examples(x, y, box)
         if x.shape[1] != len(self.w):
             raise InputError(f"x must have {len(self.w)} pixels per example, as in training, got {x.shape[1]}")
@@ -66,7 +69,7 @@ class LinearFit:
         """Share of examples classified correctly; a tie is an error."""
         return self.robust_accuracy(x, y, 0.0)
 
-    def robust_accuracy(self, x: Any, y: Any, eps: float | int, box: Box = (0, 1)) -> float:
+    def robust_accuracy(self, x: Any, y: Any, eps: float | int, box: Box | Literal["own"] = "own") -> float:
         """Share of examples that no perturbation of l_inf size eps (inside the box) gets wrong or tied: exact."""
         return float((self.margins(x, y, eps, box) > 0).mean())
 

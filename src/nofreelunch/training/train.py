@@ -1,6 +1,5 @@
 """Training a model from a config and a data set; resumable where it is given a folder."""
 
-import math
 import warnings
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,6 +9,7 @@ import torch
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
+from nofreelunch.evaluation.reach import check_reach
 from nofreelunch.models import Classifier
 from nofreelunch.output import locked
 from nofreelunch.training.average import average_of
@@ -103,16 +103,15 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
     if len(data.train) < 2 or config.batch_size > len(data.train):
         allowed = f"at most the number of training images, {len(data.train)}, and these >= 2"
         raise InputError(f"batch_size must be {allowed}, got {config.batch_size}")
-    reach = math.sqrt(data.train.x[0].numel())
-    if config.threat is not None and config.threat.norm == "l2" and config.threat.eps >= reach:
-        eps = config.threat.eps
-        hint = f"did you mean {eps:g}/255 = {eps / 255:.4g}?"
-        raise InputError(f"eps={eps:g}: images of {data.name} are at most {reach:.4g} apart; {hint}")
+    if config.threat is not None:
+        check_reach(config.threat, data)
 
 
 def _resume(folder: Folder, config: TrainConfig, report: Report, devices: Devices) -> Report:
     """Go on from the last whole state; `report`, which from now on is logged too."""
-    complaints = folder.resume()
+    complaints, step = folder.resume(), folder.learner.step
+    if devices.largest(step) != -devices.largest(-step):
+        raise InputError(f"--out {folder.path} must be one folder for all processes; they find different steps there")
     if not devices.leads:
         return report
     folder.sweep()

@@ -15,16 +15,9 @@ from nofreelunch.rng import Streams
 from nofreelunch.types import Inputs, Labels, Model
 
 
-@dataclass(frozen=True)
-class _Climb(State):
-    """z is the iterate; the guide is followed towards `target`, or away from the label where it is the label."""
-
-    target: Tensor
-
-
 @final
 @dataclass(frozen=True)
-class Guided(Iterative[_Climb]):
+class Guided(Iterative[State]):
     """PGD that follows the gradient of a guide, while the model under attack says whether it has succeeded.
 
     With the model itself as guide it is PGD; with another model a transfer attack (Papernot et al. 2017); with a smooth
@@ -46,19 +39,19 @@ class Guided(Iterative[_Climb]):
         check_count("steps", self.steps)
         check_count("target_rank", self.target_rank, 0)
 
-    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Climb:
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> State:
         """At a random point of the set."""
-        target = ranked_wrong_class(self.guide, x, y, self.target_rank) if self.target_rank else y
-        return _Climb(x, y, self.threat.random_start(x, streams), streams, target)
+        target = ranked_wrong_class(self.guide, x, y, self.target_rank) if self.target_rank else None
+        return State(x, y, self.threat.random_start(x, streams), streams, target=target)
 
-    def step(self, model: Model, state: _Climb, count: int) -> tuple[_Climb, Tensor]:
+    def step(self, model: Model, state: State, count: int) -> tuple[State, Tensor]:
         """The model's answer at z, then a step up the guide."""
         with torch.no_grad():
             logits = model(state.z)
-        if self.target_rank:
-            grad = value_and_gradient(lead, self.guide, state.z, state.y, state.target)[2]
-        else:
+        if state.target is None:
             grad = value_and_gradient(ce, self.guide, state.z, state.y)[2]
+        else:
+            grad = value_and_gradient(lead, self.guide, state.z, state.y, state.target)[2]
         length = 2.5 * self.threat.eps / self.steps
         z = self.threat.project(state.z + length * self.threat.steepest(grad.to(state.z.dtype)), state.x)
         return replace(state, z=z), logits

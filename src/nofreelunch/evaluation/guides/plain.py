@@ -69,8 +69,12 @@ def precise(subject: Subject) -> Model:
 
     Raises:
         AttributeError: if it is not an `nn.Module`.
+        TypeError: if it cannot be copied.
     """
-    exact = twin(subject.working).double()
+    exact = twin(subject.working)
+    if exact is subject.working:
+        raise TypeError("it cannot be copied")
+    exact = exact.double()
 
     def guide(x: Tensor) -> Tensor:
         with as_in_use(x.device, exact):

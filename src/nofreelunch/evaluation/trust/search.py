@@ -68,8 +68,7 @@ def no_progress_flag(clean_margin: PerExample, margin: PerExample) -> Flag | Non
 def boundless(threat: Threat, size: int) -> Threat:
     """The threat of the whole box, in which no classifier can be more accurate than a constant one."""
     assert threat.box is not None
-    width = threat.box[1] - threat.box[0]
-    return replace(threat, eps=width * (math.sqrt(size) if threat.norm == "l2" else 1.0))
+    return replace(threat, eps=threat.width * (math.sqrt(size) if threat.norm == "l2" else 1.0))
 
 
 def boundless_flag(standing: Mask, threat: Threat) -> Flag | None:
@@ -107,9 +106,23 @@ def chance_flag(clean: Tally, classes: int) -> Flag | None:
     )
 
 
+def one_class_flag(by_class: Mapping[int, Tally]) -> Flag | None:
+    """One class is always named: the accuracy is that class's share, and no attack can lower it."""
+    rates = sorted(tally.rate for tally in by_class.values())
+    if len(rates) < 2 or rates[-2:] != [0.0, 1.0]:
+        return None
+    right = max(by_class, key=lambda label: by_class[label].rate)
+    return Flag(
+        "chance-accuracy",
+        f"all examples of class {right} are recognised and none of any other",
+        "check labels, their order, and the range of the inputs; balance the classes",
+    )
+
+
 def non_finite_flag(found: Mapping[str, int], total: int) -> Flag | None:
-    """NaN among the logits: a failure of the model, counted as one."""
+    """NaN among the logits, or no chance at all for the truth: a failure of the model, counted as one."""
     if not any(found.values()):
         return None
     where = ", ".join(f"{count} of {total} examples ({name})" for name, count in found.items() if count)
-    return Flag("non-finite-output", f"logits are NaN on {where}", "find the overflow; such answers count as wrong")
+    evidence = f"logits are NaN, or minus infinity for the true class, on {where}"
+    return Flag("non-finite-output", evidence, "find the overflow; such answers count as wrong")

@@ -132,7 +132,8 @@ def apgd_in_numpy(value, slope, x: np.ndarray, eps: float, steps: int) -> np.nda
             if halved:
                 size, z, before = size / 2, best, best
         step = np.clip(z + size * np.sign(slope(z)), x - eps, x + eps)
-        z, before = np.clip(z + 0.75 * (step - z) + 0.25 * (z - before), x - eps, x + eps), z
+        share = 0.75 if k else 1.0  # the first step is a whole one
+        z, before = np.clip(z + share * (step - z) + (1 - share) * (z - before), x - eps, x + eps), z
         iterates.append(z)
     return np.array(iterates)
 

@@ -396,8 +396,8 @@ def test_keys_belong_to_the_content() -> None:
     assert torch.equal(a.keys, b.keys.flip(0))
     assert a.digest != b.digest
     assert len(a.keys.unique()) == len(x)
-    assert a.gridded
-    assert not source_of((x * 0.9, y), linear(), THREAT).gridded
+    assert a.gridded(THREAT)
+    assert not source_of((x * 0.9, y), linear(), THREAT).gridded(THREAT)
 
 
 def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_outputs_are_as_declared() -> None:
 
 def test_our_models_need_no_declaration(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="normalises pixels itself"):
-        load_model("zoo:any", declared=Declared((0.5,)))
+        load_model("zoo:any", declared=Declared((0.5,), (0.5,)))
 
 
 # Checkpoints of other libraries

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nofreelunch.errors import InputError
-from nofreelunch.models import Card, Classifier
+from nofreelunch.models import Card, Classifier, load_model, zoo_names
 from nofreelunch.rng import Streams
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training import RECIPES, TrainConfig, order
@@ -365,3 +365,12 @@ def test_a_resumed_run_and_its_end_are_told() -> None:
     assert "deterministic" in sentence(Started(7, 9, 1.0, 90, 10, 0, 5, False, 0.1), Pace())
     assert "weights of epoch 2.00" in sentence(Finished(9, history([0.1, 0.2], [0, 0])[1]), Pace())
     assert [duration(seconds) for seconds in (59.4, 60, 3700)] == ["59 s", "1 min 0 s", "1 h 1 min"]
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_model_of_the_package_is_what_its_command_makes(name: str) -> None:
+    card = load_model(f"zoo:{name}").card
+    config = TrainConfig.from_plain(card.recipe)
+    assert config == preset("laptop", card.data, config.threat)
+    against = "" if config.threat is None else f" --threat {config.threat.norm} --eps "
+    assert card.metrics["command"].startswith(f"nofreelunch train --data {card.data}{against}")

@@ -52,7 +52,7 @@ class Source:
 
 
 def snapped(z: Inputs, threat: Threat) -> Inputs:
-    """The nearest images that a file can hold: every pixel is one of 256 levels of the box, or a whole 255th."""
+    """The nearest images that a file can hold: every pixel is one of 256 levels of the box (or a 255th)."""
     low = 0.0 if threat.box is None else threat.box[0]
     return low + ((z - low) / threat.width * LEVELS).round() / LEVELS * threat.width
 

@@ -88,11 +88,11 @@ def test_no_attack_passes_the_margins_and_one_signed_gradient_step_attains_them(
 
 
 def test_a_fit_keeps_to_its_own_box() -> None:
-    x, y = noisy(20, 4)
-    fit = fit_linear(2 * x - 1, y, 0.1, box=(-1, 1))
-    assert fit.clean_accuracy(2 * x - 1, y) == fit.robust_accuracy(2 * x - 1, y, 0.0, (-1, 1))
-    assert fit.robust_accuracy(2 * x - 1, y, 0.3) == fit.robust_accuracy(2 * x - 1, y, 0.3, (-1, 1))
-    assert fit_linear(x, y, 0.1, box=None).margins(x + 5, y, 0.1) is not None
+    x, y = noisy(60, 4)
+    wide, free = fit_linear(2 * x - 1, y, 0.1, (-1, 1), l2=0.1), fit_linear(x, y, 0.1, None, l2=0.1)
+    assert wide.clean_accuracy(2 * x - 1, y) == wide.robust_accuracy(2 * x - 1, y, 0.0, (-1, 1))
+    assert wide.robust_accuracy(2 * x - 1, y, 0.3) == wide.robust_accuracy(2 * x - 1, y, 0.3, (-1, 1))
+    np.testing.assert_array_equal(free.margins(x, y, 0.1), free.margins(x, y, 0.1, None))
 
 
 def test_ties_are_errors() -> None:

@@ -73,7 +73,8 @@ def clean(model: nn.Module, split: Split) -> Tally:
 def measured(model: nn.Module, name: str, split: Split, n: int, protocol: str) -> dict[str, Any]:
     """Clean accuracy on the test split, and what `evaluate` finds on n of its images."""
     norm, eps = ZOO[name]
-    found = nfl.evaluate(model, selected(split, spread(n, len(split))), THREATS[norm](parse_number(eps)), protocol=protocol, seed=0)
+    examples = selected(split, spread(n, len(split)))
+    found = nfl.evaluate(model, examples, THREATS[norm](parse_number(eps)), protocol=protocol, seed=0)
     whole = clean(model, split)
     return {
         "test_clean": whole.rate,
@@ -83,10 +84,8 @@ def measured(model: nn.Module, name: str, split: Split, n: int, protocol: str) -
         "robust_images": n,
         "verdict": found.verdict,
         "command": command(name),
-        "evaluation": shlex.join(
-            ["nofreelunch", "evaluate", f"zoo:{name}", "--data", name.split("-")[0], "--threat", norm, "--eps", eps]
-            + ["--protocol", protocol, "--n", str(n)]
-        ),
+        "evaluation": f"nofreelunch evaluate zoo:{name} --data {name.split('-')[0]} --threat {norm} --eps {eps} "
+        f"--protocol {protocol} --n {n}",
     }
 
 

@@ -58,7 +58,7 @@ def test_an_evaluation_is_the_page_of_the_command(tmp_path: Path) -> None:
     assert main([*shlex.split(command)[1:], "--device", "cpu", "--out", str(tmp_path)]) == 3
     steps: list[str] = []
     page = evaluated(OBJECTS, HERE, lambda step, done, total: steps.append(step))
-    assert "chance-accuracy" in shown(page)
+    assert "few-examples" in shown(page)
     assert shown(page) == shown((tmp_path / "evaluation.html").read_bytes())
     assert steps
 

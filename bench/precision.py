@@ -41,8 +41,8 @@ def _accuracy(model: nn.Module, attack: Attack, x: Tensor, y: Tensor, precision:
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     lines = [
-        f"PGD-40 as in `ATTACKS`, test images in the package. Target: at most {TARGET} points apart. The CIFAR-10 models "
-        "were the package's when they were trained for 6 epochs; they are now trained for 15.",
+        f"PGD-40 as in `ATTACKS`, test images in the package. Target: at most {TARGET} points apart. "
+        "The CIFAR-10 models were the package's when they were trained for 6 epochs; they are now trained for 15.",
         "",
     ]
     lines += ["| model, threat | images | float32 | bfloat16 | points apart |", "|---|---|---|---|---|"]

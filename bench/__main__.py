@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench import ensemble, gpu, growth, linear_epoch, loading, page, precision, step_cost, training_step
+from bench import ensemble, gpu, growth, linear_epoch, loading, page, precision, published, step_cost, training_step
 from nofreelunch.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
@@ -26,6 +26,7 @@ class Part(NamedTuple):
 PARTS = {
     "steps": Part("A PGD step, over the raw limit", step_cost),
     "precision": Part("Robust accuracy when the attack differentiates in bfloat16", precision),
+    "published": Part("Published figures of other people's models", published),
     "linear": Part("An epoch of a linear classifier, against its exact adversary", linear_epoch),
     "training": Part("A step of adversarial training", training_step),
     "loading": Part("Loading photographs", loading),
@@ -59,7 +60,7 @@ def main() -> None:
                 measured = {model: ensemble.compare(model, asked.images)}
                 _save(name, "one run each", _measured(name) | measured)
         else:
-            rounds = "one run" if name == "precision" else f"{asked.rounds} rounds"
+            rounds = "one run" if name in ("precision", "published") else f"{asked.rounds} rounds"
             _save(name, rounds, PARTS[name].module.measure(asked.rounds))
     write_page()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import nofreelunch as nfl
+from bench import published
 from nofreelunch.data import Dataset
 from nofreelunch.evaluation import evaluate
 from nofreelunch.threats import Threat
@@ -27,6 +28,7 @@ SUBJECTS: dict[str, tuple[str, Threat]] = {
     "mnist-l2-1.5": ("mnist", nfl.L2(1.5)),
     "cifar10-linf-4": ("cifar10-sample", nfl.Linf(4 / 255)),
     "cifar10-l2-80": ("cifar10-sample", nfl.L2(80 / 255)),
+    "advertorch-linf": ("mnist", nfl.Linf(0.3)),
     "resnet18": ("cifar10-sample", nfl.Linf(8 / 255)),
     "resnet18-near": ("cifar10-sample", nfl.Linf(1 / 255)),
     "small-mnist-linf": ("mnist", nfl.Linf(0.3)),
@@ -34,7 +36,7 @@ SUBJECTS: dict[str, tuple[str, Threat]] = {
     "small-cifar10-linf": ("cifar10", nfl.Linf(4 / 255)),
     "small-cifar10-l2": ("cifar10", nfl.L2(80 / 255)),
 }
-"""Models of the zoo, the network that travels with pyautoattack, and small ones, trained when first asked for."""
+"""Models of the zoo, of advertorch and of pyautoattack, and small ones, trained when first asked for."""
 USUAL = tuple(SUBJECTS)[:5]
 TRAINED = Path("runs/bench")
 WEAK = ("mnist-standard", "resnet18")
@@ -85,7 +87,9 @@ def compare(name: str, n: int) -> dict[str, Any]:
 
 
 def subject(name: str, data: Dataset, threat: Threat) -> nn.Module:
-    """The model of that name: from the zoo, from pyautoattack, or trained as `small` says."""
+    """The model of that name: from the zoo, from another package, or trained as `small` says."""
+    if name == "advertorch-linf":
+        return published.trained("advtrained")
     if name.startswith("resnet18"):
         examples = Path(str(files("pyautoattack"))) / "examples"
         return nfl.load_model("python:pyautoattack.examples.resnet:ResNet18", weights=examples / "model_test.pt")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square
 from nofreelunch.attacks.eot import Averaged
+from nofreelunch.attacks.targets import targeted
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
@@ -307,6 +308,13 @@ def test_one_lucky_draw_is_not_the_worst_point() -> None:
     x = torch.full((400, 4), 0.58)
     torch.manual_seed(0)
     z = APGD(Linf(0.05), steps=20)(Averaged(Noisy(), 8), x, torch.ones(400, dtype=torch.long), Streams.of(rng(), 400))
+    assert z[:, 0].mean() < 0.535
+
+
+def test_a_lucky_draw_does_not_end_a_targeted_attack_either() -> None:
+    x, y = torch.full((400, 4), 0.58), torch.ones(400, dtype=torch.long)
+    torch.manual_seed(0)
+    z = targeted(APGD(Linf(0.05), steps=20), Averaged(Noisy(), 8), x, y, 1 - y, Streams.of(rng(), 400))
     assert z[:, 0].mean() < 0.535
 
 

@@ -21,7 +21,7 @@ def attacking(model: Model, device: torch.device) -> "Iterator[Precise]":
 
     It is in evaluation mode, differentiable whatever the caller has switched off (`no_grad`, `inference_mode`), free of
     autocast, takes inputs of any float type and answers in at least float32. If it stands for another model, that one
-    is its `judge`.
+    is its `judge`. What is `Precise` already stays as it is.
     """
     parameter = (
         next((p for p in model.parameters() if p.is_floating_point()), None) if isinstance(model, nn.Module) else None
@@ -35,7 +35,7 @@ def attacking(model: Model, device: torch.device) -> "Iterator[Precise]":
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         dtype = None if parameter is None else parameter.dtype
-        yield Precise(model, dtype, judge(model), isinstance(model, Averaged))
+        yield model if isinstance(model, Precise) else Precise(model, dtype, judge(model), isinstance(model, Averaged))
 
 
 @dataclass(frozen=True)

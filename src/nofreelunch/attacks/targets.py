@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.base import Attack, check_attack
-from nofreelunch.attacks.door import attacking, check_batch, first_logits
+from nofreelunch.attacks.door import Precise, attacking, check_batch, first_logits
 from nofreelunch.attacks.worst_of import WorstOf
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.rng import Streams
@@ -90,6 +90,11 @@ class _Towards:
         return torch.stack([others.amax(1), logits[:, self.target]], 1)
 
 
+def _towards(precise: Precise, target: int) -> Precise:
+    judge = None if precise.judge is None else _Towards(precise.judge, target)
+    return replace(precise, model=_Towards(precise.model, target), judge=judge)
+
+
 def targeted(
     attack: Attack, model: Model, x: Tensor, y: Tensor, targets: Tensor, rng: torch.Generator | Streams
 ) -> Tensor:
@@ -121,5 +126,5 @@ def targeted(
             first_logits(precise, x, targets)
         for target in sorted(set(targets.tolist())):
             index = (targets == target).nonzero().squeeze(1)
-            x_adv[index] = attack(_Towards(precise, target), x[index], torch.zeros_like(index), streams.take(index))
+            x_adv[index] = attack(_towards(precise, target), x[index], torch.zeros_like(index), streams.take(index))
     return x_adv

@@ -410,9 +410,12 @@ def test_alignment_says_nothing_of_networks_that_standardise_each_image() -> Non
     """Their answer does not change with brightness and contrast, so <x, g> is 0."""
     data = toy()
     models = {role: build("cifar-resnet", data, seed).eval() for seed, role in enumerate(("standard", "l2"))}
-    made = figure_5._examined(deep.Exhibit("mnist", data, models), figure_5.Config(columns=2, n=8))
-    assert made[2]["l2"]["alignment"][0] < 1e-5
-    result = figure_5.Result({"mnist": tuple(models)}, {}, {}, np.zeros(0), {"mnist": made[2]}, (), ())
+    made = figure_5._examined(figure_5.Config(columns=2, n=8), deep.Exhibit("mnist", data, models))
+    assert made[1]["l2"]["alignment"][0] < 1e-5
+    result = figure_5.Result(
+        captions={}, roles={"mnist": tuple(models)}, shapes={}, pictures=np.zeros(0), estimates={"mnist": made[1]},
+        missing=(), samples=(),
+    )  # fmt: skip
     claims = [line.claim for line in figure_5.findings(result) if "align better" in line.claim]
     assert len(claims) == 2
     assert not any("alignment" in claim for claim in claims)

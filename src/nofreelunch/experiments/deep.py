@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,22 +39,19 @@ _BATCH, _VALUES = 256, 2**21  # images worked on at a time, and pixels' values i
 T = TypeVar("T")
 
 
-@runtime_checkable
-class Choice(Protocol):
-    """What the config of a deep figure says of data sets and models.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the config of every deep figure says of data sets and models.
 
-    Attributes:
-        datasets: those whose models are there are shown.
+    Args:
+        datasets: names in the paper's tables; those whose models are there are shown.
         retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
+        seed: chooses the images.
     """
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Names in the paper's tables."""
-
-    @property
-    def retrain(self) -> str:
-        """A scale, or "" for none."""
+    datasets: tuple[str, ...] = tuple(DATA_TITLES)
+    retrain: str = ""
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
     SCALES,
+    Choice,
     absences,
     at_a_time,
     balanced,
@@ -44,28 +45,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Choice):
     """Which models are measured.
 
     Args:
         n: number of test images attacked.
         clean_n: number of test images for the clean accuracy; all, if there are fewer.
         attack: recipe in `ATTACKS`, at Table 2's eps.
-        retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
         shares: training eps over Table 2's, where models are trained here.
         seeds: of the trainings.
-        datasets: those whose models are there are measured.
-        seed: of the attack, and of the choice of its images.
     """
 
     n: int
     clean_n: int = 10_000
     attack: str = "pgd-40"
-    retrain: str = ""
     shares: tuple[float, ...] = (0.25, 0.5, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
-    datasets: tuple[str, ...] = tuple(DATA_TITLES)
-    seed: int = 0
 
 
 class Point(NamedTuple):

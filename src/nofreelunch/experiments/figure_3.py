@@ -5,9 +5,8 @@ another norm, and the nearest real images.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond, holds
 from nofreelunch.experiments.deep import (
@@ -15,17 +14,16 @@ from nofreelunch.experiments.deep import (
     NORMS,
     ROLES,
     TITLES,
+    Choice,
     Exhibit,
     absences,
-    exhibits,
     in_order,
     in_words,
     inputs,
     logits_of,
-    samples,
 )
-from nofreelunch.experiments.estimates import Estimate, Estimates, exceeds, percent, plain_number
-from nofreelunch.experiments.gallery import Shapes, packed, unpacked
+from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
+from nofreelunch.experiments.gallery import Gallery, hung, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.judges import judged
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS
@@ -40,71 +38,43 @@ _MEANINGFUL = 1.5  # "much larger": at least half as large again
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Choice):
     """Which examples are made.
 
     Args:
         norm: of the ball, "linf" or "l2"; its radius is Table 3's.
         columns: number of images shown.
         n: number of test images measured, equally many of each class.
-        datasets: those whose models are there are shown.
-        retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
-        seed: chooses the images.
     """
 
     norm: str
     columns: int
     n: int
-    datasets: tuple[str, ...] = tuple(DATA_TITLES)
-    retrain: str = ""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
-class Result:
-    """Pictures and measures.
+class Result(Gallery):
+    """Pictures and measures; the first row of each data set shows the originals.
 
     Attributes:
         norm: of the ball.
-        roles: data set -> the models shown, in the order of the rows; the first row shows the originals.
         captions: data set -> the classes under the pictures, row by row.
-        pictures: of all data sets, packed with `shapes`.
-        estimates: data set -> role -> measure -> estimate.
-        missing: models that are not there.
-        samples: data sets of which only a sample was there; these were used.
     """
 
     norm: str
-    roles: dict[str, tuple[str, ...]]
     captions: dict[str, tuple[tuple[str, ...], ...]]
-    shapes: Shapes
-    pictures: np.ndarray
-    estimates: Estimates
-    missing: tuple[str, ...]
-    samples: tuple[str, ...]
 
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Make the examples and let the judges see them."""
-    shown, missing = exhibits(config, workspace)
-    made = {exhibit.name: _examined(exhibit, config) for exhibit in shown}
-    pictures, shapes = packed({name: each[0] for name, each in made.items()})
-    return Result(
-        norm=config.norm,
-        roles={exhibit.name: tuple(exhibit.models) for exhibit in shown},
-        captions={name: each[1] for name, each in made.items()},
-        shapes=shapes,
-        pictures=pictures,
-        estimates={name: each[2] for name, each in made.items()},
-        missing=missing,
-        samples=samples(exhibit.data for exhibit in shown),
-    )
+    fields, captions = hung(config, workspace, partial(_examined, config))
+    return Result(**fields, norm=config.norm, captions=captions)
 
 
 def _examined(
-    exhibit: Exhibit, config: Config
-) -> tuple[Pictures, tuple[tuple[str, ...], ...], dict[str, dict[str, Estimate]]]:
-    """Pictures, captions and estimates of one data set."""
+    config: Config, exhibit: Exhibit
+) -> tuple[Pictures, dict[str, dict[str, Estimate]], tuple[tuple[str, ...], ...]]:
+    """Pictures, estimates and captions of one data set."""
     x, y = exhibit.test_images(config.n, config.seed)
     threat = THREATS[config.norm](TABLE_3_EPS[exhibit.name, config.norm])
     made = {role: exhibit.examples(role, x, y, threat) for role in exhibit.models}
@@ -112,7 +82,7 @@ def _examined(
     rows = [classes[: config.columns].tolist() for classes in (y, *seen.values())]
     captions = tuple(tuple(exhibit.data.classes[k] for k in row) for row in rows)
     pictures = to_pictures([images[: config.columns] for images in (x, *made.values())])
-    return pictures, captions, judged(exhibit, x, y, made, seen)
+    return pictures, judged(exhibit, x, y, made, seen), captions
 
 
 def findings(result: Result) -> tuple[Finding, ...]:

@@ -5,7 +5,6 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond
@@ -13,16 +12,15 @@ from nofreelunch.experiments.deep import (
     COLOURS,
     DATA_TITLES,
     TITLES,
+    Choice,
     Exhibit,
     absences,
     batched,
-    exhibits,
     in_order,
     inputs,
-    samples,
 )
-from nofreelunch.experiments.estimates import Estimate, Estimates, exceeds, mean, plain_number
-from nofreelunch.experiments.gallery import Shapes, packed, unpacked
+from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
+from nofreelunch.experiments.gallery import Gallery, hung, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.wall import wall
 from nofreelunch.features import Alignment, gradient_alignment, gradient_pictures, input_gradient, log_odds
@@ -50,65 +48,39 @@ _CLAIMED = ("alignment", "edge_cosine", "edge_energy")  # what "align with perce
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Choice):
     """Whose gradients are drawn.
 
     Args:
         columns: number of images shown.
         n: number of test images measured, equally many of each class.
-        datasets: those whose models are there are shown.
-        retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
-        seed: chooses the images.
     """
 
     columns: int
     n: int
-    datasets: tuple[str, ...] = tuple(DATA_TITLES)
-    retrain: str = ""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
-class Result:
-    """Pictures and measures.
+class Result(Gallery):
+    """Pictures, of which the first row of each data set shows the images, and measures, as means over the images.
+
+    "MEASURE - standard" is the mean difference from the standard model's gradient at the same image.
 
     Attributes:
-        roles: data set -> the models shown, in the order of the rows; the first row shows the images.
         captions: data set -> the classes of the images.
-        pictures: of all data sets, packed with `shapes`.
-        estimates: data set -> role -> measure -> mean over images; "MEASURE - standard" is the mean difference from the
-            standard model's gradient at the same image.
-        missing: models that are not there.
-        samples: data sets of which only a sample was there; these were used.
     """
 
-    roles: dict[str, tuple[str, ...]]
     captions: dict[str, tuple[str, ...]]
-    shapes: Shapes
-    pictures: np.ndarray
-    estimates: Estimates
-    missing: tuple[str, ...]
-    samples: tuple[str, ...]
 
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Differentiate, draw and measure."""
-    shown, missing = exhibits(config, workspace)
-    made = {exhibit.name: _examined(exhibit, config) for exhibit in shown}
-    pictures, shapes = packed({name: each[0] for name, each in made.items()})
-    return Result(
-        roles={exhibit.name: tuple(exhibit.models) for exhibit in shown},
-        captions={name: each[1] for name, each in made.items()},
-        shapes=shapes,
-        pictures=pictures,
-        estimates={name: each[2] for name, each in made.items()},
-        missing=missing,
-        samples=samples(exhibit.data for exhibit in shown),
-    )
+    fields, captions = hung(config, workspace, partial(_examined, config))
+    return Result(**fields, captions=captions)
 
 
-def _examined(exhibit: Exhibit, config: Config) -> tuple[Pictures, tuple[str, ...], dict[str, dict[str, Estimate]]]:
-    """Pictures, captions and estimates of one data set."""
+def _examined(config: Config, exhibit: Exhibit) -> tuple[Pictures, dict[str, dict[str, Estimate]], tuple[str, ...]]:
+    """Pictures, estimates and captions of one data set."""
     x, y = exhibit.test_images(config.n, config.seed)
     grads = {
         role: batched(partial(input_gradient, model, loss=log_odds), x, y) for role, model in exhibit.models.items()
@@ -117,7 +89,7 @@ def _examined(exhibit: Exhibit, config: Config) -> tuple[Pictures, tuple[str, ..
     estimates = {role: _estimated(each, measured["standard"]) for role, each in measured.items()}
     rows = [x[: config.columns], *(gradient_pictures(grad[: config.columns]) for grad in grads.values())]
     captions = tuple(exhibit.data.classes[k] for k in y[: config.columns].tolist())
-    return to_pictures(rows), captions, estimates
+    return to_pictures(rows), estimates, captions
 
 
 def _measured(x: Images, grad: Images) -> Alignment:

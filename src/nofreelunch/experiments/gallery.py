@@ -1,12 +1,63 @@
-"""Pictures of several sizes in one array, the form in which results keep them."""
+"""What the results of figures of pictures have in common; pictures of several sizes are kept in one array."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
+from nofreelunch.experiments.deep import Choice, Exhibit, exhibits, samples
+from nofreelunch.experiments.estimates import Estimate, Estimates
 from nofreelunch.experiments.image_grid import Pictures
+from nofreelunch.workspace import Workspace
+
+T = TypeVar("T")
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures and measures.
+
+    Attributes:
+        roles: data set -> the models shown, in the order of the rows.
+        pictures: of all data sets, packed with `shapes`.
+        estimates: data set -> role -> measure -> estimate.
+        missing: models and images that are not there.
+        samples: data sets of which only a sample was there; these were used.
+    """
+
+    roles: dict[str, tuple[str, ...]]
+    shapes: Shapes
+    pictures: np.ndarray
+    estimates: Estimates
+    missing: tuple[str, ...]
+    samples: tuple[str, ...]
+
+
+def hung(
+    choice: Choice, workspace: Workspace, make: Callable[[Exhibit], tuple[Pictures, dict[str, dict[str, Estimate]], T]]
+) -> tuple[dict[str, Any], dict[str, T]]:
+    """What is made of each data set that can be shown: the fields of a `Gallery`, and the rest by data set.
+
+    Args:
+        choice: which data sets and models.
+        workspace: where models are trained, if they are.
+        make: pictures, estimates by role and measure, and anything else.
+    """
+    shown, missing = exhibits(choice, workspace)
+    made = {exhibit.name: make(exhibit) for exhibit in shown}
+    pictures, shapes = packed({name: each[0] for name, each in made.items()})
+    fields = {
+        "roles": {exhibit.name: tuple(exhibit.models) for exhibit in shown},
+        "shapes": shapes,
+        "pictures": pictures,
+        "estimates": {name: each[1] for name, each in made.items()},
+        "missing": missing,
+        "samples": samples(exhibit.data for exhibit in shown),
+    }
+    return fields, {name: each[2] for name, each in made.items()}
 
 
 def packed(pictures: Mapping[str, Pictures]) -> tuple[np.ndarray, Shapes]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square, WorstOf, fgsm, restarts
+from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, ExactLinear, Square, WorstOf, fgsm, restarts
 from nofreelunch.attacks.door import check_batch
 from nofreelunch.errors import InputError
 from nofreelunch.threats import Linf
@@ -117,10 +117,23 @@ def test_the_default_step_crosses_the_ball():
 
 
 def test_identical_restarts_are_refused():
-    with pytest.raises(InputError, match="random_start=True"):
-        restarts(fgsm(Linf(0.1)), 10)
+    ball = Linf(0.1)
+    for attack in (fgsm(ball), FAB(ball), ExactLinear(ball), EachTarget(APGD(ball, random_start=False))):
+        with pytest.raises(InputError, match="random_start=True"):
+            restarts(attack, 10)
+    restarts(EachTarget(APGD(ball)), 10)
     with pytest.raises(InputError, match="restarts must be"):
         restarts(PGD(Linf(0.1)), 0)
+
+
+def test_no_attack_is_asked_about_nothing():
+    def proud(model, x, y, rng):
+        assert len(x) > 0
+        return x
+
+    x, y = X[:4], MODEL(X[:4]).argmax(1)
+    wrong = (y + 1) % 10
+    assert torch.equal(WorstOf((PGD(Linf(0.1), 2), proud))(MODEL, x, wrong, torch.Generator()), x)
 
 
 def test_an_ensemble_needs_a_member():

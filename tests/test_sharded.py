@@ -37,10 +37,16 @@ def counted(devices: Devices) -> list[list[int]]:
     found = []
     for chosen in CHOSEN:
         classifier, examples = model().train(), Examples(SPLIT, torch.tensor(chosen), batch_size=8)
-        clean, robust = accuracies(classifier, fast(classifier), examples, ATTACK, SEED, devices)
+        clean, robust = accuracies(classifier, fast(classifier), examples, Linf(0.18), ATTACK, SEED, devices)
         assert classifier.training
         found.append([int(clean.correct), clean.total, int(robust.correct), robust.total])
     return found
+
+
+def test_what_lies_outside_the_ball_is_not_counted() -> None:
+    classifier, examples = model(), Examples(SPLIT, torch.arange(8), batch_size=8)
+    with pytest.raises(AssertionError):
+        accuracies(classifier, classifier, examples, Linf(0.1), lambda model, x, y, rng: 1 - x, SEED)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status
 from nofreelunch.sweep.table import Row, label
-from nofreelunch.sweep.work import load, located, read_scores, silent, start_digest, work
+from nofreelunch.sweep.work import load, located, read_scores, start_digest, work
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training.events import Event, Started, Step
 from nofreelunch.training.folder import MODEL
@@ -144,7 +144,7 @@ def test_a_point_that_fails_leaves_the_others_alone(tmp_path: Path, capsys: pyte
 def test_other_data_under_the_same_name_are_refused(swept: Path, tmp_path: Path) -> None:
     task = tasks_of(swept.parent / "toy.toml", tmp_path)[0]
     with pytest.raises(InputError, match="is other data here"):
-        work(Task(task.point, task.source, "0" * 64, tmp_path, None, "cpu"), silent)
+        work(Task(task.point, task.source, "0" * 64, tmp_path, None, "cpu"))
 
 
 def test_a_point_is_another_where_the_model_that_it_starts_from_is(
@@ -168,8 +168,8 @@ def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
     task = replace(plain, point=point, start_digest=start_digest(point.config.start))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="is another model here"):
-        work(replace(task, start_digest="0" * 64), silent)
-    work(task, silent)
+        work(replace(task, start_digest="0" * 64))
+    work(task)
     assert status(task) == Status("done")
     assert start_digest("zoo:mnist-standard") == ""
     with pytest.raises(InputError, match="cannot read"):
@@ -189,12 +189,13 @@ def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:
 def test_a_dry_run_counts_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = write_spec(tmp_path)
     tasks = tasks_of(spec, tmp_path / "out")
-    work(tasks[-1], silent)
+    work(tasks[-1])
     before = written(tmp_path)
     assert main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--device", "cpu", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "5 x linf 0.05, seed 0: 12 steps of 32 images, " in said
     assert "2 x standard, seed 0: 12 steps of 32 images, 384 forward and backward passes" in said
+    assert said.index("standard") < said.index("linf")  # as in the grid
     assert "8 points, 7 to be trained: " in said
     assert written(tmp_path) == before
 

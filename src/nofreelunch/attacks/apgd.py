@@ -71,7 +71,6 @@ class APGD(Iterative[_Climb]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("steps", self.steps)
         check_count("target_rank", self.target_rank)
         if not self._targeted:
             named_loss(self.loss)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
 from nofreelunch.attacks.losses import lead, margin, misclassified
-from nofreelunch.errors import InputError, check_number
+from nofreelunch.errors import InputError, check_count, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
@@ -176,6 +176,7 @@ class Iterative(Search, Generic[S]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_count("steps", self.steps)
         if self.patience is not None:
             check_number("patience", self.patience, 0, float("inf"))
 

@@ -4,7 +4,7 @@ Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adapt
 """
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class FAB(Search):
         InputError: if a number is out of range.
     """
 
+    random_start: ClassVar[bool] = False
     steps: int = 100
     target_rank: int = 1
     reach: float | None = None

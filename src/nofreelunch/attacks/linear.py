@@ -1,7 +1,7 @@
 """The exact adversary of an affine model, with or without the pixel box."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class ExactLinear(Search):
         InputError: when called, if the model is seen not to be affine. It is asked at x and at points between and
             around them only; a kink elsewhere in the ball goes unnoticed, and then the answer need not be the worst.
     """
+
+    random_start: ClassVar[bool] = False
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """The worst point for every example."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import named_loss
-from nofreelunch.errors import check_count, check_number
+from nofreelunch.errors import check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Loss, Model
@@ -39,7 +39,6 @@ class PGD(Iterative[State]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("steps", self.steps)
         eps, named_step = self.threat.eps, self.step_size
         size = 2.5 * eps / self.steps if named_step is None else named_step
         object.__setattr__(self, "step_size", check_number("step_size", size, 0.0, float("inf"), open_low=eps > 0))

@@ -10,7 +10,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import margin
 from nofreelunch.attacks.patches import Proposal, move_l2, move_linf, start_l2, start_linf
-from nofreelunch.errors import InputError, check_count, check_number
+from nofreelunch.errors import InputError, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Model
@@ -49,7 +49,6 @@ class Square(Iterative[_Walk]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("steps", self.steps)
         check_number("share", self.share, 0, 1, open_low=True)
         if self.threat.norm not in _MOVE:
             raise InputError(f"Square knows patches for the norms {', '.join(_MOVE)}, got {self.threat.norm}")

@@ -66,15 +66,23 @@ class EachTarget:
             raise InputError(f"EachTarget needs an attack with a target_rank, such as FAB(threat), got {self.attack!r}")
         check_count("targets", self.targets)
 
+    @property
+    def random_start(self) -> bool:
+        """Whether its attack has one."""
+        return bool(getattr(self.attack, "random_start", True))
+
+    def parts(self, classes: int) -> tuple[Attack, ...]:
+        """Its attacks on a model of so many classes, in their order."""
+        return tuple(replace(self.attack, target_rank=rank) for rank in range(1, min(self.targets, classes - 1) + 1))
+
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs; arguments and errors are those of the attack."""
         labels = check_batch(model, x, y, self.attack.threat.box)
         if len(x) == 0:
             return x.detach().clone()
         with attacking(model, x.device) as precise:
-            wrong = first_logits(precise, x, labels).shape[1] - 1
-        ranks = range(1, min(self.targets, wrong) + 1)
-        return WorstOf(tuple(replace(self.attack, target_rank=rank) for rank in ranks))(model, x, y, rng)
+            classes = first_logits(precise, x, labels).shape[1]
+        return WorstOf(self.parts(classes))(model, x, y, rng)
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ class WorstOf:
         with attacking(model, x.device) as precise:
             best, standing = Best(x.detach(), precise), torch.arange(len(x), device=x.device)
             for count, attack in enumerate(self.attacks):
-                z = attack(model, x[standing], y[standing], streams.take(standing).fork(count))
                 if len(standing) == 0:
                     break
+                z = attack(model, x[standing], y[standing], streams.take(standing).fork(count))
                 with torch.no_grad():
                     best.offer(standing, z, precise(z), y[standing])
                 standing = (~best.broken).nonzero().squeeze(1)
@@ -58,6 +58,6 @@ def restarts(attack: Attack, count: int) -> WorstOf:
     check_count("restarts", count)
     if getattr(attack, "random_start", True) is False and count > 1:
         raise InputError(
-            f"{count} restarts without a random start are {count} times the same attack; set random_start=True"
+            f"{count} restarts without a random start are {count} times the same; set random_start=True if it has one"
         )
     return WorstOf((attack,) * count)

@@ -71,6 +71,7 @@ class Rays(Search):
     pool: Tensor = field(kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("steps", self.steps)
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:

@@ -121,8 +121,7 @@ def parts(attack: Attack, classes: int) -> Iterator[Attack]:
         for part in attack.attacks:
             yield from parts(part, classes)
     elif isinstance(attack, EachTarget):
-        for rank in range(1, min(attack.targets, classes - 1) + 1):
-            yield replace(attack.attack, target_rank=rank)
+        yield from attack.parts(classes)
     else:
         yield attack
 

@@ -11,6 +11,7 @@ from nofreelunch.data import Split
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
 from nofreelunch.types import Labels, Model, pixels
 
 
@@ -30,6 +31,16 @@ class Processes(Protocol):
         """The sum over them; all must ask for it."""
 
 
+class Alone:
+    """This process, which shares with nobody."""
+
+    rank, processes = 0, 1
+
+    def total(self, value: Tensor) -> Tensor:
+        """Its own value."""
+        return value
+
+
 @dataclass(frozen=True)
 class Examples:
     """Some images of a split.
@@ -46,7 +57,13 @@ class Examples:
 
 
 def accuracies(
-    model: nn.Module, climbed: Model, examples: Examples, attack: Attack, seed: int, together: Processes
+    model: nn.Module,
+    attacked: Model,
+    examples: Examples,
+    threat: Threat,
+    attack: Attack,
+    seed: int,
+    together: Processes = Alone(),  # noqa: B008 - it has no state
 ) -> tuple[Tally, Tally]:
     """Clean and robust accuracy: the same in every process, and for every number of processes.
 
@@ -55,8 +72,9 @@ def accuracies(
 
     Args:
         model: whose accuracy it is; the work is done on its device.
-        climbed: the model as the attack differentiates it, such as `fast(model)`.
+        attacked: the model as the attack differentiates it, such as `fast(model)`.
         examples: which images.
+        threat: what the attack may do, which is looked at.
         attack: may miss a point that another attack would find: the figure is an upper bound.
         seed: of the attack.
         together: the processes that share the work.
@@ -67,7 +85,8 @@ def accuracies(
     with evaluating(model):
         for index in torch.split(own, examples.batch_size) if len(own) else ():
             x, y = pixels(examples.split.x[index].to(device)), examples.split.targets[index].to(device)
-            x_adv = attack(climbed, x, y, Streams.for_examples(seed, index.to(device)))
+            x_adv = attack(attacked, x, y, Streams.for_examples(seed, index.to(device)))
+            assert threat.contains(x_adv, x).all()
             with torch.no_grad():
                 clean, robust = (~misclassified(model(z), y) for z in (x, x_adv))
             correct += torch.stack([clean.sum(), (clean & robust).sum()])

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nofreelunch.attacks import ATTACKS
+from nofreelunch.attacks.recipes import attack
 from nofreelunch.data import Dataset
+from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
 from nofreelunch.experiments.deep import (
@@ -34,7 +35,6 @@ from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, per
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.models import Classifier, fast, load_model, zoo_names
-from nofreelunch.rng import Streams
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training import TrainConfig
 from nofreelunch.workspace import Workspace
@@ -110,7 +110,7 @@ def run(config: Config, workspace: Workspace) -> Result:
         for model, threat, seed in _trained(data, config, workspace) if config.retrain else _shipped(name):
             clean = _clean(model.to(workspace.device), data, config, workspace.device)
             for norm in (threat.norm,) if threat else NORMS:
-                robust = _robust(model, data, THREATS[norm](TABLE_2_EPS[name, norm]), config, workspace.device)
+                robust = _robust(model, data, THREATS[norm](TABLE_2_EPS[name, norm]), config)
                 point = Point(name, norm, threat.eps if threat else 0.0, seed, *clean, *robust)
                 points.append((*point,))
     return Result(tuple(sorted(points)), config.attack, config.retrain, tuple(missing), samples(used))
@@ -132,29 +132,19 @@ def _trained(data: Dataset, config: Config, workspace: Workspace) -> Iterator[tu
 
 
 def _clean(model: nn.Module, data: Dataset, config: Config, device: str) -> tuple[int, int]:
-    """How many of how many test images are classified correctly."""
-    found = [(_hits(model, x, y), len(y)) for _, x, y in _batches(data, config.clean_n, config.seed, device)]
-    return sum(hits for hits, _ in found), sum(count for _, count in found)
+    """How many of how many test images are classified correctly, equally many of each class."""
+    chosen, right = balanced(data.test.targets, config.clean_n, config.seed), 0
+    for index in torch.split(chosen, at_a_time(data.test.x)):
+        seen = logits_of(model, data.test.images(index).to(device)).argmax(1).cpu()
+        right += int((seen == data.test.targets[index]).sum())
+    return right, len(chosen)
 
 
-def _robust(model: nn.Module, data: Dataset, threat: Threat, config: Config, device: str) -> tuple[int, int]:
+def _robust(model: nn.Module, data: Dataset, threat: Threat, config: Config) -> tuple[int, int]:
     """How many of how many test images stay so whatever the attack finds; the model itself decides."""
-    attack, quick, found = ATTACKS[config.attack](threat), fast(model), []
-    for index, x, y in _batches(data, config.n, config.seed, device):
-        x_adv = attack(quick, x, y, Streams.for_examples(config.seed, index))
-        assert threat.contains(x_adv, x).all()
-        found.append((_hits(model, x_adv, y), len(y)))
-    return sum(hits for hits, _ in found), sum(count for _, count in found)
-
-
-def _batches(data: Dataset, n: int, seed: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Indices, images and classes of n test images, equally many of each class."""
-    for index in torch.split(balanced(data.test.targets, n, seed), at_a_time(data.test.x)):
-        yield index, data.test.images(index).to(device), data.test.targets[index].to(device)
-
-
-def _hits(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    return int((logits_of(model, x).argmax(1) == y).sum())
+    examples = Examples(data.test, balanced(data.test.targets, config.n, config.seed), at_a_time(data.test.x))
+    found = accuracies(model, fast(model), examples, threat, attack(config.attack, threat), config.seed)[1]
+    return int(found.correct), found.total
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from nofreelunch.errors import InputError
 from nofreelunch.sweep.progress import Board
 from nofreelunch.sweep.spec import Needs
 from nofreelunch.sweep.status import status
-from nofreelunch.sweep.work import Task, work_silently
+from nofreelunch.sweep.work import Task, work
 
 _TRIES = 3  # without one step further
 _LOOK_SECONDS = 0.5
@@ -36,7 +36,7 @@ def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Needs) 
         InputError: if Ray is not installed, there is no such cluster, or a setting does not suit the data.
     """
     with _connected(address) as ray:
-        begin = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(work_silently)
+        begin = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(work)
         return _carried_through(ray, begin, tasks, board)
 
 

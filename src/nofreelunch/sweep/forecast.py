@@ -44,13 +44,14 @@ def check(tasks: Sequence[Task]) -> None:
 
 def forecast(labels: Mapping[Task, str]) -> tuple[Kind, ...]:
     """The kinds of trainings that are not finished, each with its cost on this machine."""
-    left = [task for task in labels if not task.trained]
-    kinds = _one_of_each(left)
-    counts = [sum(_key(task) == key for task in left) for key in kinds]
-    return tuple(
-        Kind(labels[task], count, estimate(load(task.source, task.data_root), task.point.config, task.device))
-        for count, task in zip(counts, kinds.values(), strict=True)
-    )
+    alike: dict[bytes, list[Task]] = {}
+    for task in (task for task in labels if not task.trained):
+        alike.setdefault(_key(task), []).append(task)
+    return tuple(Kind(labels[tasks[0]], len(tasks), _cost(tasks[0])) for tasks in alike.values())
+
+
+def _cost(task: Task) -> Cost:
+    return estimate(load(task.source, task.data_root), task.point.config, task.device)
 
 
 def in_words(labels: Mapping[Task, str]) -> str:
@@ -67,10 +68,6 @@ def in_words(labels: Mapping[Task, str]) -> str:
     disk = sum(kind.count * kind.cost.bytes_on_disk for kind in kinds)
     total = f"{len(labels)} points, {count} to be trained: {duration(seconds)} one after the other on this machine"
     return "\n".join([*lines, f"{total}, {size(disk)} on disk; examinations come on top"])
-
-
-def _one_of_each(tasks: Sequence[Task]) -> dict[bytes, Task]:
-    return {_key(task): task for task in reversed(tasks)}
 
 
 def _key(task: Task) -> bytes:

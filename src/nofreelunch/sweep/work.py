@@ -22,8 +22,7 @@ from nofreelunch.output import InUse, locked
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training import train
-from nofreelunch.training.devices import Devices
-from nofreelunch.training.events import Event, Report
+from nofreelunch.training.events import Report, silent
 from nofreelunch.training.folder import MODEL
 from nofreelunch.workspace import atomic_write, file_digest, find_device, plain, read_json, to_json, versions
 
@@ -93,7 +92,7 @@ class Score:
     verdict: str
 
 
-def work(task: Task, report: Report) -> None:
+def work(task: Task, report: Report = silent) -> None:
     """Train the task's model, examine it, and write its result; go on where this was stopped, do nothing twice.
 
     Raises:
@@ -138,15 +137,6 @@ def read_scores(task: Task) -> tuple[Score, ...]:
         return tuple(_read_score(values) for values in content["scores"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{task.result} is not a result of this version; delete it and run again") from None
-
-
-def work_silently(task: Task) -> None:
-    """`work` on a machine that nobody looks at: the training's log has it all."""
-    work(task, silent)
-
-
-def silent(event: Event) -> None:
-    """A report that says nothing."""
 
 
 @lru_cache(maxsize=2)
@@ -200,8 +190,7 @@ def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: 
     index = _some(split, exam)
     if exam.attack is not None:
         attack = ATTACKS[exam.attack](threat)
-        here = Devices(str(next(model.parameters()).device), "float32")
-        clean, robust = accuracies(model, fast(model), Examples(split, index, _BATCH), attack, exam.seed, here)
+        clean, robust = accuracies(model, fast(model), Examples(split, index, _BATCH), threat, attack, exam.seed)
         return Score(threat, clean, robust, "")
     assert exam.protocol is not None
     out = folder / f"evaluation-{exam.digest[:16]}-{threat.norm}-{threat.eps:.6g}"

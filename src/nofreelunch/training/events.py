@@ -88,3 +88,7 @@ class Finished:
 
 Event: TypeAlias = Started | Step | Epoch | Notice | Finished
 Report: TypeAlias = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """A report that says nothing."""

@@ -94,6 +94,7 @@ class Loop:
             learner.result,
             self._cheap(learner.result),
             Examples(self.split, self.held_out, self._part),
+            self._threat,
             attack(SELECTION_ATTACK, self._threat),
             config.seed,
             self.devices,

@@ -15,7 +15,7 @@ from nofreelunch.output import locked
 from nofreelunch.training.average import average_of
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.devices import Devices
-from nofreelunch.training.events import Event, Finished, Notice, Report, Started
+from nofreelunch.training.events import Event, Finished, Notice, Report, Started, silent
 from nofreelunch.training.folder import Folder
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import Loop
@@ -56,7 +56,7 @@ def train(
     devices = Devices(find_device(device), config.precision)
     learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)
-    report = (report or _warn) if devices.leads else _say_nothing
+    report = (report or _warn) if devices.leads else silent
     with ExitStack() as held:
         folder, signals = None, NotedSignals()
         if out is not None:
@@ -158,7 +158,3 @@ def _result(data: Dataset, config: TrainConfig, learner: Learner) -> Classifier:
 def _warn(event: Event) -> None:
     if isinstance(event, Notice):
         warnings.warn(event.message, stacklevel=2)
-
-
-def _say_nothing(event: Event) -> None:
-    pass

@@ -36,7 +36,6 @@ class Guided(Iterative[State]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("steps", self.steps)
         check_count("target_rank", self.target_rank, 0)
 
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> State:

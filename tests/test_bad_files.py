@@ -173,7 +173,7 @@ REFUSED: Refused = {
     "a tar": (44, weighing(tarred), NOT_SAVED),
     "TorchScript": (44, weighing(lambda: zipped("a/data.pkl", "a/code/net.py")), "holds a program"),
     "two pickles": (44, weighing(lambda: zipped("a/data.pkl", "b/data.pkl")), "holds no state dict"),
-    "a small file of 4 GB": (45, weighing(huge, "w.safetensors"), "its header speaks of 4000000"),
+    "a small file of 4 GB": (45, weighing(huge, "w.safetensors"), "or it is truncated or corrupt"),
     "a tensor repeated": (
         45,
         weighing(lambda: torch_saved({**STATE, "1.bias": torch.zeros(1).expand(10**9)})),

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from nofreelunch.attacks import PGD
 from nofreelunch.cli import main
 from nofreelunch.data import Dataset, Split
+from nofreelunch.drawing import drawn
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments import deep, figure_1, figure_3, figure_4, figure_5, retrained
 from nofreelunch.experiments.base import Experiment
-from nofreelunch.experiments.drawing import drawn
 from nofreelunch.experiments.estimates import all_above_zero, exceeds, gain, geometric_mean, mean, over_seeds, share
 from nofreelunch.experiments.gallery import packed, unpacked
 from nofreelunch.experiments.image_grid import Grid, to_pictures
@@ -87,6 +87,7 @@ def shipped(zoo: dict[str, Classifier]) -> Iterator[dict[str, Classifier]]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (deep, figure_1):
             patch.setattr(module, "zoo_names", lambda: tuple(there))
+            patch.setattr(module, "zoo_card", lambda name: there[name].card)
             patch.setattr(module, "load_model", lambda spec: there[spec.removeprefix("zoo:")])
         patch.setattr(deep, "data_here", lambda name, root, size: toy())
         yield there

@@ -120,7 +120,7 @@ def test_a_header_that_claims_ten_gigabytes_costs_no_memory() -> None:
     entry = {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}
     header = json.dumps({"3.weight": entry}).encode()
     Path("w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
-    with pytest.raises(InputError, match="its header speaks of 10000000"):
+    with pytest.raises(InputError, match="is not a safetensors file, or it is truncated or corrupt"):
         load_model(FACTORY, weights="w.safetensors")
     Path("w.safetensors").write_bytes((10**10).to_bytes(8, "little") + header)
     with pytest.raises(InputError, match="is not a safetensors file"):

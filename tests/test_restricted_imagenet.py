@@ -56,6 +56,7 @@ def zoo(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
         there = {name: made(data, name, seed) for seed, name in enumerate(THREATS_OF)}
         for module in (deep, figure_1):
             patch.setattr(module, "zoo_names", lambda: tuple(there))
+            patch.setattr(module, "zoo_card", lambda name: there[name].card)
             patch.setattr(module, "load_model", lambda spec: there[spec.removeprefix("zoo:")])
         yield there
 

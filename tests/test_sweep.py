@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nofreelunch import drawing
 from nofreelunch.cli import main
 from nofreelunch.errors import InputError
-from nofreelunch.experiments import drawing
 from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status

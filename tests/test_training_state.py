@@ -111,7 +111,7 @@ def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "links", "calls"),
     [
         ("link", True, 2),
-        ("unlink", True, 6),  # also of what is not there
+        ("unlink", True, 4),  # also of what is not there
         ("fsync", True, 5),
         ("chmod", True, 2),
         ("replace", True, 4),

@@ -12,10 +12,11 @@ import json
 import os
 import platform
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -24,7 +25,34 @@ from nofreelunch.errors import InputError, RunError
 Record = TypeVar("Record")
 
 FORMAT = 1
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # it cannot be asked for without being set
 _SIZE_CAP = 64 * 2**20  # no JSON of ours comes near; a larger file is not ours
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for writing and reading, that takes the place of `path` when the block ends without an error.
+
+    Until then it has a temporary name in the same folder; if the block fails it is removed and `path` is as before.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_UMASK)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -33,23 +61,11 @@ def atomic_write(path: Path, content: bytes) -> None:
     Raises:
         RunError: if the disk is full or the folder cannot be written.
     """
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; nothing of it was left behind") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
 
 
 def digest(content: bytes) -> str:
@@ -107,6 +123,20 @@ def read_json(path: Path) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is truncated or not JSON; delete it and run again") from None
+
+
+def sealed(about: Mapping[str, Any]) -> bytes:
+    """JSON that holds its own digest, under "sha256"."""
+    return to_json({**about, "sha256": digest(to_json(about))})
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether this is, byte for byte, what `sealed` makes of what it says."""
+    try:
+        about = json.loads(content)
+        return content == sealed({key: value for key, value in about.items() if key != "sha256"})
+    except (ValueError, RecursionError, AttributeError):  # no JSON, or infinities, or no dictionary
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -204,12 +234,6 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from nofreelunch.drawing import drawn, inlined
 from nofreelunch.experiments import frontier_plot
-from nofreelunch.experiments.drawing import INK, drawn
 from nofreelunch.theory import GaussianModel, best_robust_accuracy, robust_accuracy_bound, summary
 
 NAMES = {**frontier_plot.NAMES, "bayes": "the most accurate one"}
@@ -56,7 +56,7 @@ def solved(d: int, eta: float, p: float, eps: float) -> Solved:
         rows.append((NAMES[name], _percent(clean), _percent(robust), best, bound))
     svg = drawn(frontier_plot.plot, quantities)[0].decode()
     command = f"nofreelunch theory --d {d} --eta {eta:g} --p {p:g} --eps {eps:g}"
-    return Solved(tuple(rows), _words(quantities), svg[svg.index("<svg") :].replace(INK, "currentColor"), command)
+    return Solved(tuple(rows), _words(quantities), inlined(svg), command)
 
 
 def _words(quantities: dict[str, Any]) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from nofreelunch.app.gaussian import solved
 from nofreelunch.app.question import Place, Question, datasets, radii
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS, THEOREM_2_1_P
+from nofreelunch.threats import THREATS
 
-_NORMS = [("ℓ₂", "l2"), ("ℓ∞", "linf")]
 _ONE_AT_A_TIME = {"concurrency_id": "all", "concurrency_limit": 1}  # figures are drawn with one global style
 _ALT = "Robust against clean accuracy: the best possible, Theorem 2.1's bound, and where some classifiers stand"
 _SOURCE = (
@@ -96,7 +96,8 @@ def _controls(
     sets = known[first[0]]
     model = gr.Dropdown([*known], value=first[0], label="Model")
     data = gr.Dropdown([*sets], value=sets[0], label="Test images")
-    norm = gr.Radio(_NORMS, value=first[1], label="Norm of the ball")
+    norms = [(threat.symbol, name) for name, threat in sorted(THREATS.items())]
+    norm = gr.Radio(norms, value=first[1], label="Norm of the ball")
     eps = _slider(table, sets[0], first[1])
     n = gr.Slider(1, images[1], value=images[0], step=1, label="Number of images")
     seed = gr.Number(0, precision=0, minimum=0, label="Seed")

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from nofreelunch.data import Dataset, load_data
 from nofreelunch.data.catalogue import catalogue
 from nofreelunch.experiments.deep import SCALES
-from nofreelunch.models import Classifier, load_model, zoo_names
+from nofreelunch.models import load_model, zoo_card, zoo_names
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class Question:
     n: int
     seed: int
 
-    def asked(self, place: Place) -> tuple[Classifier, Dataset]:
+    def asked(self, place: Place) -> tuple[nn.Module, Dataset]:
         """The model and the data set.
 
         Raises:
             InputError: if one of them is not known, or not on this machine.
         """
-        return _model(self.model), load_data(self.data, place.data_root)
+        return load_model(f"zoo:{self.model}"), load_data(self.data, place.data_root)
 
     def command(self, name: str, *options: str) -> str:
         """The command that gives the same at a terminal."""
@@ -94,11 +96,5 @@ def datasets(place: Place) -> dict[str, tuple[str, ...]]:
         InputError: if the folder of data sets does not exist.
     """
     here = {row.name for row in catalogue(place.data_root) if row.present}
-    trained_on = {name: _model(name).card.data for name in zoo_names()}
+    trained_on = {name: zoo_card(name).data for name in zoo_names()}
     return {name: tuple(each for each in (data, f"{data}-sample") if each in here) for name, data in trained_on.items()}
-
-
-def _model(name: str) -> Classifier:
-    model = load_model(f"zoo:{name}")
-    assert isinstance(model, Classifier)
-    return model

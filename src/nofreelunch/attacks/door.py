@@ -51,12 +51,12 @@ class Precise:
 
     model: Model
     dtype: torch.dtype | None
-    judge: Model | None
-    random: bool
+    judge: Model | None = None
+    random: bool = False
 
     def __call__(self, x: Tensor) -> Any:
-        """The logits, which `first_logits` has seen to be a tensor."""
-        logits = self.model(x if self.dtype is None else x.to(self.dtype))
+        """The logits, which `first_logits` has seen to be a tensor; a model that works in place gets a copy."""
+        logits = self.model(x.clone() if self.dtype in (None, x.dtype) else x.to(self.dtype))
         return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
 
 
@@ -67,13 +67,18 @@ def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | 
         InputError: if the model is not an instance, inputs are not finite floats in the box, or labels are not
             integers, one for each.
     """
+    check_model(model)
+    check_dense(x=x, y=y)
+    _check_inputs(x, box)
+    return _as_labels(y, x)
+
+
+def check_model(model: object) -> None:
+    """Refuse what cannot be asked for logits."""
     if isinstance(model, type):
         raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
     if not callable(model):
         raise InputError(f"model must be a callable from inputs to logits, got {model!r}")
-    check_dense(x=x, y=y)
-    _check_inputs(x, box)
-    return _check_labels(y, x)
 
 
 def check_dense(**given: object) -> None:
@@ -103,7 +108,7 @@ def _check_inputs(x: Tensor, box: tuple[float, float] | None) -> None:
         raise InputError(f"x must lie in [{box[0]:g}, {box[1]:g}], got values {seen}; if these are images, {fix}")
 
 
-def _check_labels(y: Tensor, x: Tensor) -> Tensor:
+def _as_labels(y: Tensor, x: Tensor) -> Tensor:
     if y.dim() != 1:
         hint = "; for one-hot labels use y.argmax(1)" if y.dim() == 2 else ""
         raise InputError(f"y must have one label per example, shape ({len(x)},), got shape {tuple(y.shape)}{hint}")
@@ -123,6 +128,18 @@ def as_tensor(answer: object) -> Tensor:
     raise InputError(f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them")
 
 
+@contextmanager
+def answering(x: Tensor) -> Iterator[None]:
+    """Whatever a model raises inside the block is an `InputError` that says so; out of memory stays what it is."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any code may run in a model, and fail in any way
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
+
+
 def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
     """The model's logits at the inputs as they came.
 
@@ -130,21 +147,21 @@ def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
         InputError: if the model cannot take them, does not answer with logits (n, k) for at least 2 classes, or knows
             fewer classes than the labels do.
     """
-    try:
-        with torch.no_grad():
-            logits = model(x)
-    except (InputError, torch.OutOfMemoryError):
-        raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
+    with torch.no_grad(), answering(x):
+        logits = model(x)
     logits = as_tensor(logits)
     if logits.dim() != 2 or len(logits) != len(x):
         hint = "; a binary model may be wrapped to return [-z, z]" if logits.dim() == 1 else ""
         raise InputError(f"the model must return logits (n, k), got {tuple(logits.shape)} for x {tuple(x.shape)}{hint}")
     if logits.shape[1] < 2:
         raise InputError("the model must return at least 2 logits, got 1; wrap a binary model to return [-z, z]")
-    if y.min() < 0 or y.max() >= logits.shape[1]:
-        seen = int(y.min()) if y.min() < 0 else int(y.max())
-        raise InputError(f"label {seen} seen, but the model has {logits.shape[1]} outputs (0..{logits.shape[1] - 1})")
+    check_labels(y, logits)
     return logits
+
+
+def check_labels(y: Tensor, logits: Tensor) -> None:
+    """Refuse labels, if there are any, that the logits have no place for."""
+    classes = logits.shape[1]
+    if len(y) > 0 and (y.min() < 0 or y.max() >= classes):
+        seen = int(y.min()) if y.min() < 0 else int(y.max())
+        raise InputError(f"label {seen} seen, but the model has {classes} outputs (0..{classes - 1})")

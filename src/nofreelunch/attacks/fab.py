@@ -101,7 +101,7 @@ class FAB(Search):
         pull = expand((near / (near + far)).nan_to_num(nan=0.0).clamp(max=_PULL), x).to(x.dtype)
         z = (1 - pull) * (z + _OVERSHOOT * from_z) + pull * (x + _OVERSHOOT * from_x)
         nearest = torch.minimum(state.nearest, distance.to(state.nearest))
-        return replace(state, nearest=nearest, z=z if self.threat.box is None else z.clamp(*self.threat.box))
+        return replace(state, nearest=nearest, z=self.threat.clip(z))
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:

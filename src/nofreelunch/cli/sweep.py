@@ -102,7 +102,7 @@ class Sweep:
 
     def _conclude(self, spec: "Spec", tasks: "Sequence[Task]") -> None:
         """Write and print the table of the points that are done, then draw the plot."""
-        from nofreelunch.experiments.drawing import drawn
+        from nofreelunch.drawing import drawn
         from nofreelunch.sweep.plot import plot
         from nofreelunch.sweep.table import Row, to_csv, to_text
         from nofreelunch.sweep.work import read_scores

@@ -33,8 +33,8 @@ class Theory:
 
     def run(self) -> int:
         """Compute, write, print; 0."""
+        from nofreelunch.drawing import drawn
         from nofreelunch.experiments import frontier_plot
-        from nofreelunch.experiments.drawing import drawn
         from nofreelunch.theory import summary
 
         quantities = summary(self.d, self.eta, self.p, self.eps)

@@ -20,6 +20,7 @@ from torch import Tensor
 from nofreelunch.data import store
 from nofreelunch.data.dataset import Dataset, Split, content_digest, described, pixel_statistics, raw_bytes
 from nofreelunch.errors import InputError
+from nofreelunch.workspace import replacing
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -60,7 +61,7 @@ def write_packed(path: Path, source: Stream) -> None:
         OSError: if the file cannot be written; then nothing of it is left.
     """
     room = _header_room(source)
-    with store.replacing(path) as file:
+    with replacing(path) as file:
         file.seek(room)
         train, test = (_append(file, part, source.labels) for part in (source.train, source.test))
         for split in (train, test):

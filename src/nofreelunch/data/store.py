@@ -1,11 +1,10 @@
-"""Where data files are kept: whole files or none, and a cache folder that may be deleted at any time."""
+"""Where data files are kept: a cache folder that may be deleted at any time."""
 
 import hashlib
 import json
 import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from nofreelunch.workspace import replacing
+
 
 def cache_folder() -> Path:
     """`NOFREELUNCH_CACHE`, else `nofreelunch` in `XDG_CACHE_HOME`, else in `~/.cache`."""
@@ -22,26 +23,6 @@ def cache_folder() -> Path:
         return Path(own)
     general = os.environ.get("XDG_CACHE_HOME")
     return Path(general or os.path.expanduser("~/.cache")) / "nofreelunch"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file, open for writing and reading, that takes the place of `path` when the block ends without an error.
-
-    Until then it has a temporary name in the same folder; if the block fails it is removed and `path` is as before.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 @contextmanager

@@ -63,11 +63,11 @@ class Board:
 
     def clean(self) -> Tally:
         """How often the model is right."""
-        return _tally(self.clean_right)
+        return tally_of(self.clean_right)
 
     def robust(self) -> Tally:
         """How often it is right at the worst points found: an upper bound, as every attack's."""
-        return _tally(self.right)
+        return tally_of(self.right)
 
     def after(self) -> dict[str, Tally]:
         """The examples that were not yet broken after each step."""
@@ -85,6 +85,7 @@ class Board:
         self.steps, self.dropped = list(steps), dropped
 
 
-def _tally(right: Tensor) -> Tally:
+def tally_of(right: PerExample) -> Tally:
+    """How often the model is right, where it may be only partly so."""
     total = float(right.double().sum())
     return Tally(int(total) if total.is_integer() else total, len(right))

@@ -49,9 +49,7 @@ def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
         graph = trace(copy.double())
     if graph is None or not all(_known(node, graph) for node in graph.graph.nodes):
         return None
-    low, high = x.double() - threat.eps, x.double() + threat.eps
-    if threat.box is not None:
-        low, high = low.clamp(*threat.box), high.clamp(*threat.box)
+    low, high = (threat.clip(x.double() + sign * threat.eps) for sign in (-1, 1))
     with torch.no_grad():
         return _propagate(graph, Interval(low, high), y)
 

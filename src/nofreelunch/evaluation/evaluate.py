@@ -1,6 +1,5 @@
 """`evaluate`: how accurate a model is, at worst, within a threat; and whether to believe it."""
 
-import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,20 +8,20 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack
-from nofreelunch.attacks.door import first_logits
+from nofreelunch.attacks.door import check_labels, first_logits
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, check_count
-from nofreelunch.evaluation.board import CLEAN, STANDING, Board
+from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
 from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.phases import doubts, exactly, examine, gave_up_too_soon, run, run_whole, scout
-from nofreelunch.evaluation.protocols import Protocol, Recipe, further, plan_of, without_addresses
+from nofreelunch.evaluation.protocols import Protocol, further, plan_of, whatever, without_addresses
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
-from nofreelunch.evaluation.subject import Subject, all_modules, as_in_use, own_randomness
+from nofreelunch.evaluation.subject import Subject, as_in_use, own_randomness
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import FINAL, Progress, Trial
-from nofreelunch.evaluation.trust import search
+from nofreelunch.evaluation.trust import function, search
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 from nofreelunch.workspace import versions
@@ -86,7 +85,7 @@ def evaluate(
         classes = _classes(subject, source)
         board = Board(len(source))
         identity = {
-            "model": _weights_digest(subject), "data": source.digest, "threat": repr(threat),
+            "model": subject.digest, "data": source.digest, "threat": repr(threat),
             "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
             "known": repr(known and known.threat), "examples kept": str(keep_examples),
         }  # fmt: skip
@@ -114,7 +113,7 @@ def _conduct(
     trial: Trial, plan: Protocol, extra: Mapping[str, Attack], classes: int, known: Evaluation | None
 ) -> tuple[list[Flag], bool]:
     """All phases; the flags, and whether the answer is exact."""
-    board = trial.board
+    board, first = trial.board, _first_answers(trial)
     flags, resumed = examine(trial), trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
     if not _FICKLE & {flag.name for flag in flags}:
@@ -129,11 +128,13 @@ def _conduct(
         for step in plan.main.items():
             run(trial, "main", step, classes)
         for name, attack in extra.items():
-            run(trial, "further", (name, _constantly(attack)), classes)
+            run(trial, "further", (name, whatever(attack)), classes)
         late = doubts(trial, plan, gains, classes)
         if late or gave_up_too_soon(trial, plan, classes):
             run_whole(trial, plan, classes)
         flags += late
+        if not _FICKLE & {flag.name for flag in flags} and (again := function.changed(first, _first_answers(trial))):
+            flags.append(again)
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
     clean = board.clean_margin.isposinf()
@@ -147,18 +148,17 @@ def _conduct(
     return flags + [flag for flag in checks if flag], exact
 
 
-def _constantly(attack: Attack) -> Recipe:
-    """The attack, whatever the threat: it has one of its own."""
-    return lambda threat: attack
+def _first_answers(trial: Trial) -> Tensor:
+    """The model's answers to a few of the examples."""
+    index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
+    return trial.subject.logits(trial.load(index)[0])
 
 
 def _classes(subject: Subject, source: Source) -> int:
     """How many classes the model knows, from its answer to the first examples and all labels."""
     x = source.images(torch.arange(min(2, len(source)))).to(subject.device)
     logits = first_logits(subject.logits, x, source.y[: len(x)].to(subject.device))
-    if len(source.y):
-        ends = torch.stack([source.y.min(), source.y.max()]).to(subject.device)
-        first_logits(lambda z: logits[:1].expand(2, -1), x[:1].repeat_interleave(2, 0), ends)
+    check_labels(source.y, logits)
     return logits.shape[1]
 
 
@@ -179,7 +179,7 @@ def _check_answers(trial: Trial, margin: Tensor) -> None:
 def _take_over(known: Evaluation, trial: Trial) -> None:
     """What was lost within a smaller radius is lost."""
     same = (known.data_digest, known.weights_digest, known.threat.norm, known.threat.box) == (
-        trial.source.digest, _weights_digest(trial.subject), trial.threat.norm, trial.threat.box,
+        trial.source.digest, trial.subject.digest, trial.threat.norm, trial.threat.box,
     )  # fmt: skip
     if not same or known.threat.eps > trial.threat.eps:
         raise InputError(
@@ -195,19 +195,6 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
     trial.board.record(step, index, torch.zeros(len(index)), margins, torch.ones(len(index), dtype=torch.bool))
     if trial.examples is not None and known.x_adv is not None:
         trial.examples[index] = known.x_adv[index]
-
-
-def _weights_digest(subject: Subject) -> str:
-    """SHA-256 of the tensors and plain attributes of all modules that the model is made of, and of its type's name."""
-    sha = hashlib.sha256(type(subject.pristine).__qualname__.encode())
-    for module in all_modules(subject.pristine):
-        plain = {name: value for name, value in vars(module).items() if isinstance(value, (int, float, str, tuple))}
-        plain["training"] = False  # it is evaluated in evaluation mode
-        sha.update(f"{type(module).__qualname__} {sorted(plain.items())}".encode())
-        for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            sha.update(name.encode())
-            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 def _certified(trial: Trial) -> Tally | None:
@@ -227,12 +214,7 @@ def _certified(trial: Trial) -> Tally | None:
 
 
 def _by_class(right: Tensor, y: Tensor) -> dict[int, Tally]:
-    found = {}
-    for label in torch.unique(y).tolist():
-        rows = right[y == label].double()
-        total = float(rows.sum())
-        found[int(label)] = Tally(int(total) if total.is_integer() else total, len(rows))
-    return found
+    return {int(label): tally_of(right[y == label]) for label in torch.unique(y).tolist()}
 
 
 def _assembled(
@@ -257,7 +239,7 @@ def _assembled(
         seed=trial.seed,
         versions=versions(),
         data_digest=source.digest,
-        weights_digest=_weights_digest(trial.subject),
+        weights_digest=trial.subject.digest,
         dropped=board.dropped,
         seconds=seconds,
         broken_by=tuple("" if step == STANDING else board.steps[step] for step in board.broken_by.tolist()),

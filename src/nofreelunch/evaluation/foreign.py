@@ -56,8 +56,7 @@ class Foreign:
 def _inner(threat: Threat, x: Tensor) -> Threat:
     """The threat without the rim that rounding may lead out of: such attacks add eps to x and look no further."""
     unit = 4 * torch.finfo(x.dtype).eps * float(x.abs().max())
-    rim = float(threat.size(torch.full((1, *x.shape[1:]), unit, dtype=torch.float64)))
-    return replace(threat, eps=max(0.0, threat.eps - rim))
+    return replace(threat, eps=max(0.0, threat.eps - threat.spread(unit, x)))
 
 
 def _foolbox(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:

@@ -120,8 +120,8 @@ class _Ways:
 
     def try_direction(self, direction: Tensor, wanted: Mask) -> None:
         """Take the direction where it is misclassified nearer than the one known."""
-        reach = self._threat.size(torch.full_like(direction, self._threat.width)).double()
-        radius = torch.where(self.radius.isinf(), reach, self.radius)
+        reach = self._threat.spread(self._threat.width, direction)
+        radius = self.radius.nan_to_num(posinf=reach)
         index = wanted.nonzero().squeeze(1)
         index = index[self._wrong(index, direction[index], radius[index])]
         if len(index) == 0:
@@ -136,7 +136,7 @@ class _Ways:
     def _at(self, index: Labels, direction: Tensor, radius: PerExample) -> Inputs:
         x = self._x[index]
         z = x + expand(radius / self._threat.size(direction).double().clamp(min=1e-12), direction) * direction
-        return (z if self._threat.box is None else z.clamp(*self._threat.box)).to(x.dtype)
+        return self._threat.clip(z).to(x.dtype)
 
     def _wrong(self, index: Labels, direction: Tensor, radius: PerExample) -> Mask:
         with torch.no_grad():

@@ -7,18 +7,20 @@ from typing import Any
 import torch
 
 from nofreelunch.attacks import APGD, Attack, ExactLinear, WorstOf
+from nofreelunch.attacks.door import Precise
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import LOST, STANDING
 from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.guides.plain import Blind, Rescaled, SeeThrough
-from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered, relentless
+from nofreelunch.evaluation.guides.plain import Rescaled, SeeThrough
+from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered, relentless, whatever
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trial import Trial
-from nofreelunch.evaluation.trust import outputs, search
+from nofreelunch.evaluation.trust import function, outputs, search
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
+from nofreelunch.evaluation.trust.probe import Probe
 from nofreelunch.models import fast
 from nofreelunch.types import Labels, Model
 
@@ -45,9 +47,9 @@ def examine(trial: Trial) -> list[Flag]:
         index = trial.sample(torch.arange(len(trial.source)), _PROBE)
         x, y = trial.load(index)
         near = trial.threat.random_start(x, trial.streams(index, "probe"))
-        probe = outputs.Probe(subject, x, y, near, trial.threat.width)
-        subject.stateful, flags = outputs.memory(probe)
-        random = outputs.randomised(probe)
+        probe = Probe(subject, x, y, near, trial.threat.width, min(trial.batch, len(trial.source)))
+        subject.stateful, flags = function.memory(probe)
+        random = function.randomised(probe)
         checks = [check for check in outputs.CHECKS if not (random and check in outputs.COMPARING)]
         answers = (random, *(check(probe) for check in checks))
         flags += [flag for flag in answers if flag is not None]
@@ -69,11 +71,11 @@ def _view(trial: Trial, names: set[str], scale: float) -> Model:
     subject = trial.subject
     view: Model = subject.differentiable
     if "not-differentiable" in names:
-        view = Blind(subject)
+        view = subject.logits  # without a gradient, where asking for one is an error
     elif "watches-gradients" in names:
         view = SeeThrough(subject)
     elif not names and not subject.stateful and subject.dtype == torch.float32:
-        view = fast(subject.working)
+        view = Precise(fast(subject.working), torch.float32)
     if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:
         view = Rescaled(view, scale / _TYPICAL)
     return Averaged(view, _DRAWS) if trial.randomised else view
@@ -145,7 +147,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
         left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
         if trial.journal.knows(_key("remedy", name)) or left >= least_gain(gain.of):
-            run(trial, "remedy", (name, _thorough(found[name])), classes)
+            run(trial, "remedy", (name, whatever(found[name].thorough)), classes)
     return gains
 
 
@@ -158,11 +160,6 @@ def _beyond_own(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classe
     made_up = set(index[lost].tolist())
     left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
     return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}
-
-
-def _thorough(remedy: Remedy) -> Recipe:
-    """A remedy has been made for this threat."""
-    return lambda threat: remedy.thorough
 
 
 def _slopes(trial: Trial, index: Labels) -> Slopes:
@@ -222,15 +219,14 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
     """Gradient ascent without a radius."""
     if trial.threat.box is None:
         return None
-    x, _ = trial.load(index[:1])
-    wide = search.boundless(trial.threat, x[0].numel())
+    wide = search.unbounded(trial.threat, trial.load(index[:1])[0])
 
     def climb() -> list[bool]:
         attack = WorstOf((APGD(wide, steps=40), APGD(wide, steps=40, loss="margin")))
         broken: list[bool] = trial.breaks(attack, index, "whole box", trial.view, wide).tolist()
         return broken
 
-    return search.boundless_flag(~torch.tensor(trial.journal.once("whole box", climb)), wide)
+    return search.unbounded_flag(~torch.tensor(trial.journal.once("whole box", climb)), wide)
 
 
 def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:

@@ -26,6 +26,10 @@ from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Labels, Model
 
 _POOL = 64
+_NEARER = (0.25, 0.5)
+"""Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
+_SHIFT = 0.15
+"""The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""
 _CLEARLY = 0.3
 """So much less often must the model be right for a remedy to count: always, if it is not randomised."""
 _DIRECTIONS = (128, 512)
@@ -73,6 +77,11 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     threat, answer = trial.threat, trial.subject.logits
     pool = trial.load(trial.sample(torch.arange(len(trial.source)), _POOL))[0]
     found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
+    inner = [replace(threat, eps=share * threat.eps) for share in _NEARER]
+    brief, thorough = (WorstOf(tuple(Guided(ball, count, guide=trial.view) for ball in inner)) for count in steps)
+    found["nearer"] = Remedy(brief, thorough)
+    shifted = Shifted(threat, steps[0], guide=trial.view)
+    found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
     turns = 120 if suspicious else 40
     found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
@@ -81,10 +90,9 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     if suspicious:
         found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
         found["student"] = _guided(threat, student(answer, pool, threat, trial.seed), steps)
-        brief, thorough = (Probing(answer, threat, directions) for directions in _DIRECTIONS)
-        found["differences"] = Remedy(
-            Guided(threat, steps[0], guide=brief), Guided(threat, steps[1], guide=thorough), costly=True
-        )
+        probing = (Probing(answer, threat, directions) for directions in _DIRECTIONS)
+        rough, fine = (Guided(threat, count, guide=guide) for count, guide in zip(steps, probing, strict=True))
+        found["differences"] = Remedy(rough, fine, costly=True)
     return found
 
 
@@ -159,6 +167,30 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
 def least_gain(total: int) -> float:
     """So many of a sample must a remedy gain to be run on all examples."""
     return max(1 if total < 20 else 2, 0.05 * total)
+
+
+@final
+@dataclass(frozen=True)
+class Shifted:
+    """A guided attack whose points are all moved by one random shift, for models that know the corners of the ball.
+
+    Args:
+        threat: the set.
+        steps: gradient steps.
+        guide: a differentiable function from inputs to logits.
+    """
+
+    threat: Threat
+    steps: int
+    guide: Model
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Adversarial inputs, each in the ball at some distance from its corners."""
+        inner, rest = (replace(self.threat, eps=share * self.threat.eps) for share in (1 - _SHIFT, _SHIFT))
+        shift = rest.draw(x[:1], Streams.for_examples(0, torch.zeros(1, dtype=torch.long, device=x.device)))
+        attack = Guided(inner, self.steps, guide=lambda z: self.guide(self.threat.clip(z + shift)))
+        z = attack(lambda z: model(self.threat.clip(z + shift)), x, y, rng)
+        return self.threat.project(z + shift, x)
 
 
 @final

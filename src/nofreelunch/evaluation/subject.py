@@ -1,16 +1,18 @@
 """The model on trial: it is called only through here, never changed, and judged as it would be used.
 
 All calls go to private copies, so that nothing that happens in an evaluation is left on the model (one that cannot be
-copied is called itself). A model that
-changes when it is called (a counter, a cache) gets a fresh copy for every call: it can then learn nothing from the
-attack, and the order of the questions does not matter.
+copied is called itself). A model that changes when it is called (a counter, a cache) gets a fresh copy for every call:
+it can then learn nothing from the attack, and the order of the questions does not matter.
 """
 
 import copy
 import functools
+import hashlib
 import random
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -18,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.door import as_tensor
-from nofreelunch.errors import InputError, check_count
+from nofreelunch.attacks.door import answering, as_tensor, check_model
+from nofreelunch.errors import check_count
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
 
@@ -43,10 +45,7 @@ class Subject:
     """
 
     def __init__(self, model: Model) -> None:
-        if isinstance(model, type):
-            raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
-        if not callable(model):
-            raise InputError(f"model must be a callable from inputs to logits, got {model!r}")
+        check_model(model)
         self.came_training = isinstance(model, nn.Module) and any(module.training for module in model.modules())
         self.pristine = twin(model)
         self.working = twin(model)
@@ -54,6 +53,19 @@ class Subject:
         weight = next((p for module in modules_of(model) for p in module.parameters() if p.is_floating_point()), None)
         self.dtype = torch.float32 if weight is None else weight.dtype
         self.device = torch.device("cpu") if weight is None else weight.device
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tensors and plain attributes of all modules that it is made of, and of its type's name."""
+        sha = hashlib.sha256(type(self.pristine).__qualname__.encode())
+        for module in all_modules(self.pristine):
+            plain = {name: value for name, value in vars(module).items() if isinstance(value, (int, float, str, tuple))}
+            plain["training"] = False  # it is evaluated in evaluation mode
+            sha.update(f"{type(module).__qualname__} {sorted(plain.items())}".encode())
+            for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                sha.update(name.encode())
+                sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return sha.hexdigest()
 
     def callee(self) -> Model:
         """The copy to be called next."""
@@ -63,7 +75,7 @@ class Subject:
     def logits(self, x: Tensor) -> Tensor:
         """The model's answer as in use: evaluation mode, no gradients, no autocast, in at least float32."""
         model = self.callee()
-        with as_in_use(x.device, model), torch.no_grad():
+        with as_in_use(x.device, model), torch.no_grad(), answering(x):
             logits = as_tensor(model(x.detach().to(self.dtype, copy=True)))
         logits = logits.clone()  # an ordinary tensor even if it was made in inference mode
         return logits if logits.dtype == torch.float64 else logits.float()
@@ -160,8 +172,9 @@ def parts_of(value: Any) -> list[Any]:
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, dict):
         return list(value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
         return list(value)
-    if isinstance(value, (type, Tensor, np.ndarray, str, bytes, int, float)) or not hasattr(value, "__dict__"):
+    if isinstance(value, (type, Tensor, np.ndarray, str, bytes, int, float)) or type(value).__module__ == "builtins":
         return []
-    return list(vars(value).values()) if type(value).__module__ != "builtins" else []
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from nofreelunch.data import Dataset, load_data
 from nofreelunch.data.catalogue import catalogue
+from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Finding, beyond
-from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.features import large_eps_examples
-from nofreelunch.models import Classifier, fast, load_model, zoo_names
+from nofreelunch.models import fast, load_model, zoo_card, zoo_names
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.types import Images, Labels, Logits, Model
 from nofreelunch.workspace import Workspace
@@ -24,8 +24,8 @@ from nofreelunch.workspace import Workspace
 ROLES = ("standard", "linf", "l2")
 """How a model was trained; the order of rows in every figure."""
 
-NORMS = {"linf": "ℓ∞", "l2": "ℓ₂"}
-TITLES = {"standard": "standard", "linf": "ℓ∞-trained", "l2": "ℓ₂-trained"}
+NORMS = {norm: threat.symbol for norm, threat in THREATS.items()}
+TITLES = {"standard": "standard", **{norm: f"{symbol}-trained" for norm, symbol in NORMS.items()}}
 COLOURS = {"standard": COLOUR["standard"], "linf": COLOUR["robust"], "l2": COLOUR["l2"]}
 SCALES = {"cifar10": 255}
 """What the paper's eps of a data set are fractions of, where that is not 1."""
@@ -136,7 +136,7 @@ def data_of(name: str, choice: Choice, workspace: Workspace) -> Dataset | None:
     """The images for a data set's models, at their size; None where there are no models, or no images and no sample."""
     models = _zoo(name)
     if not choice.retrain:
-        return data_here(name, workspace.data_root, _side(models[0])) if models else None
+        return data_here(name, workspace.data_root, zoo_card(models[0]).shape[-1]) if models else None
     here = name not in _YOURS or name in _here(workspace.data_root)
     return load_data(name, workspace.data_root) if here else None
 
@@ -155,12 +155,6 @@ def images_missing(name: str, choice: Choice) -> tuple[str, ...]:
 def _zoo(name: str) -> tuple[str, ...]:
     """The names of the package's models of a data set."""
     return tuple(model for model in zoo_names() if model.startswith(f"{name}-"))
-
-
-def _side(name: str) -> int | None:
-    """Width and height of the images that a model of the package takes."""
-    model = load_model(f"zoo:{name}")
-    return model.card.shape[-1] if isinstance(model, Classifier) else None
 
 
 def _retrained(scale: str, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from nofreelunch.data import Dataset
+from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.reach import check_reach
 from nofreelunch.experiments.deep import NORMS
-from nofreelunch.experiments.drawing import drawn
 from nofreelunch.experiments.estimates import plain_number
 from nofreelunch.experiments.explanation import Explanation, frames, plot_examples, plot_gradients, plot_path
 from nofreelunch.experiments.figure_5 import MEASURES, NOISE

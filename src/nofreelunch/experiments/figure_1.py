@@ -11,6 +11,7 @@ from torch import nn
 
 from nofreelunch.attacks.recipes import attack
 from nofreelunch.data import Dataset
+from nofreelunch.drawing import COLOUR
 from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
@@ -30,11 +31,10 @@ from nofreelunch.experiments.deep import (
     models_missing,
     samples,
 )
-from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, percent
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
-from nofreelunch.models import Classifier, fast, load_model, zoo_names
+from nofreelunch.models import fast, load_model, zoo_card, zoo_names
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training import TrainConfig
 from nofreelunch.workspace import Workspace
@@ -116,14 +116,14 @@ def run(config: Config, workspace: Workspace) -> Result:
     return Result(tuple(sorted(points)), config.attack, config.retrain, tuple(missing), samples(used))
 
 
-def _shipped(name: str) -> Iterator[tuple[Classifier, Threat | None, int]]:
+def _shipped(name: str) -> Iterator[tuple[nn.Module, Threat | None, int]]:
     """The package's models of a data set, what each was trained against, and its seed."""
-    for model in (load_model(f"zoo:{zoo}") for zoo in zoo_names()):
-        if isinstance(model, Classifier) and model.card.data == name:
-            yield model, TrainConfig.from_plain(model.card.recipe).threat, model.card.seed
+    for zoo, card in ((zoo, zoo_card(zoo)) for zoo in zoo_names()):
+        if card.data == name:
+            yield load_model(f"zoo:{zoo}"), TrainConfig.from_plain(card.recipe).threat, card.seed
 
 
-def _trained(data: Dataset, config: Config, workspace: Workspace) -> Iterator[tuple[Classifier, Threat | None, int]]:
+def _trained(data: Dataset, config: Config, workspace: Workspace) -> Iterator[tuple[nn.Module, Threat | None, int]]:
     """The grid, trained here."""
     grid = [THREATS[norm](share * TABLE_2_EPS[data.name, norm]) for norm in NORMS for share in config.shares]
     for seed in config.seeds:

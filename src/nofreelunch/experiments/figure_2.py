@@ -9,7 +9,7 @@ from nofreelunch.experiments.base import Experiment
 from nofreelunch.experiments.figure_2_findings import findings
 from nofreelunch.experiments.figure_2_plot import alt, plot
 from nofreelunch.experiments.figure_2_result import Result
-from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, Pair, load_pair
+from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, Pair, inputs, load_pair
 from nofreelunch.features import feature_label_correlation
 from nofreelunch.training.linear import Descent, LinearFit, NoOptimum, fit_linear
 from nofreelunch.training.linear_threshold import pixel_use, vanishing_eps
@@ -138,4 +138,5 @@ EXPERIMENT = Experiment(
     findings=findings,
     plot=plot,
     alt=alt,
+    inputs=inputs,
 )

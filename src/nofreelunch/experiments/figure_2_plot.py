@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nofreelunch.experiments.drawing import COLOUR
+from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.figure_2_result import Result
 
 if TYPE_CHECKING:

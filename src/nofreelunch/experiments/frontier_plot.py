@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nofreelunch.experiments.drawing import COLOUR
+from nofreelunch.drawing import COLOUR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

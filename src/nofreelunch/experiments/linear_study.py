@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -40,6 +41,20 @@ def load_pair(data: str, classes: tuple[str, str], examples: int | None, workspa
     pair = load_data(data, root=workspace.data_root).pair(*classes)
     train, test = (split.take(min(examples or len(split), len(split))) for split in (pair.train, pair.test))
     return Pair(*_flat(train), *_flat(test), tuple(train.x.shape[1:]))
+
+
+@runtime_checkable
+class Choice(Protocol):
+    """What the config of either says of its data."""
+
+    @property
+    def data(self) -> str:
+        """As `load_data` takes it."""
+
+
+def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
+    """The digest of the data: what either depends on besides its config."""
+    return {choice.data: load_data(choice.data, root=workspace.data_root).digest}
 
 
 def measures(fit: LinearFit, pair: Pair, eps: float) -> dict[str, float]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError
 from nofreelunch.experiments.base import Experiment, Finding, Scale
-from nofreelunch.experiments.drawing import drawn
 from nofreelunch.workspace import Workspace, atomic_write, digest, plain, to_json, versions
 
 Say = Callable[[str], None]
@@ -96,11 +96,6 @@ def _key(experiment: Experiment, config: Any, workspace: Workspace) -> str:
         "source": _source_digest(),
         "versions": versions(),
     }
-    spec = getattr(config, "data", None)
-    if isinstance(spec, str):
-        from nofreelunch.data import load_data
-
-        depends["data"] = load_data(spec, root=workspace.data_root).digest
     if experiment.inputs:
         depends["inputs"] = dict(experiment.inputs(config, workspace))
     return digest(to_json(depends))

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond, compare
-from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.estimates import all_above_zero, gain
-from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, as_in_paper, half_width, load_pair, measures
+from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, as_in_paper, half_width, inputs, load_pair, measures
 from nofreelunch.experiments.paper_values import TABLE_4, TABLE_4_UNPLACED
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
@@ -296,4 +296,5 @@ EXPERIMENT = Experiment(
     plot=plot,
     alt=alt,
     table=table,
+    inputs=inputs,
 )

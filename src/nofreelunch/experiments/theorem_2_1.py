@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, beyond, compare, holds
-from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.paper_values import AVERAGE_CLEAN, AVERAGE_MU, AVERAGE_ROBUST, THEOREM_2_1_P
 from nofreelunch.theory import GaussianModel, best_robust_accuracy, frontier, robust_accuracy_bound
 from nofreelunch.theory.linear import LinearRule
@@ -203,7 +203,7 @@ def _adversaries(result: Result) -> tuple[Finding, ...]:
             "adversarial training loses, not nature.",
         ),
         beyond(
-            "Against l₂ the features have other roles: these are the robust accuracies of each kind alone.",
+            "Against ℓ₂ the features have other roles: these are the robust accuracies of each kind alone.",
             f"x₁ {100 * x1:.2f} %, weak features {100 * average:.2f} %",
             f"For ε = {L2_EPS:g}, which hides x₁ but moves z by no more than that.",
         ),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, beyond, holds
-from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.paper_values import (
     LEMMA_C_2,
     THEOREM_2_1_P,
@@ -286,7 +286,7 @@ EXPERIMENT = Experiment(
     paper_reference="Section 2.2, Theorem 2.2, Appendix C",
     title="Adversarial training matters: the SVM of the whole distribution",
     about=(
-        "The soft-margin SVM of the Gaussian model is solved on the distribution itself, plainly and against an l∞ "
+        "The soft-margin SVM of the Gaussian model is solved on the distribution itself, plainly and against an ℓ∞ "
         "adversary, at unit norm as in Appendix C, with a certificate. Look at the dashed thresholds: where the weak "
         "weights vanish, where the paper says they do, and where the weight of x₁ does, which ends the second half."
     ),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, beyond, holds
-from nofreelunch.experiments.drawing import COLOUR
 from nofreelunch.experiments.paper_values import THEOREM_2_1_P, THEOREM_2_2_MU
 from nofreelunch.theory import GaussianModel, fit_sample_svm, fit_svm, transfer_accuracy
 from nofreelunch.workspace import Workspace

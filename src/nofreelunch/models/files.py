@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from nofreelunch.errors import InputError
 from nofreelunch.models.classifier import Card, Classifier
-from nofreelunch.models.header import check_fits, read_layout
 from nofreelunch.models.registry import assemble
-from nofreelunch.workspace import atomic_write, digest, plain, read_json, to_json
+from nofreelunch.models.tensors import check_fits, layout, read_tensors
+from nofreelunch.workspace import atomic_write, digest, is_sealed, plain, read_json, sealed
 
 FORMAT = 1
 _LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES, _LARGEST_SEED = 2**14, 2**10, 2**20, 2**63
@@ -51,7 +51,7 @@ def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> Non
     content = save(tensors)
     about = {"format": FORMAT, **_to_json_types(model.card), "weights_sha256": digest(content)}
     atomic_write(path, content)
-    atomic_write(path.with_suffix(".json"), to_json({**about, "sha256": digest(to_json(about))}))
+    atomic_write(path.with_suffix(".json"), sealed(about))
 
 
 def load_file(path: Path) -> Classifier:
@@ -65,15 +65,24 @@ def load_file(path: Path) -> Classifier:
     with torch.device("meta"):
         model = assemble(card)
     content = _read_tensors(path, largest=_bytes_of(model))
-    check_fits(read_layout(content, path), model, path, halved=True)
+    tensors = read_tensors(content, path)
+    check_fits(layout(tensors), model, path, halved=True)
     if digest(content) != about["weights_sha256"]:
         raise InputError(
             f"{path} is corrupt or belongs to another model: digest mismatch with {path.with_suffix('.json')}"
         )
-    tensors = load(content)
     floats = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     model.load_state_dict(floats, assign=True)
     return model.eval()
+
+
+def read_card(path: Path) -> Card:
+    """What the model saved at a path is; its weights are not read.
+
+    Raises:
+        InputError: if its JSON is missing, truncated, changed or from a newer version.
+    """
+    return _card(_read_about(path.with_suffix(".json")), path.with_suffix(".json"))
 
 
 def _to_json_types(card: Card) -> dict[str, Any]:
@@ -91,18 +100,9 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} has format {about['format']}, this version reads up to {FORMAT}; install a newer nofreelunch"
         )
-    if not _is_sealed(about, path.read_bytes()):
+    if not is_sealed(path.read_bytes()):
         raise InputError(f"{path} was changed after it was written: digest mismatch; take it from where it came again")
     return about
-
-
-def _is_sealed(about: dict[str, Any], content: bytes) -> bool:
-    """Whether this is what `save_model` writes, with a digest that holds."""
-    signed = {key: value for key, value in about.items() if key != "sha256"}
-    try:
-        return about.get("sha256") == digest(to_json(signed)) and content == to_json(about)
-    except ValueError:  # infinities and broken letters, which are never written
-        return False
 
 
 def _card(about: dict[str, Any], path: Path) -> Card:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
 from nofreelunch.models.declared import Declared, Normalisation
-from nofreelunch.models.header import check_fits, layout, read_layout
+from nofreelunch.models.tensors import check_fits, layout, read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -81,7 +80,7 @@ def read_weights(path: Path) -> Weights:
     if not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "missing"
         raise InputError(f"--weights {path} is {kind}; give a file of weights")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    tensors = read_tensors(path.read_bytes(), path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = _without_prefixes(tensors)
     if not tensors.keys() >= _NORMALISER:
         return Weights(path, tensors)
@@ -95,12 +94,6 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"--weights {path}: its normalizer is none: {error}") from None
     network = {name: value for name, value in tensors.items() if not name.startswith(("attacker.", "normalizer."))}
     return Weights(path, _without_prefixes(network), normalisation)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    content = path.read_bytes()
-    read_layout(content, path)
-    return load(content)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

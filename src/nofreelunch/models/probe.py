@@ -46,7 +46,7 @@ def derivative(model: Model, x: Inputs) -> Derivative | None:
         torch.autocast(x.device.type, enabled=False),
     ):
         point = (0.9 * x[:_EXAMPLES].detach() + 0.1 * noise).requires_grad_()
-        logits = model(point)
+        logits = model(point.clone())
         if not isinstance(logits, Tensor):
             return None
         if not logits.requires_grad:

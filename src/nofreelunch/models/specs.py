@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from nofreelunch.errors import InputError, unknown
+from nofreelunch.models.classifier import Card
 from nofreelunch.models.declared import Declared
-from nofreelunch.models.files import load_file
+from nofreelunch.models.files import load_file, read_card
 from nofreelunch.models.foreign import Weights, check_no_program, read_weights
 from nofreelunch.models.hubs import from_hugging_face, from_timm
 from nofreelunch.models.onnx import from_onnx
@@ -57,6 +58,15 @@ def load_model(spec: Path | str, weights: Path | str | None = None, declared: De
     if said.normalises:
         raise InputError(f"{text} normalises pixels itself; leave out --mean, --std and --range")
     return Found(load_file(_zoo(name) if kind == "zoo" else _path(text))).completed(said).eval()
+
+
+def zoo_card(name: str) -> Card:
+    """What a model of the package is.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    return read_card(_zoo(name))
 
 
 def zoo_names() -> tuple[str, ...]:

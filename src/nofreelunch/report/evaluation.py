@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nofreelunch.report.template import Filter, filled
+from nofreelunch.threats import THREATS
 
-_NORMS = {"linf": "l∞", "l2": "l₂"}
 _VERDICTS = {
     "trusted": "",
     "doubtful": ": there are reasons not to believe the robust accuracy",
@@ -142,7 +142,7 @@ def _at_most(evaluation: Mapping[str, Any]) -> str:
 
 def _ball(evaluation: Mapping[str, Any]) -> str:
     threat = evaluation["threat"]
-    return f"{_NORMS[threat['norm']]} eps {_number(threat['eps'])}"
+    return f"{THREATS[threat['norm']].symbol} eps {_number(threat['eps'])}"
 
 
 def _number(value: float) -> str:

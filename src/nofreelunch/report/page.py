@@ -7,11 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from nofreelunch.drawing import inlined
 from nofreelunch.errors import InputError
 from nofreelunch.report.template import filled
 from nofreelunch.workspace import Workspace, atomic_write
 
-_INK = "#1b1c1e"  # the text colour of our figures; on the page they take the page's own
 _VERDICTS = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
 
 
@@ -49,9 +49,8 @@ def _section(workspace: Workspace, name: str) -> dict[str, Any] | None:
 
 
 def _inline(svg: str, name: str) -> Markup:
-    """An SVG file of ours as part of the page: in the page's text colour, its ids made unique."""
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    """An SVG file of ours as part of the page, its ids made unique."""
+    svg = re.sub(r'\bid="', f'id="{name}-', inlined(svg))
     return Markup(re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg))
 
 

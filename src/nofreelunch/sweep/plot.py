@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from nofreelunch.evaluation import Tally
 from nofreelunch.sweep.table import Row, in_words
-from nofreelunch.threats import Linf
+from nofreelunch.threats import THREATS, Linf
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _APART = ("data", "threat", "seed")  # columns of panels, and what is averaged over
-_NORMS = {"linf": "ℓ∞", "l2": "ℓ₂", "": "standard"}
+
+
+def _norm(name: str) -> str:
+    return THREATS[name].symbol if name else "standard"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def plot(rows: Sequence[Row], varied: Sequence[str]) -> "Figure":
         here = [dot for dot in dots if dot.column == column]
         for panel in (0, 1):
             _draw(grid[panel, place], [dot for dot in here if dot.panel == panel])
-        grid[0, place].set_title(f"{Path(column[0]).name}, {_NORMS[column[1]]}")
+        grid[0, place].set_title(f"{Path(column[0]).name}, {_norm(column[1])}")
         grid[1, place].set(xlabel="training eps" if axis == "eps" else axis, ylim=(-3, 103))
     grid[0, 0].set_ylabel("clean accuracy, %")
     grid[1, 0].set_ylabel("robust accuracy\nat the training eps, %" if _at_own(rows) else "robust accuracy, %")
@@ -71,7 +74,7 @@ def _dots(rows: Sequence[Row], varied: Sequence[str], axis: str) -> Iterator[Dot
         x = settings[axis] if numbers else in_words(settings, axis)
         shown = ((name, in_words(settings, name)) for name in varied if name not in (*_APART, axis))
         words = [f"{name} {word}" for name, word in shown if word]
-        under = [] if own else [f"within {_NORMS[within.norm]} {within.eps:.4g}"]
+        under = [] if own else [f"within {within.symbol} {within.eps:.4g}"]
         for norm in _norms(row, rows):
             column = (settings["data"], norm)
             yield Dot(0, column, ", ".join(words), x, row.name, row.score.clean)

@@ -48,6 +48,7 @@ class Threat(ABC):
 
     Attributes:
         norm: name in `THREATS`.
+        symbol: the same as people write it.
         separable: whether the ball limits each coordinate by itself, so that to project onto ball, then box is exact.
 
     Raises:
@@ -55,6 +56,7 @@ class Threat(ABC):
     """
 
     norm: ClassVar[str]
+    symbol: ClassVar[str]
     separable: ClassVar[bool]
     eps: float
     box: tuple[float, float] | None = (0.0, 1.0)
@@ -68,6 +70,16 @@ class Threat(ABC):
     def width(self) -> float:
         """Of the box; 1 without one: the unit of inputs."""
         return 1.0 if self.box is None else self.box[1] - self.box[0]
+
+    @final
+    def clip(self, z: Inputs) -> Inputs:
+        """The nearest point to `z` in the box."""
+        return z if self.box is None else z.clamp(*self.box)
+
+    @final
+    def spread(self, amount: float, like: Tensor) -> float:
+        """The size of a perturbation of `amount` in every coordinate of an example."""
+        return float(self.size(torch.full((1, *like.shape[1:]), amount, dtype=torch.float64)))
 
     @abstractmethod
     def size(self, delta: Inputs) -> PerExample:
@@ -99,7 +111,7 @@ class Threat(ABC):
             return self._settle(x + self.shrink(z - x), x)
         low, high = self.box
         slack = 2 * torch.finfo(x.dtype).eps * max(abs(low), abs(high), high - low)
-        rounding = float(self.size(torch.full((1, *x.shape[1:]), slack, dtype=torch.float64)))
+        rounding = self.spread(slack, x)
         if rounding < _NEGLIGIBLE * self.eps:  # keep that much away from the surface, and nothing need be checked
             return replace(self, eps=self.eps - rounding)._nearest(z, x).clamp_(low, high)
         return self._settle(self._nearest(z, x).clamp_(low, high), x)

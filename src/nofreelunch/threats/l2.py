@@ -26,6 +26,7 @@ class L2(Threat):
     """
 
     norm: ClassVar[str] = "l2"
+    symbol: ClassVar[str] = "ℓ₂"
     separable: ClassVar[bool] = False
 
     def size(self, delta: Inputs) -> PerExample:

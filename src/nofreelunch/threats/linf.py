@@ -20,11 +20,12 @@ class Linf(Threat):
     """
 
     norm: ClassVar[str] = "linf"
+    symbol: ClassVar[str] = "ℓ∞"
     separable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.box is not None and self.eps > self.box[1] - self.box[0]:
+        if self.box is not None and self.eps > self.width:
             raise InputError(
                 f"eps={self.eps:g}: for images in [{self.box[0]:g}, {self.box[1]:g}] "
                 f"did you mean {self.eps:g}/255 = {self.eps / 255:.4g}?"

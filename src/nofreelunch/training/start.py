@@ -9,7 +9,7 @@ from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
-from nofreelunch.models.header import check_fits, layout
+from nofreelunch.models.tensors import check_fits, layout
 from nofreelunch.training.config import TrainConfig
 
 

@@ -15,7 +15,7 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from nofreelunch.errors import InputError
-from nofreelunch.workspace import atomic_write, digest, sync_folder, to_json
+from nofreelunch.workspace import atomic_write, digest, is_sealed, sealed, sync_folder
 
 FORMAT = 1
 _CURRENT, _PREVIOUS = "state", "previous"
@@ -61,7 +61,7 @@ def save_state(folder: Path, state: State) -> None:
         before = None  # `previous.*` is whole then, and stays
     if before:
         _keep(folder, before)
-    _write(folder, _CURRENT, _Pair(tensors, to_json({**about, "sha256": digest(to_json(about))})))
+    _write(folder, _CURRENT, _Pair(tensors, sealed(about)))
 
 
 def load_state(folder: Path) -> tuple[State | None, tuple[str, ...]]:
@@ -120,19 +120,16 @@ def _read(folder: Path, name: str) -> _Pair | None:
     if not path.exists():
         return None
     try:
-        sealed = path.read_bytes()
-        about = json.loads(sealed)
-        seal = about.pop("sha256")
-        whole = seal == digest(to_json(about)) and sealed == to_json({**about, "sha256": seal})
-    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        whole = False
-    if not whole:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _Damaged(f"{path} cannot be read: {error.strerror}") from None
+    if not is_sealed(content):
         raise _Damaged(f"{path} is damaged: its digest does not hold")
-    path = path.with_suffix(".safetensors")
+    about, path = json.loads(content), path.with_suffix(".safetensors")
     try:
         tensors = path.read_bytes()
     except OSError as error:
         raise _Damaged(f"{path} cannot be read: {error.strerror}") from None
     if digest(tensors) != about["tensors"]:
         raise _Damaged(f"{path} is damaged, or its writing was interrupted: its digest does not hold")
-    return _Pair(tensors, sealed)
+    return _Pair(tensors, content)

@@ -26,17 +26,6 @@ class SeeThrough:
 
 
 @dataclass(frozen=True)
-class Blind:
-    """A model that cannot be differentiated, as a constant: attacks see no gradient instead of an error."""
-
-    subject: Subject
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Its logits."""
-        return self.subject.logits(x)
-
-
-@dataclass(frozen=True)
 class Rescaled:
     """A model with its logits divided by a number: the same answers, at a scale where losses are not flat."""
 

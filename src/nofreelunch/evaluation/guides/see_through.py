@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "type")
 _FLOATS = {
-    "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub", "div",
+    "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub",
     "true_divide", "__truediv__", "matmul", "__matmul__", "linear", "neg", "mean", "sum", "stack", "cat",
 }  # fmt: skip
 """Operations that make numbers of a mask or of integers: there their smooth twins take their place."""
@@ -89,6 +89,27 @@ class _Smooth(TorchFunctionMode):
         return (
             straight(function(*args, **kwargs), args[0]) if args[0].is_floating_point() else function(*args, **kwargs)
         )
+
+    def drop(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """What is left over by rounding: its derivative would undo that of what was rounded."""
+        made = function(*args, **kwargs)
+        return made.detach() if made.is_floating_point() else made
+
+    def divide(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Rounded or not, the derivative is that of the quotient."""
+        made = function(*args, **kwargs)
+        exact = torch.true_divide(*(self._twins.get(arg, arg) if isinstance(arg, Tensor) else arg for arg in args[:2]))
+        if made.is_floating_point():
+            return straight(made, exact)
+        self._twins[made] = straight(made.to(exact.dtype), exact)
+        return made
+
+    def levels(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """The number of an interval: rises with what falls into it."""
+        made = function(*args, **kwargs)
+        if args[0].is_floating_point():
+            self._twins[made] = straight(made.to(args[0].dtype), args[0])
+        return made
 
     def keep(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Detaching: it is not done."""
@@ -187,6 +208,9 @@ class _Smooth(TorchFunctionMode):
 
 _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_PASSING, _Smooth.through),
+    **dict.fromkeys(("remainder", "fmod", "frac", "__mod__"), _Smooth.drop),
+    **dict.fromkeys(("div", "divide", "floor_divide", "__floordiv__"), _Smooth.divide),
+    **dict.fromkeys(("bucketize",), _Smooth.levels),
     **dict.fromkeys(("detach", "detach_"), _Smooth.keep),
     **dict.fromkeys(_CASTS, _Smooth.cast),
     **dict.fromkeys(_COMPARISONS, _Smooth.compare),

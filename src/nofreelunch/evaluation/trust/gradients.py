@@ -11,12 +11,14 @@ from torch import Tensor
 
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.trust.outputs import share
+from nofreelunch.evaluation.trust.probe import share
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
 _FEW = 0.05
 """So small a share of points may fail a check: a kink, a dead unit."""
+_STEEP = 5.0
+"""So many times what it promises the margin may rise over the whole radius; of honest models it rises less."""
 _WIDTHS = (0.3, 0.1, 0.01, 1e-3)
 """Widths of the differences, in radii. One of them must agree: wide ones see curvature, narrow ones rounding."""
 
@@ -28,7 +30,7 @@ class Slopes:
     Attributes:
         finite: no NaN or infinity among its coordinates.
         vanishing: it says that crossing the whole box would change the margin by less than a thousandth of itself.
-        agrees: the margin rises along it as it says, within a factor 2.
+        agrees: the margin rises along it as it says, within a factor 2; over the whole radius at most 5 times as much.
         flat: the answer is the same, to the last bit, at random points of the set.
         gradient: whether there is a path from input to answer.
     """
@@ -50,8 +52,7 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     grad = torch.zeros_like(z) if raw is None else raw
     finite = grad.flatten(1).isfinite().all(1)
     grad = grad.nan_to_num(nan=0.0)
-    width = 1.0 if threat.box is None else threat.box[1] - threat.box[0]
-    reach = grad.double().abs().flatten(1).sum(1) * width
+    reach = grad.double().abs().flatten(1).sum(1) * threat.width
     with torch.no_grad():
         at_x, other = model(x), model(near[1])
     flat = (logits.detach() == at_x).all(1) & (other == at_x).all(1)
@@ -68,18 +69,17 @@ def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
     """Central differences of the margin along the steepest direction, inside the box, beside what grad promises."""
     direction = threat.steepest(grad)
     agrees = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    for width in _WIDTHS:
-        ends = [_boxed(z + sign * width * threat.eps * direction, threat) for sign in (1, -1)]
+    for width in (1.0, *_WIDTHS):
+        ends = [threat.clip(z + sign * width * threat.eps * direction) for sign in (1, -1)]
         with torch.no_grad():
             up, down = (margin(model(end), y).double() for end in ends)
         promised = _inner(grad, ends[0] - ends[1])
         ratio = ((up - down) / promised).nan_to_num(nan=0.0)
-        agrees |= (ratio >= 0.5) & (ratio <= 2)
-    return agrees
-
-
-def _boxed(z: Tensor, threat: Threat) -> Tensor:
-    return z if threat.box is None else z.clamp(*threat.box)
+        if width == 1.0:
+            steep = ratio > _STEEP  # the gradient is that of a small part of what the model does
+        else:
+            agrees |= (ratio >= 0.5) & (ratio <= 2)
+    return agrees & ~steep
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:

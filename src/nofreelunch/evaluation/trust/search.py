@@ -3,14 +3,13 @@
 Carlini et al. 2019, sections 5.2 to 5.8; Pintor et al. 2022; Tramer et al. 2020.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.threats import Threat
-from nofreelunch.types import Mask, PerExample
+from nofreelunch.types import Inputs, Mask, PerExample
 
 _POINT = 0.01
 _FEWEST = 3
@@ -65,13 +64,12 @@ def no_progress_flag(clean_margin: PerExample, margin: PerExample) -> Flag | Non
     )
 
 
-def boundless(threat: Threat, size: int) -> Threat:
+def unbounded(threat: Threat, x: Inputs) -> Threat:
     """The threat of the whole box, in which no classifier can be more accurate than a constant one."""
-    assert threat.box is not None
-    return replace(threat, eps=threat.width * (math.sqrt(size) if threat.norm == "l2" else 1.0))
+    return replace(threat, eps=threat.spread(threat.width, x))
 
 
-def boundless_flag(standing: Mask, threat: Threat) -> Flag | None:
+def unbounded_flag(standing: Mask, threat: Threat) -> Flag | None:
     """With the whole box to move in, following the gradient must break nearly everything."""
     if not significant(int(standing.sum()), len(standing), 0.1):
         return None

@@ -11,8 +11,8 @@ def stepped_from_noise(problem: Problem) -> Inputs:
     """x plus noise of up to 2 eps plus a step of eps, in the pixel box but not in the ball."""
     threat = problem.threat
     noisy = problem.x + _NOISE * threat.draw(problem.x, problem.streams)
-    z = noisy + threat.eps * threat.steepest(input_gradient(LOSSES["ce"], problem.model, noisy, problem.y))
-    return z if threat.box is None else z.clamp(*threat.box)
+    grad = input_gradient(LOSSES["ce"], problem.model, noisy, problem.y)
+    return threat.clip(noisy + threat.eps * threat.steepest(grad))
 
 
 N_FGSM = Recipe(

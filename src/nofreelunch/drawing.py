@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#1b1c1e"
-"""Text and axes; the report replaces it by the page's own text colour."""
+_INK = "#1b1c1e"
+"""Text and axes; pages replace it by their own text colour."""
 
 COLOUR = {
     "standard": "#d9822b",
@@ -42,11 +42,11 @@ _STYLE: dict[str, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "lines.linewidth": 1.9,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
     "svg.fonttype": "none",
     "svg.hashsalt": "nofreelunch",
     "figure.constrained_layout.use": True,
@@ -76,6 +76,11 @@ def drawn(plot: Callable[[Any], "Figure"], result: Any) -> tuple[bytes, bytes]:
             return _render(figure, "svg"), _render(figure, "png")
         finally:
             pyplot.close(figure)
+
+
+def inlined(svg: str) -> str:
+    """An SVG file of ours as part of a page: in the page's text colour."""
+    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
 
 
 def _settle(figure: "Figure") -> None:

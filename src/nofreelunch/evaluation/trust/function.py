@@ -1,0 +1,197 @@
+"""Whether the model is a function of its input: not of chance, of earlier calls, of the batch, or of who asks.
+
+Sources: Carlini et al. 2019, "On evaluating adversarial robustness"; Tramer et al. 2020, "On adaptive attacks"; the
+checks of AutoAttack (Croce and Hein 2020); Croce et al. 2022, "Evaluating the adversarial robustness of adaptive
+test-time defenses".
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.attacks.door import answering, as_tensor
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.subject import as_in_use, twin
+from nofreelunch.evaluation.trust.memory import changed_places, fingerprint
+from nofreelunch.evaluation.trust.probe import Probe, differs, share
+
+_CALLS = 40
+_ALONE = 8
+"""So many examples are asked about one at a time."""
+
+
+def memory(probe: Probe) -> tuple[bool, list[Flag]]:
+    """Whether a call leaves something behind in the model, and what that does.
+
+    Carlini et al. 2019, section 5.6: a stateful defence must be attacked as one that knows the state.
+    """
+    subject = probe.subject
+    used = twin(subject.pristine)
+    x = probe.x.to(subject.dtype)
+    with as_in_use(x.device, used), torch.no_grad():
+        before = fingerprint(used)
+        used(x.clone())
+        changed = changed_places(before, fingerprint(used))
+        if not changed:
+            return False, []
+        if used is subject.pristine:  # there is no fresh copy to hold it against
+            return True, [_uncopied(changed[0])]
+        for count in range(_CALLS):
+            used((x if count % 2 else probe.near.to(subject.dtype)).clone())
+        after = used(probe.both.to(subject.dtype)).float()
+    fresh = twin(subject.pristine)
+    with as_in_use(x.device, fresh), torch.no_grad():
+        first = fresh(probe.both.to(subject.dtype)).float()
+    found = (_training_layers(used, changed), _forgetful(differs(after, first), changed[0]))
+    return True, [flag for flag in found if flag]
+
+
+def _training_layers(used: Any, changed: list[str]) -> Flag | None:
+    """Whether what a call changed is a buffer: the running statistics of a layer that is in training mode."""
+    buffers = {name.rsplit(".", 1)[-1] for name, _ in used.named_buffers()} if isinstance(used, nn.Module) else set()
+    statistics = [place for place in changed if place.rsplit(".", 1)[-1] in buffers]
+    if not statistics:
+        return None
+    return Flag(
+        "training-layers",
+        f"a call changes {statistics[0].strip('.')} in evaluation mode",
+        "layers must be in evaluation mode: override neither train() nor eval()",
+    )
+
+
+def _uncopied(place: str) -> Flag:
+    return Flag(
+        "stateful",
+        f"a call changes {place.strip('.') or 'what it holds'}, and the model cannot be copied",
+        "let copy.deepcopy copy it, or make the model a function",
+    )
+
+
+def _forgetful(different: Tensor, place: str) -> Flag | None:
+    """Whether a used model answers otherwise than a fresh one."""
+    if not different.any():
+        return None
+    return Flag(
+        "stateful",
+        f"after {_CALLS} calls {share(different)} answers are not those of a fresh copy's; "
+        f"a call changes {place.strip('.') or 'what it holds'}",
+        "the figure is that of a fresh copy at every call; make the model a function",
+    )
+
+
+def changed(then: Tensor, now: Tensor) -> Flag | None:
+    """Whether the answers of the beginning are not those of the end: there is memory outside of what a model holds."""
+    different = differs(now, then)
+    if not different.any():
+        return None
+    return Flag(
+        "stateful",
+        f"{share(different)} answers are others at the end of the evaluation than at its beginning",
+        "the model counts its calls, or looks at the clock; make it a function",
+    )
+
+
+def randomised(probe: Probe) -> Flag | None:
+    """Two calls with one input, AutoAttack's first check; Athalye et al. 2018, section 4.2."""
+    x = probe.both
+    first = probe.subject.logits(x)
+    different = torch.stack([differs(probe.subject.logits(x), first) for _ in range(2)]).any(0)
+    if not different.any():
+        return None
+    return Flag(
+        "randomised",
+        f"two calls with one input differ on {share(different)} inputs",
+        "the figure is the mean over 100 fresh draws, attacked in the mean; fix the randomness to have a function",
+    )
+
+
+def batch_dependent(probe: Probe) -> Flag | None:
+    """Whether an example's answer depends on its neighbours (batch-norm in training mode and the like) or their number.
+
+    It is asked in parts, alone, in another order, and in a batch as large as those of the attacks.
+    """
+    x, ask = probe.both, probe.subject.logits
+    whole, order = ask(x), torch.arange(len(x)).flip(0)
+    parts = torch.cat([ask(part) for part in torch.split(x, max(2, min(7, len(x) // 2)))])
+    different = differs(parts, whole) | differs(ask(x[order])[order], whole)
+    few = torch.linspace(0, len(x) - 1, min(_ALONE, len(x))).long()
+    different[few] |= differs(torch.cat([ask(x[[row]]) for row in few.tolist()]), whole[few])
+    if probe.batch > len(x):
+        different |= differs(ask(x[torch.arange(probe.batch) % len(x)])[: len(x)], whole)
+    if not different.any():
+        return None
+    return Flag(
+        "batch-dependent",
+        f"{share(different)} answers change with the other examples of the batch, or their number",
+        "put all layers in evaluation mode and use no statistics of the batch",
+    )
+
+
+def watches_gradients(probe: Probe) -> Flag | None:
+    """Whether the model answers differently when it is differentiated, or fails, or in inference mode."""
+    x, point = probe.both, probe.both.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            seen = probe.subject.differentiable(point)
+            if seen.requires_grad:
+                torch.autograd.grad(seen.sum(), point, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # any code may run in a model, and fail in any way
+        return Flag(
+            "not-differentiable",
+            f"differentiating fails: {' '.join(str(error).split())[:120]}",
+            "gradients were taken from stand-ins and from answers alone",
+        )
+    usual = probe.subject.logits(x)
+    different = differs(seen.detach(), usual) | differs(_inferred(probe), usual)
+    if not different.any():
+        return None
+    return Flag(
+        "watches-gradients",
+        f"{share(different)} answers change when gradients are asked for, or in inference mode",
+        "it was attacked through a stand-in; make the answer independent of the gradient mode",
+    )
+
+
+def _inferred(probe: Probe) -> Tensor:
+    """The answers in inference mode, of a copy of its own: what it keeps could not be differentiated any more."""
+    used, x = twin(probe.subject.pristine), probe.both
+    with as_in_use(x.device, used), torch.inference_mode(), answering(x):
+        return as_tensor(used(x.to(probe.subject.dtype, copy=True))).float().clone()
+
+
+def optimises_inside(probe: Probe) -> Flag | None:
+    """Whether a forward pass differentiates: an optimisation loop, AutoAttack's check of dynamic defences."""
+    with _counting() as calls:
+        probe.subject.logits(probe.x)
+    if not calls:
+        return None
+    return Flag(
+        "optimises-inside",
+        f"one forward pass differentiates {len(calls)} times",
+        "attack the loop itself (Croce et al. 2022, adaptive test-time defences)",
+    )
+
+
+@contextmanager
+def _counting() -> Iterator[list[str]]:
+    """The calls of autograd inside the block."""
+    calls: list[str] = []
+    before = torch.autograd.grad, torch.autograd.backward
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(function.__name__)
+            return function(*args, **kwargs)
+
+        return call
+
+    torch.autograd.grad, torch.autograd.backward = counted(before[0]), counted(before[1])
+    try:
+        yield calls
+    finally:
+        torch.autograd.grad, torch.autograd.backward = before

@@ -36,9 +36,9 @@ from nofreelunch.workspace import Workspace
 
 SIDE, CLASSES = 12, 4
 FIGURES = (
-    figure_1.FIGURE_1,
+    figure_1.EXPERIMENT,
     figure_3.FIGURE_3,
-    figure_4.FIGURE_4,
+    figure_4.EXPERIMENT,
     figure_5.FIGURE_5,
     figure_3.FIGURE_6,
 )
@@ -473,7 +473,7 @@ def test_figure_1_trains_its_grid_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(retrained, "preset", tiny)
     monkeypatch.setattr(deep, "load_data", lambda name, root: toy())
-    config = small(figure_1.FIGURE_1, retrain="paper", shares=(0.5,), seeds=(0, 1), datasets=("mnist",))
+    config = small(figure_1.EXPERIMENT, retrain="paper", shares=(0.5,), seeds=(0, 1), datasets=("mnist",))
     result = figure_1.run(config, Workspace(tmp_path))
     assert {threat for _, threat, _ in asked} == {None, Linf(0.15), L2(0.75)}
     assert len(result.points) == 2 * (2 + 2)

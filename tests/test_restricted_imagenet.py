@@ -23,7 +23,7 @@ from nofreelunch.training import TrainConfig
 from nofreelunch.workspace import Workspace
 
 NAME, SIDE = "restricted-imagenet", 16
-FIGURES = (figure_1.FIGURE_1, figure_3.FIGURE_3, figure_4.FIGURE_4, figure_5.FIGURE_5)
+FIGURES = (figure_1.EXPERIMENT, figure_3.FIGURE_3, figure_4.EXPERIMENT, figure_5.FIGURE_5)
 THREATS_OF = {f"{NAME}-standard": None, f"{NAME}-linf-0.005": Linf(0.005), f"{NAME}-l2-1": L2(1.0)}
 
 
@@ -83,7 +83,7 @@ def test_a_figure_shows_it_at_the_size_of_its_models(
     outcome = reproduce(experiment, small(experiment), Workspace(tmp_path, data_root=tree), "", lambda line: None)
     assert not [finding for finding in outcome.findings if "not there" in finding.claim]
     assert any("Restricted ImageNet" in finding.claim for finding in outcome.findings)
-    if experiment is figure_1.FIGURE_1:
+    if experiment is figure_1.EXPERIMENT:
         assert len(outcome.result.points) == 4
     else:
         assert outcome.result.roles == {NAME: deep.ROLES}

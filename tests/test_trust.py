@@ -5,6 +5,7 @@ network, at points chosen for it where it does not.
 """
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from deceptive.honest import HONEST, linear, robust
 from deceptive.models import DECEPTIVE, Around, Remembers
 from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, misclassified
+from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate
 
-FLAGGED_ONLY = {"BatchStatistics", "RoundedLogits", "OffTheGrid"}
+FLAGGED_ONLY = {"BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside"}
 """Here the figure may stay above the truth, if a flag says that it does."""
 
 EXPECTED = {
@@ -46,6 +48,12 @@ EXPECTED = {
     "NoisyInput": {"randomised"},
     "Dropout": {"randomised"},
     "HashedNoise": {"discontinuous"},
+    "InCompany": {"batch-dependent"},
+    "OnDuty": {"watches-gradients"},
+    "CountsUnnoticed": {"stateful"},
+    "KnowsCorners": {"masked-gradients"},
+    "KnowsTheRim": {"masked-gradients"},
+    "StepsUnderARipple": {"wrong-gradients"},
 }
 
 
@@ -81,6 +89,74 @@ def test_an_honest_model_stays_honest_within_large_and_small_radii() -> None:
     for eps in (0.0, 0.002, 0.15):
         ev = brief(robust(), nfl.Linf(eps))
         assert ev.flags == (), ev
+
+
+class InPlace(Around):
+    """As people write it who save memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.sub_(0.5).mul_(2).div_(2).add_(0.5))
+
+
+def test_a_model_may_work_in_place() -> None:
+    ev, plain = brief(InPlace(robust())), brief(robust())
+    assert ev.flags == ()
+    assert abs(ev.robust.rate - plain.robust.rate) <= 0.025
+
+
+class NoBackward(torch.autograd.Function):
+    """A forward pass without a way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise KeyError("no gradient here")
+
+
+class Asserts(Around):
+    """Does not want to be differentiated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        return self.net(x)
+
+
+class OneWay(Around):
+    """Fails where the gradient comes back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(NoBackward.apply(x))
+
+
+class WholeNumbers(Around):
+    """Scores in integers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (100 * self.net(x)).long()
+
+
+@pytest.mark.parametrize("kind", [Asserts, OneWay, WholeNumbers])
+def test_what_cannot_be_differentiated_is_attacked_all_the_same(kind: type[Around]) -> None:
+    ev, plain = brief(kind(linear())), brief(linear())
+    assert ev.robust.rate <= plain.robust.rate + 0.025
+    assert {"not-differentiable", "zero-gradients"} & {flag.name for flag in ev.flags}
+
+
+class Tampered(Around):
+    """Raises an error of its own where a pixel is not of 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if ((x * 255).round() / 255 - x).abs().max() > 1e-6:
+            raise LookupError("tampered image")
+        return self.net(x)
+
+
+def test_a_model_that_fails_inside_the_ball_is_named() -> None:
+    with pytest.raises(InputError, match=r"the model cannot take x of shape .*: tampered image"):
+        brief(Tampered(linear()))
 
 
 class NeedsCare(nn.Module):

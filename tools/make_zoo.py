@@ -26,7 +26,9 @@ from nofreelunch.training.progress import shown
 
 ZOO = {
     "mnist-standard": ("linf", "0.3"),
+    "mnist-linf-0.15": ("linf", "0.15"),
     "mnist-linf-0.3": ("linf", "0.3"),
+    "mnist-l2-0.75": ("l2", "0.75"),
     "mnist-l2-1.5": ("l2", "1.5"),
     "cifar10-standard": ("linf", "4/255"),
     "cifar10-linf-4": ("linf", "4/255"),

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deceptive.honest import digits, robust
+
 
 class Around(nn.Module):
     """A module around a network."""
@@ -327,12 +329,104 @@ def closed(net: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.eye(10)[net(x).argmax(1)] + 0 * x.sum()
 
 
+# --- a stronger network shows itself wherever attacks are thought to look
+
+
+class Between(Around):
+    """The network, and a robust one that answers in its place where `seen` says so."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.strong = robust()
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Whether an attack seems to look; one value for all, or one for each example."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(self.seen(x), self.strong(x), self.net(x))
+
+
+class InCompany(Between):
+    """It is itself only when it is asked about one example at a time."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(len(x) > 1)
+
+
+class OnDuty(Between):
+    """It is itself only in inference mode, in which it is used."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(not torch.is_inference_mode_enabled())
+
+
+class CountsAside(Between):
+    """Counts its calls where no copy and no comparison of what it holds shows it: in its class."""
+
+    calls = 0
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        CountsAside.calls = 0
+
+    def seen(self, x: Tensor) -> Tensor:
+        CountsAside.calls += 1
+        return torch.tensor(CountsAside.calls > 60)
+
+
+class CountsUnnoticed(Between):
+    """Counts its calls in a buffer, behind the back of the version that torch keeps of it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def seen(self, x: Tensor) -> Tensor:
+        self.calls.data += 1
+        return self.calls[0] > 20
+
+
+class KnowsCorners(Between):
+    """Attacks by sign leave many pixels with one and the same value."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        levels = (x.detach().flatten(1) * 4096).round()
+        inner = torch.where((levels > 0) & (levels < 4096), levels, -torch.arange(1.0, levels.shape[1] + 1))
+        order = inner.sort(1).values
+        return (order[:, 12:] == order[:, :-12]).any(1, keepdim=True)
+
+
+class KnowsTheRim(Between):
+    """It has seen the test images: what lies about a radius from one of them comes from an attack."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.register_buffer("known", digits(train=False)[0].flatten(1))
+
+    def seen(self, x: Tensor) -> Tensor:
+        distance = torch.cdist(x.detach().flatten(1), self.known, p=torch.inf).amin(1, keepdim=True)
+        return (distance > 0.031) & (distance < 0.061)
+
+
+class StepsUnderARipple(Around):
+    """The input in steps, by what division leaves over; a small smooth term beside it has a true gradient."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.strong = robust()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - (x + 0.05) % 0.1 + 0.05) + 0.02 * self.strong(x)
+
+
 DECEPTIVE = {
     build.__name__: build
     for build in (
         HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, Ranks, ClampedLogProbabilities,
         ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached, Inference,
         RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
-        BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed,
+        BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty,
+        CountsAside, CountsUnnoticed, KnowsCorners, KnowsTheRim, StepsUnderARipple,
     )
 }  # fmt: skip

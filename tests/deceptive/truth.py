@@ -55,6 +55,11 @@ def at_the_networks_worst(model: nn.Module, net: nn.Module, x: Tensor, y: Tensor
         return sum(_accuracy(model(z), y) for _ in range(100)) / 100
 
 
+def within(radius: float) -> Truth:
+    """The network answers up to this radius: an upper bound."""
+    return lambda model, net, x, y, eps: like_the_network(model, net, x, y, radius)
+
+
 def nothing(model: nn.Module, net: nn.Module, x: Tensor, y: Tensor, eps: float) -> float:
     """Any point off the grid gets NaN for an answer, which is a failure: no example is safe."""
     return 0.0
@@ -73,5 +78,8 @@ TRUTH: dict[str, Truth] = {
     "HashedNoise": at_the_networks_worst,
     "OffTheGrid": among_pixels,
     "NanOffTheGrid": nothing,
+    "KnowsTheRim": within(0.031),
+    "KnowsCorners": within(0.045),
+    "StepsUnderARipple": at_the_networks_worst,
 }
 """All others are judged by `like_the_network`."""

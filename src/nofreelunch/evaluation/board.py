@@ -1,4 +1,4 @@
-"""What is known of each example so far; the only memory of an evaluation that grows with the number of examples."""
+"""What is known of each example so far: a few numbers, however large the examples are."""
 
 from typing import TypeAlias
 

@@ -31,6 +31,8 @@ _UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batc
 """What a model is flagged for that its traced operations do not tell all of."""
 _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
+_TRIED = 32
+"""So many examples are tried to be proven before all are."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
 """What a model is flagged for that does not answer alike when it is asked again."""
 
@@ -198,19 +200,27 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
 
 
 def _certified(trial: Trial) -> Tally | None:
-    """Examples proven robust, where the model is one that can be."""
-    subject = trial.subject
-    if subject.stateful or trial.randomised:
+    """Examples proven robust, where the model is one that can be; where none of a few is, no more are tried."""
+    if trial.subject.stateful or trial.randomised:
         return None
+    everything = torch.arange(len(trial.source))
+    proven = _proven(trial, trial.sample(everything, _TRIED))
+    if proven and len(everything) > _TRIED:
+        proven = _proven(trial, everything)
+    return None if proven is None else Tally(proven, len(everything))
+
+
+def _proven(trial: Trial, index: Tensor) -> int | None:
+    """How many of these examples are proven robust; None if the model is not one that can be."""
     proven = 0
-    for index in torch.split(torch.arange(len(trial.source)), trial.batch):
-        x, y = trial.load(index)
-        with as_in_use(x.device, subject.working):
-            mask = certify(subject.working, x, y, trial.threat)
+    for part in torch.split(index, trial.batch):
+        x, y = trial.load(part)
+        with as_in_use(x.device, trial.subject.working):
+            mask = certify(trial.subject.working, x, y, trial.threat)
         if mask is None:
             return None
         proven += int(mask.sum())
-    return Tally(proven, len(trial.source))
+    return proven
 
 
 def _by_class(right: Tensor, y: Tensor) -> dict[int, Tally]:

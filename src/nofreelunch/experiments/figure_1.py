@@ -258,7 +258,7 @@ def alt(result: Result) -> str:
     return f"Accuracy against training eps: {'; '.join(parts)}." if parts else "No curve: none of the models is there."
 
 
-FIGURE_1 = Experiment(
+EXPERIMENT = Experiment(
     name="figure-1",
     paper_reference="Section 2, Figure 1",
     title="Standard accuracy against the strength of adversarial training",

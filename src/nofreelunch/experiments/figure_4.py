@@ -224,7 +224,7 @@ def alt(result: Result) -> str:
     return f"{strips}; {'; '.join(parts)}." if parts else "No picture: none of the models is there."
 
 
-FIGURE_4 = Experiment(
+EXPERIMENT = Experiment(
     name="figure-4",
     paper_reference="Section 3.2, Figure 4",
     title="Interpolation between an image and its large-eps adversarial example",

@@ -1,12 +1,11 @@
 """The one loop of all recipes: equation (2) of Tsipras et al. 2018, minimised step by step.
 
-Every random choice is a function of seed, step and image, so that a run can be cut anywhere. Only the loss
-needs the processes to meet: attacks run in each on its own.
+Every random choice is a function of seed, step and image, so that a run can be cut anywhere. The processes meet at the
+update and at looks at the held-out images; attacks run in each on its own.
 """
 
 import math
 from dataclasses import replace
-from typing import cast
 
 import torch
 
@@ -14,7 +13,7 @@ from nofreelunch.attacks import attack
 from nofreelunch.data import Split
 from nofreelunch.errors import RunError
 from nofreelunch.evaluation.sharded import Examples, accuracies
-from nofreelunch.models.fast import Precision, fast, refresh
+from nofreelunch.models.fast import fast, refresh
 from nofreelunch.models.state import evaluating
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.training import order
@@ -49,10 +48,8 @@ class Loop:
         whole_epochs = range(1, math.floor(config.epochs) + 1)
         self._looks = sorted({round(epoch * per_epoch) for epoch in whole_epochs} | {self.steps})
         self._module, self._optimiser = devices.share(learner.model, learner.optimiser)
-        self._climbed = self._cheap(learner.model)
-        self._climbed(
-            self._images(self.trained[:2])[0]
-        )  # how it runs is settled by the initial weights, resumed or not
+        self._attacked = self._cheap(learner.model)
+        self._attacked(self._images(self.trained[:2])[0])  # the initial weights settle how it runs, resumed or not
         self._threat = config.threat or Linf(0.0)
 
     @property
@@ -119,7 +116,7 @@ class Loop:
         batch = self.trained[order.batch(config.seed, draw, len(self.trained), config.batch_size)]
         parts = torch.arange(config.batch_size).view(config.accumulate, self.devices.processes, self._part)
         self._optimiser.zero_grad()
-        refresh(self._climbed)
+        refresh(self._attacked)
         totals = torch.zeros(2, device=self.devices.device)
         for count, places in enumerate(parts):
             own = places[self.devices.rank]
@@ -142,7 +139,7 @@ class Loop:
         streams = order.step_streams(config.seed, draw, index.to(self.devices.device))
         x = AUGMENTS[config.augment](x, streams.fork(_AUGMENT))
         return Problem(
-            model=self._climbed,
+            model=self._attacked,
             attack=config.attack_on(threat),
             x=x,
             y=y,
@@ -152,7 +149,7 @@ class Loop:
 
     def _cheap(self, model: Model) -> Model:
         """The model as attacks differentiate it."""
-        return fast(model, cast(Precision, self.config.attack_precision))
+        return fast(model, self.config.attack_precision)
 
     def _images(self, index: Labels) -> tuple[Images, Labels]:
         device = self.devices.device

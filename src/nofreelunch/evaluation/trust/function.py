@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.door import answering, as_tensor
+from nofreelunch.attacks.door import as_tensor
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, twin
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint
@@ -147,7 +147,8 @@ def watches_gradients(probe: Probe) -> Flag | None:
             "gradients were taken from stand-ins and from answers alone",
         )
     usual = probe.subject.logits(x)
-    different = differs(seen.detach(), usual) | differs(_inferred(probe), usual)
+    inferred = _inferred(probe)
+    different = differs(seen.detach(), usual) | differs(usual if inferred is None else inferred, usual)
     if not different.any():
         return None
     return Flag(
@@ -157,11 +158,19 @@ def watches_gradients(probe: Probe) -> Flag | None:
     )
 
 
-def _inferred(probe: Probe) -> Tensor:
-    """The answers in inference mode, of a copy of its own: what it keeps could not be differentiated any more."""
+def _inferred(probe: Probe) -> Tensor | None:
+    """The answers in inference mode, of a copy of its own: what it keeps could not be differentiated any more.
+
+    None from a model that cannot work there, as one that differentiates inside.
+    """
     used, x = twin(probe.subject.pristine), probe.both
-    with as_in_use(x.device, used), torch.inference_mode(), answering(x):
-        return as_tensor(used(x.to(probe.subject.dtype, copy=True))).float().clone()
+    try:
+        with as_in_use(x.device, used), torch.inference_mode():
+            return as_tensor(used(x.to(probe.subject.dtype, copy=True))).float().clone()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return None
 
 
 def optimises_inside(probe: Probe) -> Flag | None:

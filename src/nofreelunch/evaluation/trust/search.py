@@ -46,7 +46,7 @@ def masked_flag(gains: Mapping[str, tuple[int, int]], robust: Tally) -> Flag | N
 
 
 def not_converged_flag(gained: int, total: int) -> Flag | None:
-    """More steps and restarts still break examples."""
+    """More steps still break examples."""
     if not significant(gained, total):
         return None
     return Flag("not-converged", f"twice the steps broke {gained} more examples", "raise the number of steps")

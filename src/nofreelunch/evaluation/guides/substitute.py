@@ -17,7 +17,7 @@ _STEPS = 150
 _WIDTH = 128
 
 
-def student(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:
+def substitute(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:
     """A network of one hidden layer, taught in rounds; in each it is attacked, and told what the model says there.
 
     Args:

@@ -264,6 +264,8 @@ def test_every_sweep_of_the_package_can_be_read() -> None:
     assert len(figure.points) == 3 * 7 + 3 * 7 + 7
     assert {point.exam.threats for point in figure.points if point.data == "mnist"} == {(Linf(0.3), L2(1.5))}
     assert figure.needs.gpus == 1
+    seeds = [point.config.seed for point in read_spec("mnist-seeds").points]
+    assert sorted(seeds) == sorted(3 * [0, 1, 2])
 
 
 def test_the_file_in_the_manual_can_be_read(tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def test_projection_leaves_inside_points_alone(make, shape, kind, dtype, eps, bo
 
 
 @every_threat
+@batches
+@some
+def test_clipping_is_into_the_box_and_a_spread_is_a_size(make, shape, kind, dtype, eps, box, seed):
+    ball, x = make(eps, box), inside(box, shape, dtype, seed)
+    assert torch.equal(ball.clip(x), x)
+    z = x + draw(kind, shape, dtype, seed)
+    assert torch.equal(ball.clip(z), z if box is None else z.clamp(*box))
+    even = torch.full((1, *shape), 0.25, dtype=torch.float64)
+    assert ball.spread(0.25, x) == pytest.approx(ball.size(even).item())
+
+
+@every_threat
 def test_radius_zero_is_the_input_itself(make):
     x = torch.rand(5, 3, 4, 4)
     assert torch.equal(make(0.0).project(torch.rand(5, 3, 4, 4), x), x)

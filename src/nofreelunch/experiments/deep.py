@@ -117,39 +117,36 @@ def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...],
     A data set is shown if its images, its standard and at least one robust model are there. Without a model of the
     package its images are not looked at.
     """
+    found, missing = there(choice, workspace)
     shown: list[Exhibit] = []
-    missing: list[str] = []
-    for name in choice.datasets:
-        missing += models_missing(name, choice)
-        data = data_of(name, choice, workspace)
-        if data is None:
-            missing += images_missing(name, choice)
-            continue
+    for name, data in found.items():
         models = _retrained(choice.retrain, data, workspace) if choice.retrain else _shipped(name)
         if "standard" in models and len(models) > 1:
             on_device = {role: model.to(workspace.device) for role, model in models.items()}
             shown.append(Exhibit(name, data, on_device, workspace.device))
-    return tuple(shown), tuple(missing)
+    return tuple(shown), missing
 
 
-def data_of(name: str, choice: Choice, workspace: Workspace) -> Dataset | None:
+def there(choice: Choice, workspace: Workspace) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """The data sets whose images are there, and the names of the models, and in words the images, that are not."""
+    found, missing = dict[str, Dataset](), list[str]()
+    for name in choice.datasets:
+        if not choice.retrain:
+            missing += [model for model in (zoo_name(name, role) for role in ROLES) if model not in zoo_names()]
+        if (data := _data_of(name, choice, workspace)) is not None:
+            found[name] = data
+        elif choice.retrain or _zoo(name):
+            missing.append(f"the images of {name}")
+    return found, tuple(missing)
+
+
+def _data_of(name: str, choice: Choice, workspace: Workspace) -> Dataset | None:
     """The images for a data set's models, at their size; None where there are no models, or no images and no sample."""
     models = _zoo(name)
     if not choice.retrain:
         return data_here(name, workspace.data_root, zoo_card(models[0]).shape[-1]) if models else None
     here = name not in _YOURS or name in _here(workspace.data_root)
     return load_data(name, workspace.data_root) if here else None
-
-
-def models_missing(name: str, choice: Choice) -> tuple[str, ...]:
-    """The models of a data set that the figure wants and the package has not."""
-    wanted = () if choice.retrain else tuple(zoo_name(name, role) for role in ROLES)
-    return tuple(model for model in wanted if model not in zoo_names())
-
-
-def images_missing(name: str, choice: Choice) -> tuple[str, ...]:
-    """The images of a data set, in words, for one that `data_of` has not found, if there are models for it."""
-    return (f"the images of {name}",) if choice.retrain or _zoo(name) else ()
 
 
 def _zoo(name: str) -> tuple[str, ...]:
@@ -172,8 +169,7 @@ def _shipped(name: str) -> dict[str, nn.Module]:
 def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
     """Digests of the package's models, and of the data that goes with them: what a deep figure depends on."""
     models = {} if choice.retrain else {name: _digest(load_model(f"zoo:{name}")) for name in zoo_names()}
-    data = {name: data_of(name, choice, workspace) for name in choice.datasets}
-    return models | {name: each.digest for name, each in data.items() if each is not None}
+    return models | {name: data.digest for name, data in there(choice, workspace)[0].items()}
 
 
 def _digest(model: nn.Module) -> str:

@@ -23,13 +23,11 @@ from nofreelunch.experiments.deep import (
     absences,
     at_a_time,
     balanced,
-    data_of,
-    images_missing,
     in_words,
     inputs,
     logits_of,
-    models_missing,
     samples,
+    there,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, percent
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
@@ -98,22 +96,15 @@ class Result:
 def run(config: Config, workspace: Workspace) -> Result:
     """Measure the models, training them first if that is asked for."""
     points: list[tuple[str, str, float, int, int, int, int, int]] = []
-    used: list[Dataset] = []
-    missing: list[str] = []
-    for name in config.datasets:
-        missing += models_missing(name, config)
-        data = data_of(name, config, workspace)
-        if data is None:
-            missing += images_missing(name, config)
-            continue
-        used.append(data)
+    found, missing = there(config, workspace)
+    for name, data in found.items():
         for model, threat, seed in _trained(data, config, workspace) if config.retrain else _shipped(name):
             clean = _clean(model.to(workspace.device), data, config, workspace.device)
             for norm in (threat.norm,) if threat else NORMS:
                 robust = _robust(model, data, THREATS[norm](TABLE_2_EPS[name, norm]), config)
                 point = Point(name, norm, threat.eps if threat else 0.0, seed, *clean, *robust)
                 points.append((*point,))
-    return Result(tuple(sorted(points)), config.attack, config.retrain, tuple(missing), samples(used))
+    return Result(tuple(sorted(points)), config.attack, config.retrain, missing, samples(found.values()))
 
 
 def _shipped(name: str) -> Iterator[tuple[nn.Module, Threat | None, int]]:

@@ -97,8 +97,11 @@ class _Smooth(TorchFunctionMode):
 
     def divide(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounded or not, the derivative is that of the quotient."""
+        parts = (args[0], args[1] if len(args) > 1 else kwargs["other"])
+        exact = torch.true_divide(
+            *(self._twins.get(part, part) if isinstance(part, Tensor) else part for part in parts)
+        )
         made = function(*args, **kwargs)
-        exact = torch.true_divide(*(self._twins.get(arg, arg) if isinstance(arg, Tensor) else arg for arg in args[:2]))
         if made.is_floating_point():
             return straight(made, exact)
         self._twins[made] = straight(made.to(exact.dtype), exact)

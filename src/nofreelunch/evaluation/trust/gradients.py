@@ -66,20 +66,18 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
 
 
 def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Mask:
-    """Central differences of the margin along the steepest direction, inside the box, beside what grad promises."""
-    direction = threat.steepest(grad)
-    agrees = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    for width in (1.0, *_WIDTHS):
-        ends = [threat.clip(z + sign * width * threat.eps * direction) for sign in (1, -1)]
-        with torch.no_grad():
-            up, down = (margin(model(end), y).double() for end in ends)
-        promised = _inner(grad, ends[0] - ends[1])
-        ratio = ((up - down) / promised).nan_to_num(nan=0.0)
-        if width == 1.0:
-            steep = ratio > _STEEP  # the gradient is that of a small part of what the model does
-        else:
-            agrees |= (ratio >= 0.5) & (ratio <= 2)
-    return agrees & ~steep
+    """Whether the margin rises along the steepest direction as grad promises, and not far more over the radius."""
+    near = torch.stack([_kept(model, z, y, grad, threat, width) for width in _WIDTHS])
+    return ((near >= 0.5) & (near <= 2)).any(0) & (_kept(model, z, y, grad, threat, 1.0) <= _STEEP)
+
+
+def _kept(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat, width: float) -> PerExample:
+    """The rise of the margin between points so many radii to both sides, inside the box, over what grad promises."""
+    step = width * threat.eps * threat.steepest(grad)
+    ends = [threat.clip(z + sign * step) for sign in (1, -1)]
+    with torch.no_grad():
+        up, down = (margin(model(end), y).double() for end in ends)
+    return ((up - down) / _inner(grad, ends[0] - ends[1])).nan_to_num(nan=0.0)
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:

@@ -15,7 +15,7 @@ from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
 from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.phases import doubts, exactly, examine, gave_up_too_soon, run, run_whole, scout
-from nofreelunch.evaluation.protocols import Protocol, further, plan_of, whatever, without_addresses
+from nofreelunch.evaluation.protocols import Protocol, fixed, further, plan_of, without_addresses
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.subject import Subject, as_in_use, own_randomness
@@ -130,7 +130,7 @@ def _conduct(
         for step in plan.main.items():
             run(trial, "main", step, classes)
         for name, attack in extra.items():
-            run(trial, "further", (name, whatever(attack)), classes)
+            run(trial, "further", (name, fixed(attack)), classes)
         late = doubts(trial, plan, gains, classes)
         if late or gave_up_too_soon(trial, plan, classes):
             run_whole(trial, plan, classes)

@@ -14,7 +14,7 @@ from nofreelunch.evaluation.board import LOST, STANDING
 from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.plain import Rescaled, SeeThrough
-from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered, relentless, whatever
+from nofreelunch.evaluation.protocols import Protocol, Recipe, fixed, numbered, relentless
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trial import Trial
@@ -147,7 +147,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
         left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
         if trial.journal.knows(_key("remedy", name)) or left >= least_gain(gain.of):
-            run(trial, "remedy", (name, whatever(found[name].thorough)), classes)
+            run(trial, "remedy", (name, fixed(found[name].thorough)), classes)
     return gains
 
 

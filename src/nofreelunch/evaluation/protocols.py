@@ -126,7 +126,7 @@ def parts(attack: Attack, classes: int) -> Iterator[Attack]:
         yield attack
 
 
-def whatever(attack: Attack) -> Recipe:
+def fixed(attack: Attack) -> Recipe:
     """The attack, whatever the threat: it has one of its own."""
     return lambda threat: attack
 

@@ -176,5 +176,11 @@ def parts_of(value: Any) -> list[Any]:
         return list(value)
     if isinstance(value, (type, Tensor, np.ndarray, str, bytes, int, float)) or type(value).__module__ == "builtins":
         return []
-    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
     return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    """The names of the attributes that a class makes room for; a single one may be named by itself."""
+    names = getattr(kind, "__slots__", ())
+    return (names,) if isinstance(names, str) else tuple(names)

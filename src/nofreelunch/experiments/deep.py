@@ -117,7 +117,7 @@ def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...],
     A data set is shown if its images, its standard and at least one robust model are there. Without a model of the
     package its images are not looked at.
     """
-    found, missing = there(choice, workspace)
+    found, missing = available(choice, workspace)
     shown: list[Exhibit] = []
     for name, data in found.items():
         models = _retrained(choice.retrain, data, workspace) if choice.retrain else _shipped(name)
@@ -127,7 +127,7 @@ def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...],
     return tuple(shown), missing
 
 
-def there(choice: Choice, workspace: Workspace) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+def available(choice: Choice, workspace: Workspace) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The data sets whose images are there, and the names of the models, and in words the images, that are not."""
     found, missing = dict[str, Dataset](), list[str]()
     for name in choice.datasets:
@@ -169,7 +169,7 @@ def _shipped(name: str) -> dict[str, nn.Module]:
 def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
     """Digests of the package's models, and of the data that goes with them: what a deep figure depends on."""
     models = {} if choice.retrain else {name: _digest(load_model(f"zoo:{name}")) for name in zoo_names()}
-    return models | {name: data.digest for name, data in there(choice, workspace)[0].items()}
+    return models | {name: data.digest for name, data in available(choice, workspace)[0].items()}
 
 
 def _digest(model: nn.Module) -> str:

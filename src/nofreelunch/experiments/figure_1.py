@@ -22,12 +22,12 @@ from nofreelunch.experiments.deep import (
     Choice,
     absences,
     at_a_time,
+    available,
     balanced,
     in_words,
     inputs,
     logits_of,
     samples,
-    there,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, percent
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
@@ -96,7 +96,7 @@ class Result:
 def run(config: Config, workspace: Workspace) -> Result:
     """Measure the models, training them first if that is asked for."""
     points: list[tuple[str, str, float, int, int, int, int, int]] = []
-    found, missing = there(config, workspace)
+    found, missing = available(config, workspace)
     for name, data in found.items():
         for model, threat, seed in _trained(data, config, workspace) if config.retrain else _shipped(name):
             clean = _clean(model.to(workspace.device), data, config, workspace.device)

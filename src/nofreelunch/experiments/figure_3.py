@@ -23,7 +23,7 @@ from nofreelunch.experiments.deep import (
     logits_of,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
-from nofreelunch.experiments.gallery import Gallery, hung, unpacked
+from nofreelunch.experiments.gallery import Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.judges import judged
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS
@@ -67,7 +67,7 @@ class Result(Gallery):
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Make the examples and let the judges see them."""
-    fields, captions = hung(config, workspace, partial(_examined, config))
+    fields, captions = collected(config, workspace, partial(_examined, config))
     return Result(**fields, norm=config.norm, captions=captions)
 
 

@@ -23,7 +23,7 @@ from nofreelunch.experiments.deep import (
     logits_of,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, share
-from nofreelunch.experiments.gallery import Gallery, hung, unpacked
+from nofreelunch.experiments.gallery import Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
 from nofreelunch.experiments.wall import wall
@@ -91,7 +91,7 @@ class Line:
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Draw the lines and ask an independent model at each point."""
-    fields, rest = hung(config, workspace, partial(_examined, config))
+    fields, rest = collected(config, workspace, partial(_examined, config))
     titles, curves = {name: each[0] for name, each in rest.items()}, {name: each[1] for name, each in rest.items()}
     return Result(**fields, titles=titles, curves=curves)
 

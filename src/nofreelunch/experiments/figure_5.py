@@ -20,7 +20,7 @@ from nofreelunch.experiments.deep import (
     inputs,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
-from nofreelunch.experiments.gallery import Gallery, hung, unpacked
+from nofreelunch.experiments.gallery import Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
 from nofreelunch.experiments.wall import wall
 from nofreelunch.features import Alignment, gradient_alignment, gradient_pictures, input_gradient, log_odds
@@ -75,7 +75,7 @@ class Result(Gallery):
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Differentiate, draw and measure."""
-    fields, captions = hung(config, workspace, partial(_examined, config))
+    fields, captions = collected(config, workspace, partial(_examined, config))
     return Result(**fields, captions=captions)
 
 

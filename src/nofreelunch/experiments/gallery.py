@@ -36,7 +36,7 @@ class Gallery:
     samples: tuple[str, ...]
 
 
-def hung(
+def collected(
     choice: Choice, workspace: Workspace, make: Callable[[Exhibit], tuple[Pictures, dict[str, dict[str, Estimate]], T]]
 ) -> tuple[dict[str, Any], dict[str, T]]:
     """What is made of each data set that can be shown: the fields of a `Gallery`, and the rest by data set.

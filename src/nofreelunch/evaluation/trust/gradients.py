@@ -67,11 +67,11 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
 
 def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Mask:
     """Whether the margin rises along the steepest direction as grad promises, and not far more over the radius."""
-    near = torch.stack([_kept(model, z, y, grad, threat, width) for width in _WIDTHS])
-    return ((near >= 0.5) & (near <= 2)).any(0) & (_kept(model, z, y, grad, threat, 1.0) <= _STEEP)
+    near = torch.stack([_ratio(model, z, y, grad, threat, width) for width in _WIDTHS])
+    return ((near >= 0.5) & (near <= 2)).any(0) & (_ratio(model, z, y, grad, threat, 1.0) <= _STEEP)
 
 
-def _kept(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat, width: float) -> PerExample:
+def _ratio(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat, width: float) -> PerExample:
     """The rise of the margin between points so many radii to both sides, inside the box, over what grad promises."""
     step = width * threat.eps * threat.steepest(grad)
     ends = [threat.clip(z + sign * step) for sign in (1, -1)]

@@ -3,7 +3,8 @@
     python tools/scaling.py
     torchrun --nproc-per-node 2 tools/scaling.py
 
-Times are medians of interleaved steps, as ratios to one another: the machine may be busy, but it is so for all of them.
+Times are medians of interleaved steps. Their ratios hold on a busy machine too, as it is so for all of them; images a second,
+and so what a second process gains, want a quiet one.
 """
 
 import dataclasses
@@ -77,7 +78,7 @@ def main() -> None:
         ratio = times[name] / times["standard"]
         print(
             f"{name:9} {passes_per_image(DATA, config):3} passes, time {ratio:5.2f} of a standard step, "
-            f"{count} all-reduces of {numbers} numbers"
+            f"{BASE.batch_size / times[name]:5.0f} images/s, {count} all-reduces of {numbers} numbers"
         )
     for name, size in sizes.items():
         print(f"batch {name:>4}: time for an image {size / int(name) * 64 / sizes['64']:.2f} of that at 64")

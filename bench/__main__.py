@@ -9,7 +9,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench import ensemble, gpu, growth, linear_epoch, loading, page, precision, published, step_cost, training_step
+from bench import (
+    checks,
+    ensemble,
+    gpu,
+    growth,
+    linear_epoch,
+    loading,
+    page,
+    precision,
+    published,
+    step_cost,
+    training_step,
+)
 from nofreelunch.workspace import atomic_write
 
 FOLDER = Path(__file__).parent
@@ -27,6 +39,7 @@ PARTS = {
     "steps": Part("A PGD step, over the raw limit", step_cost),
     "precision": Part("Robust accuracy when the attack differentiates in bfloat16", precision),
     "published": Part("Published figures of other people's models", published),
+    "checks": Part("What the trust checks add to an evaluation", checks),
     "linear": Part("An epoch of a linear classifier, against its exact adversary", linear_epoch),
     "training": Part("A step of adversarial training", training_step),
     "loading": Part("Loading photographs", loading),
@@ -60,7 +73,7 @@ def main() -> None:
                 measured = {model: ensemble.compare(model, asked.images)}
                 _save(name, "one run each", _measured(name) | measured)
         else:
-            rounds = "one run" if name in ("precision", "published") else f"{asked.rounds} rounds"
+            rounds = "one run" if name in ("precision", "published", "checks") else f"{asked.rounds} rounds"
             _save(name, rounds, PARTS[name].module.measure(asked.rounds))
     write_page()
 

@@ -3,8 +3,8 @@
     python tools/scaling.py
     torchrun --nproc-per-node 2 tools/scaling.py
 
-Times are medians of interleaved steps. Their ratios hold on a busy machine too, as it is so for all of them; images a second,
-and so what a second process gains, want a quiet one.
+Times are medians of interleaved steps. Their ratios hold on a busy machine too, as it is so for all of them; images a
+second, and so what a second process gains, want a quiet one.
 """
 
 import dataclasses

@@ -27,7 +27,7 @@ from nofreelunch.types import Labels, Model
 _PROBE = 24
 _BRIEF = 16
 """Examples that remedies are tried on where nothing is odd: one gained counts, which sees a tenth in 4 of 5 cases."""
-_OF_ALL = 12
+_OF_ALL = 64
 """The checks look at one example in so many, so that what they cost grows with what they check."""
 _DRAWS = 8
 """Of a randomised model, for one gradient."""
@@ -237,7 +237,7 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:
     standing = trial.board.standing()
     if not whole or len(standing) == 0:
         return False
-    index = trial.sample(standing, min(_SURVIVORS, max(4, len(trial.board) // 50)))
+    index = trial.sample(standing, min(_SURVIVORS, max(4, len(trial.board) // (2 * _OF_ALL))))
 
     def look() -> bool:
         return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up", trial.view, trial.threat).any())

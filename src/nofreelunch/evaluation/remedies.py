@@ -11,8 +11,11 @@ from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
+from nofreelunch.attacks.gradient import input_gradient
+from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.inner import inner_guides
 from nofreelunch.evaluation.guides.plain import Jittered, Probing, SeeThrough, precise
@@ -34,6 +37,8 @@ _CLEARLY = 0.3
 """So much less often must the model be right for a remedy to count: always, if it is not randomised."""
 _DIRECTIONS = (128, 512)
 """In which differences are taken, in a brief and in a thorough attack."""
+_ALIKE = 0.99
+"""The cosine of two gradients from which on one leads where the other does."""
 _FEW = 8
 """So many of the sample is a costly remedy tried on."""
 
@@ -77,13 +82,11 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     threat, answer = trial.threat, trial.subject.logits
     pool = trial.load(trial.sample(torch.arange(len(trial.source)), _POOL))[0]
     found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
-    inner = [replace(threat, eps=share * threat.eps) for share in _NEARER]
-    brief, thorough = (WorstOf(tuple(Guided(ball, count, guide=trial.view) for ball in inner)) for count in steps)
-    found["nearer"] = Remedy(brief, thorough)
+    found["nearer"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
     shifted = Shifted(threat, steps[0], guide=trial.view)
     found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
-    turns = 120 if suspicious else 40
+    turns = 120 if suspicious else 20
     found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
     if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
@@ -94,6 +97,11 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         rough, fine = (Guided(threat, count, guide=guide) for count, guide in zip(steps, probing, strict=True))
         found["differences"] = Remedy(rough, fine, costly=True)
     return found
+
+
+def _nearer(trial: Trial, steps: int) -> Attack:
+    inner = [replace(trial.threat, eps=share * trial.threat.eps) for share in _NEARER]
+    return WorstOf(tuple(Guided(ball, steps, guide=trial.view) for ball in inner))
 
 
 def _guides(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str, Model]]:
@@ -144,7 +152,7 @@ class Transferred:
 def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, Gain]:
     """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
     answer, threat = trial.subject.logits, trial.threat
-    own = trial.rights(base, index, "remedy", trial.view, threat)
+    (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy", trial.view, threat)
     lowest, gains = own.clone(), dict[str, Gain]()
     for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
         rows = (lowest > 1 - _CLEARLY if remedy.costly else own > _CLEARLY).nonzero().squeeze(1)
@@ -152,6 +160,8 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         if len(rows) == 0:
             continue
         try:
+            if isinstance(remedy.brief, Guided) and _alike(remedy.brief.guide, trial.view, (x, z), y):
+                continue
             right = trial.rights(remedy.brief, index[rows], "remedy", answer, threat)
         except torch.OutOfMemoryError:
             raise
@@ -162,6 +172,12 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         if len(gained) >= least_gain(total):
             gains[name] = Gain(gained, total)
     return gains
+
+
+def _alike(guide: Model, own: Model, points: tuple[Tensor, ...], y: Labels) -> bool:
+    """Whether a guide leads where the model's own gradient leads, where its attack begins and where it ends."""
+    pairs = ((input_gradient(ce, guide, z, y).flatten(1), input_gradient(ce, own, z, y).flatten(1)) for z in points)
+    return all((functional.cosine_similarity(one, other) > _ALIKE).all() for one, other in pairs)
 
 
 def least_gain(total: int) -> float:

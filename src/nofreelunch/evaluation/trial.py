@@ -161,14 +161,21 @@ class Trial:
 
     def rights(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> PerExample:
         """How often the model is right at what an attack makes of some examples within a threat; no score is kept."""
-        found = []
+        return self.reached(attack, index, purpose, view, threat)[1]
+
+    def reached(
+        self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat
+    ) -> tuple[Inputs, PerExample]:
+        """What an attack makes of some examples, and how often the model is right there: always, outside the threat."""
+        points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
         for rows in torch.split(index, self.batch) if len(index) else ():
             several = rows if len(rows) > 1 else rows.repeat(2)  # a batch of one takes other kernels
             x, y = self.load(several)
             z = attack(view, x, y, self.streams(several, purpose)).float()
             right, _ = self.answers(z, y, _SELECTING)
+            points.append(z[: len(rows)])
             found.append(torch.where(threat.contains(z, x).cpu(), right, 1.0)[: len(rows)])
-        return torch.cat(found) if found else torch.zeros(0)
+        return torch.cat(points), torch.cat(found)
 
     def breaks(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> Mask:
         """Which of some examples an attack breaks within a threat, without keeping score."""

@@ -45,12 +45,13 @@ class Guided(Iterative[State]):
 
     def step(self, model: Model, state: State, count: int) -> tuple[State, Tensor]:
         """The model's answer at z, then a step up the guide."""
-        with torch.no_grad():
-            logits = model(state.z)
         if state.target is None:
-            grad = value_and_gradient(ce, self.guide, state.z, state.y)[2]
+            logits, _, grad = value_and_gradient(ce, self.guide, state.z, state.y)
         else:
-            grad = value_and_gradient(lead, self.guide, state.z, state.y, state.target)[2]
+            logits, _, grad = value_and_gradient(lead, self.guide, state.z, state.y, state.target)
+        if model is not self.guide:
+            with torch.no_grad():
+                logits = model(state.z)
         length = 2.5 * self.threat.eps / self.steps
         z = self.threat.project(state.z + length * self.threat.steepest(grad.to(state.z.dtype)), state.x)
         return replace(state, z=z), logits

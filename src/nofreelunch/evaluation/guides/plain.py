@@ -43,7 +43,7 @@ class Jittered:
 
     model: Model
     threat: Threat
-    count: int = 6
+    count: int = 3
 
     def __call__(self, x: Tensor) -> Tensor:
         """The mean logits."""

@@ -6,7 +6,7 @@ with 2.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fractions import Fraction
 
 
@@ -28,6 +28,12 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f'; did you mean "{near[0]}"?' if near else ";"
     return InputError(f'unknown {what} "{name}"{hint} known: {", ".join(names)}')
+
+
+def check_known(what: str, name: object, known: Collection[str]) -> None:
+    """Refuse, as `unknown`, a name that is in no table."""
+    if not isinstance(name, str) or name not in known:
+        raise unknown(what, name, known)
 
 
 def parse_number(text: str | float) -> float:

@@ -9,7 +9,7 @@ from nofreelunch.attacks.pgd import PGD, fgsm
 from nofreelunch.attacks.square import Square
 from nofreelunch.attacks.targets import EachTarget
 from nofreelunch.attacks.worst_of import WorstOf, restarts
-from nofreelunch.errors import unknown
+from nofreelunch.errors import check_known
 from nofreelunch.threats import Threat, check_threat
 
 
@@ -57,6 +57,5 @@ def attack(name: str, threat: Threat) -> Attack:
     Raises:
         InputError: if there is none.
     """
-    if name not in ATTACKS:
-        raise unknown("attack", name, ATTACKS)
+    check_known("attack", name, ATTACKS)
     return ATTACKS[name](check_threat(threat))

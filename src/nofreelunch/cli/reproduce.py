@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalPair, OptionalText
-from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.experiments.base import Experiment, Scale
 from nofreelunch.output import locked
 from nofreelunch.workspace import Workspace, find_device
@@ -49,8 +49,7 @@ class Reproduce:
         from nofreelunch.report import write_report
 
         for name in self.names:
-            if name not in EXPERIMENTS:
-                raise unknown("experiment", name, EXPERIMENTS)
+            check_known("experiment", name, EXPERIMENTS)
         if self.seed is not None:
             check_count("seed", self.seed, low=0)
         chosen = [EXPERIMENTS[name] for name in dict.fromkeys(self.names or EXPERIMENTS)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.types import Images, Labels, RawImages, pixels
 
 
@@ -120,8 +120,7 @@ class Dataset:
             InputError: if a class is unknown, or both are the same.
         """
         for name in (first, second):
-            if name not in self.classes:
-                raise unknown(f"class of {self.name}", name, self.classes)
+            check_known(f"class of {self.name}", name, self.classes)
         if first == second:
             raise InputError(f'classes must be two different ones, got "{first}" twice')
         indices = (self.classes.index(first), self.classes.index(second))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks import Attack
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError, check_known, unknown
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
@@ -80,8 +80,7 @@ def foreign(spec: str, threat: Threat) -> Attack:
         InputError: if the library is not known or not installed, or has no such attack.
     """
     library, _, name = spec.partition(":")
-    if library not in _LIBRARIES:
-        raise unknown("attack library", library, _LIBRARIES)
+    check_known("attack library", library, _LIBRARIES)
     module, call = _LIBRARIES[library]
     try:
         kinds = vars(import_module(module))

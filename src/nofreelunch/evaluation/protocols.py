@@ -7,7 +7,7 @@ from itertools import count
 
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.attacks.base import Iterative, check_attack
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError, check_known
 from nofreelunch.evaluation.board import CLEAN
 from nofreelunch.threats import Threat
 from nofreelunch.workspace import digest
@@ -95,8 +95,7 @@ def plan_of(protocol: str | Protocol) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
-    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
+    check_known("protocol", protocol, PROTOCOLS)
     return PROTOCOLS[protocol]
 
 

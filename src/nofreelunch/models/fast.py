@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from nofreelunch.errors import unknown
+from nofreelunch.errors import check_known
 from nofreelunch.models.cuda_graphs import CudaGraphs
 from nofreelunch.models.folding import add_in_place, fold_batch_norms, pool_before_relu, save_memory
 from nofreelunch.models.probe import Derivative, derivative
@@ -34,8 +34,7 @@ def fast(model: Model, precision: str = "float32") -> Model:
     Raises:
         InputError: if there is no such precision.
     """
-    if precision not in get_args(Precision):
-        raise unknown("precision", precision, get_args(Precision))
+    check_known("precision", precision, get_args(Precision))
     inner = _unwrapped(model)
     if not isinstance(inner, nn.Module) or has_hooks(inner):
         return model

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.models.classifier import Card, Classifier, Shape
 from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
 from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
@@ -75,8 +75,7 @@ def build(arch: str, data: Data, seed: int = 0) -> Classifier:
     Raises:
         InputError: if there is no such architecture, or it cannot take such images.
     """
-    if arch not in ARCHITECTURES:
-        raise unknown("architecture", arch, ARCHITECTURES)
+    check_known("architecture", arch, ARCHITECTURES)
     channels, height, width = data.train.x.shape[1:]
     mean, std = tuple(data.mean), tuple(data.std)
     if ARCHITECTURES[arch].standardises:
@@ -90,8 +89,7 @@ def assemble(card: Card) -> Classifier:
     Raises:
         InputError: if there is no such architecture, or it cannot take such images.
     """
-    if card.arch not in ARCHITECTURES:
-        raise unknown("architecture", card.arch, ARCHITECTURES)
+    check_known("architecture", card.arch, ARCHITECTURES)
     architecture = ARCHITECTURES[card.arch]
     check_count("classes", card.classes, 2)
     if min(card.shape[1:]) < architecture.smallest:

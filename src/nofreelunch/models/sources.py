@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError, check_known, unknown
 from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.declared import Declared, Normalisation, Outputs
 from nofreelunch.models.foreign import Weights
@@ -78,8 +78,7 @@ def from_torchvision(name: str, weights: Weights | None) -> Found:
     """A network of torchvision; without a file, with weights that torchvision downloads."""
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        raise unknown("torchvision model", name, models.list_models(module=models))
+    check_known("torchvision model", name, models.list_models(module=models))
     if weights is not None:
         return Found(filled(lambda **options: models.get_model(name, weights=None, **options), weights), _IMAGENET)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError, check_known
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.declared import Declared
 from nofreelunch.models.files import load_file, read_card
@@ -76,8 +76,7 @@ def zoo_names() -> tuple[str, ...]:
 
 
 def _zoo(name: str) -> Path:
-    if name not in zoo_names():
-        raise unknown("zoo model", name, zoo_names())
+    check_known("zoo model", name, zoo_names())
     return Path(str(files("nofreelunch.models") / "zoo" / f"{name}.safetensors"))
 
 

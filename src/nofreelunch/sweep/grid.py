@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from nofreelunch.errors import InputError, parse_number, unknown
+from nofreelunch.errors import InputError, check_known, parse_number
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
 from nofreelunch.training import TrainConfig
@@ -75,8 +75,7 @@ def _value(name: str, value: Any) -> Any:
     Raises:
         InputError: if there is no such setting, or the value has another type.
     """
-    if name not in KINDS:
-        raise unknown("setting", name, KINDS)
+    check_known("setting", name, KINDS)
     kind = KINDS[name]
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         return parse_number(value)
@@ -91,8 +90,8 @@ def _point(scale: str, values: dict[str, Any], exam: "_Exam") -> Point:
     data, norm, eps = (settings.pop(name, None) for name in ("data", "threat", "eps"))
     if data is None:
         raise InputError('data is missing; give it in [train] or [grid], such as data = "mnist"')
-    if norm is not None and norm not in THREATS:
-        raise unknown("threat", norm, THREATS)
+    if norm is not None:
+        check_known("threat", norm, THREATS)
     if (norm is None) != (eps is None):
         raise InputError(
             f"threat and eps go together, got threat {norm!r} and eps {eps!r}; eps = 0 is standard training"
@@ -120,8 +119,7 @@ class _Exam:
 
 def _exam(values: Mapping[str, Any]) -> _Exam:
     for name in values:
-        if name not in _EXAM:
-            raise unknown("setting of [evaluate]", name, _EXAM)
+        check_known("setting of [evaluate]", name, _EXAM)
     settings = {name: value for name, value in values.items() if name != "threats"}
     if "protocol" not in settings and "attack" not in settings:
         settings["protocol"] = "quick"

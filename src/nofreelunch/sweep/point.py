@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nofreelunch.attacks import ATTACKS
-from nofreelunch.errors import InputError, check_count, unknown
+from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.evaluation import PROTOCOLS
 from nofreelunch.threats import Threat
 from nofreelunch.training import TrainConfig
@@ -36,10 +36,10 @@ class Exam:
     def __post_init__(self) -> None:
         if (self.protocol is None) == (self.attack is None):
             raise InputError(f"give either protocol or attack, got {self.protocol!r} and {self.attack!r}")
-        if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise unknown("protocol", self.protocol, PROTOCOLS)
-        if self.attack is not None and self.attack not in ATTACKS:
-            raise unknown("attack", self.attack, ATTACKS)
+        if self.protocol is not None:
+            check_known("protocol", self.protocol, PROTOCOLS)
+        if self.attack is not None:
+            check_known("attack", self.attack, ATTACKS)
         check_count("n", self.n)
         check_count("seed", self.seed, low=0)
 

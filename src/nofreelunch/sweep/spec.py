@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nofreelunch.errors import InputError, check_number, unknown
+from nofreelunch.errors import InputError, check_known, check_number, unknown
 from nofreelunch.sweep.grid import expand, varied
 from nofreelunch.sweep.point import Point
 
@@ -100,8 +100,7 @@ def _content(spec: str) -> bytes:
 
 def _spec(name: str, sections: Mapping[str, Any]) -> Spec:
     for section in sections:
-        if section not in _SECTIONS:
-            raise unknown("section", section, _SECTIONS)
+        check_known("section", section, _SECTIONS)
     preset = sections.get("preset", "")
     if not isinstance(preset, str):
         raise InputError(f'preset must be a name such as "laptop", got {preset!r}')
@@ -129,10 +128,8 @@ def _blocks(grid: Any) -> list[Mapping[str, Any]]:
 
 
 def _needs(values: Mapping[str, Any]) -> Needs:
-    known: Iterable[str] = ("cpus", "gpus", "save_seconds")
     for name, value in values.items():
-        if name not in known:
-            raise unknown("setting of [run]", name, known)
+        check_known("setting of [run]", name, ("cpus", "gpus", "save_seconds"))
         if isinstance(value, (bool, str)):
             raise InputError(f"{name} of [run] must be a number, got {value!r}")
     return Needs(**values)

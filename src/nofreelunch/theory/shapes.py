@@ -5,7 +5,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from nofreelunch.errors import InputError, check_number, unknown
+from nofreelunch.errors import InputError, check_known, check_number
 
 Points: TypeAlias = Float64[np.ndarray, " points"]
 Weights: TypeAlias = Float64[np.ndarray, " features"]
@@ -36,8 +36,7 @@ def check_p(p: float) -> float:
 
 def check_choice(what: str, name: str, known: tuple[str, ...]) -> None:
     """Raise an `InputError` that lists the known names unless `name` is one of them."""
-    if name not in known:
-        raise unknown(what, name, known)
+    check_known(what, name, known)
 
 
 def check_weights(name: str, w: object, features: int) -> Weights:

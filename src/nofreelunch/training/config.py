@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from nofreelunch.attacks import ATTACKS, PGD
-from nofreelunch.errors import InputError, check_count, check_number, unknown
+from nofreelunch.errors import InputError, check_count, check_known, check_number
 from nofreelunch.models import ARCHITECTURES
 from nofreelunch.models.fast import Precision
 from nofreelunch.threats import THREATS, Threat
@@ -140,8 +140,7 @@ class TrainConfig:
         """
         known = {field.name for field in dataclasses.fields(TrainConfig)}
         for name in values:
-            if name not in known:
-                raise unknown("setting", name, known)
+            check_known("setting", name, known)
         return TrainConfig(**values | {"threat": _threat(values.get("threat"))})
 
     @property
@@ -160,9 +159,9 @@ class TrainConfig:
             "attack_precision": get_args(Precision),
         }
         for field, known in tables.items():
-            _check_name(field, getattr(self, field), known)
+            check_known(field.replace("_", " "), getattr(self, field), known)
         if self.attack is not None:
-            _check_name("attack", self.attack, ATTACKS)
+            check_known("attack", self.attack, ATTACKS)
         if not isinstance(self.start, str):
             raise InputError(f'start must be the name of a model, or "" for none, got {self.start!r}')
 
@@ -203,11 +202,6 @@ class TrainConfig:
             raise InputError(
                 f'recipe "{self.recipe}" has its own attack; leave attack and step_size away, or take "pgd-at"'
             )
-
-
-def _check_name(field: str, value: object, known: Collection[str]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise unknown(field.replace("_", " "), value, known)
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:

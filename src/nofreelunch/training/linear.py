@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float64, Int
 
-from nofreelunch.errors import InputError, check_number, unknown
+from nofreelunch.errors import InputError, check_known, check_number
 from nofreelunch.training.linear_descent import Adversary, Descent, descend
 from nofreelunch.training.linear_optimum import NoOptimum, minimise
 from nofreelunch.training.linear_problem import Array, Box, Problem, join, split, worst_inputs
@@ -103,8 +103,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
         NoOptimum: (an `InputError`) for "optimum" where the loss has no minimum: separable examples at l2 = 0.
         InputError: for arguments outside their range, NaN, other labels, or one class only.
     """
-    if method not in get_args(Method):
-        raise unknown("method", method, get_args(Method))
+    check_known("method", method, get_args(Method))
     x, y = both_classes(*examples(x, y, box))
     eps = check_number("eps", eps, 0.0, 1.0)
     l2 = check_number("l2", l2, 0.0, np.inf)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from nofreelunch.errors import unknown
+from nofreelunch.errors import check_known
 from nofreelunch.threats import Threat
 from nofreelunch.training.config import TrainConfig
 
@@ -159,9 +159,7 @@ def preset(scale: str, data: str, threat: Threat | None = None, seed: int = 0) -
     Raises:
         InputError: if there are none.
     """
-    if data not in PRESETS:
-        raise unknown("data set with presets", data, PRESETS)
+    check_known("data set with presets", data, PRESETS)
     by_scale = {str(name): make for name, make in PRESETS[data].items()}
-    if scale not in by_scale:
-        raise unknown("preset", scale, by_scale)
+    check_known("preset", scale, by_scale)
     return replace(by_scale[scale](threat), seed=seed)

@@ -158,3 +158,8 @@ def test_square_names_the_norms_it_knows():
 
     with pytest.raises(InputError, match="patches for the norms linf, l2, got other"):
         Square(Other(0.1))
+
+
+def test_a_loss_that_wants_a_target_is_no_typing_error() -> None:
+    with pytest.raises(InputError, match=r'loss "dlr-targeted" wants a target, which APGD chooses'):
+        PGD(Linf(0.1), loss="dlr-targeted")

@@ -30,6 +30,8 @@ COMMANDS: Commands = {
     "a value of another type": (60, ["sweep", "type.toml"], "seed must be a whole number, got 'one'"),
     "a seed below 0": (60, ["reproduce", "theorem-2.1", "--seed", "-1"], "seed must be a whole number of at least 0"),
     "code": (60, ["sweep", "code.toml"], "is not a number"),
+    "an option of another command": (58, [*THEORY, "--device", "cpu"], "--help lists the options"),
+    "an option of another action": (58, ["data", "list", "--size", "5"], "--size means nothing to data list"),
     "no GPU": (61, ["evaluate", "python:toy_nets:linear", *OF_HALVES, "--device", "cuda:7"], '"cuda:7" is not on this'),
     "no such device": (61, ["train", "--data", "npz:halves.npz", "--device", "gpu"], "there are: auto, cpu"),
 }

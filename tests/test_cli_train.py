@@ -351,6 +351,16 @@ def test_retrain_trains_by_the_preset_that_fits_the_scale(
     assert f"nofreelunch reproduce figure-5 --scale {scale} --retrain" in (Path("r") / "report.html").read_text()
 
 
+def test_the_seed_is_that_of_the_trainings_and_the_command_says_where_the_data_are(
+    asked: list[tuple[str, str, Threat | None]], tmp_path: Path
+) -> None:
+    command = ["reproduce", "figure-5", "--scale", "smoke", "--retrain", "--seed", "7", "--data-root", str(tmp_path)]
+    assert main([*command, "--out", "r"]) == 0
+    assert (Path("r") / "models" / "mnist-standard-laptop-7" / "model.safetensors").exists()
+    made = json.loads((Path("r") / "results" / "figure-5.json").read_text())["command"]
+    assert made.split() == ["nofreelunch", *command[:-2], f"--data-root={tmp_path}"]
+
+
 def test_retrain_goes_on_where_it_was_stopped(
     asked: list[tuple[str, str, Threat | None]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

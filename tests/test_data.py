@@ -7,6 +7,7 @@ import pickle
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -166,6 +167,35 @@ def test_of_many_processes_one_builds(empty_cache: Path) -> None:
         assert {future.result().digest for future in waiting} == {build.data.digest}
     assert build.count == 1
     assert not leftover.exists()
+
+
+def test_a_failure_lets_the_next_one_build_alone(tmp_path: Path) -> None:
+    """It removes the lock that others wait for: they and whoever comes later must still be one at a time."""
+    path, inside, most = tmp_path / "new" / "file", list[int](), list[int]()
+
+    def build(number: int) -> None:
+        with store.alone(path):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.remove(number)
+
+    def fail() -> None:
+        with store.alone(path):
+            first.set()
+            time.sleep(0.2)
+            raise OSError("no space")
+
+    first = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(fail)
+        first.wait()
+        waiting = [pool.submit(build, number) for number in range(3)]
+        with pytest.raises(OSError, match="no space"):
+            failing.result()
+        for future in [*waiting, *(pool.submit(build, number) for number in range(3, 6))]:
+            future.result()
+    assert most == [1] * 6
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

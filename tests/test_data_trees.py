@@ -82,6 +82,13 @@ def test_order_is_mixed_and_depends_on_names_alone(tmp_path: Path) -> None:
     assert 15 <= int(forwards.train.take(60).y.sum()) <= 45  # the first half is no single class
 
 
+def test_greyscale_images_with_alpha_are_grey(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.new("LA", (8, 8), (7, 128)).save(path)
+    assert images.header(path) == ((8, 8), "L")
+    assert (images.decode(path, "L", None) == 7).all()
+
+
 def test_greyscale_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> None:
     plant(tmp_path, USUAL, mode="L")
     assert load_data(f"folder:{tmp_path}").train.x.shape == (7, 1, 6, 8)

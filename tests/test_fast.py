@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nofreelunch.errors import InputError
 from nofreelunch.models import ARCHITECTURES, build, fast
-from nofreelunch.models.fast import Fast, refresh
+from nofreelunch.models.fast import Fast, judge, refresh
 from nofreelunch.models.thin import thin_convolution
 
 SHAPES = {"linear": (1, 8, 8), "mnist-cnn": (1, 28, 28), "mnist-cnn-small": (1, 12, 12)}
@@ -343,6 +343,17 @@ def test_bfloat16_is_near_and_answers_in_float32(arch: str) -> None:
     assert logits.dtype == grad.dtype == torch.float32
     assert (logits - true_logits).abs().max() < 0.05 * true_logits.abs().max()
     assert (grad - true_grad).norm() < 0.25 * true_grad.norm()
+
+
+def test_the_model_itself_decides_on_success() -> None:
+    """Where only rounding makes the copy misclassify, the model does not, and the point is not adversarial."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten())
+    copy = fast(model)
+    assert isinstance(copy, Fast)
+    itself, x = judge(copy), images(4, 1, 5, 5, dtype=torch.float32)
+    assert itself is not None
+    assert torch.equal(itself(x), model(x))
+    assert judge(model) is None
 
 
 def test_bfloat16_leaves_models_in_float64_alone() -> None:

@@ -221,6 +221,14 @@ def test_measures_do_not_depend_on_length_or_sign(factor: float, seed: int, chan
         assert ((getattr(one, name) >= 0) & (getattr(one, name) <= 1 + 1e-12)).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 9), (1, 9, 1), (2, 2, 2)])
+def test_images_of_one_row_have_measures_too(shape: tuple[int, int, int]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, grad = torch.rand(4, *shape, generator=rng), torch.randn(4, *shape, generator=rng)
+    for values in vars(gradient_alignment(x, grad)).values():
+        assert values.isfinite().all()
+
+
 def test_a_gradient_without_direction_is_refused() -> None:
     x, grad = images(3), images(3, seed=1)
     grad[1] = 0
@@ -308,6 +316,8 @@ def test_interpolation_needs_two_points_and_one_shape() -> None:
     assert len(interpolate(x, x)) == 20
     with pytest.raises(InputError, match="points"):
         interpolate(x, x, 1)
+    with pytest.raises(InputError, match="one shape and type"):
+        interpolate(x, x.double())
     with pytest.raises(InputError, match="one shape"):
         interpolate(x, x[:2])
 

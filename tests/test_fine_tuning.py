@@ -164,3 +164,12 @@ def test_a_resized_crop_belongs_to_the_image() -> None:
     x, streams = torch.rand(9, 3, 16, 16), Streams.for_examples(5, torch.arange(9))
     alone = resized_crop_flip(x[4:5], streams.take(slice(4, 5)))
     assert torch.equal(resized_crop_flip(x, streams)[4:5], alone)
+
+
+def test_a_start_that_was_replaced_is_another_run(source: str, tmp_path: Path) -> None:
+    """The path says nothing of what lies there."""
+    config = toy_config(arch=ARCH, start=source)
+    train(toy_data(), config, out=tmp_path / "run")
+    save_model(build(ARCH, toy_data(8), seed=8), Path(source))
+    with pytest.raises(InputError, match=r"start: .* was another model then"):
+        train(toy_data(), config, out=tmp_path / "run")

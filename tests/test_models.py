@@ -19,6 +19,7 @@ from safetensors.torch import save, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from nofreelunch.data import Dataset, Split
 from nofreelunch.errors import InputError
 from nofreelunch.models import ARCHITECTURES, Classifier, build, foreign, load_model, save_model, zoo_names
 from nofreelunch.workspace import digest, to_json
@@ -102,6 +103,14 @@ def test_cifar_resnet_is_its_definition() -> None:
         z = b + short
     logits = active(z, "bn").mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
     torch.testing.assert_close(model(x), logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["cifar-resnet", "preact-resnet18"])
+@pytest.mark.parametrize("side", [15, 30, 33])
+def test_residual_networks_take_sides_that_halve_badly(arch: str, side: int) -> None:
+    images = Split(torch.zeros(4, 3, side, side, dtype=torch.uint8), torch.arange(4), (0, 1, 2, 3))
+    model = build(arch, Dataset("odd", ("a", "b", "c", "d"), (0.5,) * 3, (0.5,) * 3, images, images)).eval()
+    assert model(torch.rand(2, 3, side, side)).shape == (2, 4)
 
 
 def test_standardisation_forgets_brightness_and_contrast_but_does_not_blow_up_flat_images() -> None:

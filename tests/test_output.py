@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.output import check_file, locked
+from nofreelunch.output import InUse, check_file, locked
 
 
 def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
@@ -63,3 +63,10 @@ def test_a_run_that_fails_keeps_its_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError), locked(tmp_path / "out"):
         raise RunError("disk full")
     assert (tmp_path / "out").is_dir()
+
+
+def test_a_lock_that_was_removed_meanwhile_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has opened the file before it was removed holds a file that nobody else will ever open."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / ".lock").unlink())
+    with pytest.raises(InUse, match="start again"), locked(tmp_path):
+        pass

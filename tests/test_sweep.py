@@ -22,10 +22,11 @@ from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status
 from nofreelunch.sweep.table import Row, label
-from nofreelunch.sweep.work import load, located, read_scores, start_digest, work
+from nofreelunch.sweep.work import load, located, read_scores, work
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training.events import Event, Started, Step
 from nofreelunch.training.folder import MODEL
+from nofreelunch.training.start import start_digest
 from sweep_toy import SPEC, STEPS, write_spec
 
 

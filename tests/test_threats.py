@@ -233,3 +233,11 @@ def test_threats_are_values():
     assert Linf(0.3) == Linf(0.3) != L2(0.3)
     assert len({Linf(0.3), Linf(0.3), Linf(0.2)}) == 2
     assert isinstance(Linf(0.3), Threat)
+
+
+@pytest.mark.parametrize("make", [Linf, L2])
+@pytest.mark.parametrize("box", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("eps", [1e-45, 1e-39, 1e-30])
+def test_radii_that_float32_hardly_knows_are_projected_on(make, box, eps):
+    ball, x = make(eps, box), torch.tensor([[0.0, 0.5], [1e-38, 1.0]])
+    assert ball.contains(ball.project(x + 0.25, x), x).all()

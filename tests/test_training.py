@@ -292,6 +292,15 @@ def test_a_look_takes_no_more_images_at_a_time_than_a_step(processes: int, monke
     assert sizes == [32 // 4 // processes]
 
 
+def test_the_first_weights_are_never_looked_at() -> None:
+    """Not even where several epochs are one step."""
+    config = toy_config(epochs=4, batch_size=200, holdout=0.85)
+    devices = Devices("cpu", "float32")
+    planned = Loop(config, toy_data().train, devices, fresh_learner(toy_data(), config, devices))
+    assert not planned.look_due
+    assert planned.steps == 2
+
+
 def test_without_held_out_images_the_last_weights_are_returned() -> None:
     _, events = run(toy_config(holdout=0.0, epochs=0.5))
     assert not [event for event in events if isinstance(event, Epoch)]

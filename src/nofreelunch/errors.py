@@ -6,6 +6,7 @@ with 2.
 
 import difflib
 import math
+import operator
 from collections.abc import Collection, Iterable
 from fractions import Fraction
 
@@ -84,6 +85,6 @@ def check_number(
 
 def check_count(name: str, value: int, low: int = 1) -> int:
     """`value` if it is a whole number of at least `low`; an `InputError` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
         raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return value
+    return operator.index(value)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nofreelunch.errors import InputError, RunError
+from nofreelunch.workspace import is_named
 
 _LOCK = ".lock"
 
@@ -49,6 +50,8 @@ def locked(folder: Path) -> Iterator[None]:
             raise InUse(f"another process is writing to {folder}; wait for it or give another --out") from None
         except OSError as error:
             raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
+        if not is_named(file, folder / _LOCK):  # whoever held it has removed it since
+            raise InUse(f"another process has just left {folder}; start again")
         try:
             yield
         except InputError:

@@ -124,7 +124,7 @@ def _as_labels(y: Tensor, x: Tensor) -> Tensor:
 def as_tensor(answer: object) -> Tensor:
     """A model's answer if it is a tensor; an `InputError` otherwise."""
     if isinstance(answer, Tensor):
-        return answer
+        return answer if answer.layout == torch.strided else answer.to_dense()
     raise InputError(f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them")
 
 

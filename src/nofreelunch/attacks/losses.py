@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nofreelunch.errors import unknown
+from nofreelunch.errors import InputError, unknown
 from nofreelunch.types import Labels, Logits, Loss, Mask, PerExample
 
 
@@ -86,6 +86,8 @@ def named_loss(loss: str | Loss) -> Loss:
     """
     if callable(loss):
         return loss
+    if loss in TARGETED_LOSSES:
+        raise InputError(f'loss "{loss}" wants a target, which APGD chooses; known here: {", ".join(LOSSES)}')
     if loss not in LOSSES:
         raise unknown("loss", loss, [*LOSSES, *TARGETED_LOSSES])
     return LOSSES[loss]

@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         return _fail(f"failed: {error}", 1)
     except KeyboardInterrupt:
-        return _fail("stopped: what was finished is kept; the same command goes on from there", 130)
+        return _fail("stopped: the same command goes on from what was kept", 130)
     except _Terminated:
-        return _fail("terminated: what was finished is kept; the same command goes on from there", 143)
+        return _fail("terminated: the same command goes on from what was kept", 143)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -136,7 +136,7 @@ def _one_sentence(box: str) -> str:
         if "Perhaps" in box
         else []
     )
-    hint = f'; did you mean "{near[0]}"?' if near else "; --help lists the options"
+    hint = f'; did you mean "{near[0]}"?' if near and near[0] not in first else "; --help lists the options"
     return _line(first) + hint
 
 

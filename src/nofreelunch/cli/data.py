@@ -33,6 +33,11 @@ class Data:
         """Do it; 0."""
         from nofreelunch.data import catalogue
 
+        meant = {"list": (), "fetch": ("name",), "pack": ("name", "out", "size", "strict")}[self.action]
+        for option in ("name", "out", "size", "strict"):
+            if option not in meant and getattr(self, option) not in (None, False):
+                what = self.name if option == "name" else f"--{option}"
+                raise InputError(f"{what} means nothing to data {self.action}; leave it out")
         if self.action == "list":
             print(catalogue.table(self.data_root))
             return 0

@@ -84,6 +84,7 @@ class Reproduce:
         for option, values in given.items():
             if values is not None and hasattr(experiment.presets[self.scale], option):
                 words += [f"--{option}", *values]
+        words += [] if self.data_root is None else [f"--data-root={self.data_root}"]
         return shlex.join(words)
 
 

@@ -65,7 +65,8 @@ class Sweep:
     def _tasks(self, spec: "Spec") -> "list[Task]":
         """One for each point; their paths hold on every machine that has the folders."""
         from nofreelunch.data import data_root
-        from nofreelunch.sweep.work import Task, load, located, start_digest, wherever
+        from nofreelunch.sweep.work import Task, load, located, wherever
+        from nofreelunch.training.start import start_digest
 
         root = data_root(self.data_root)
         root = root and root.absolute()

@@ -190,6 +190,7 @@ class Train:
 
     def _summary(self, chosen: "Epoch | None") -> Iterator[str]:
         """Where the model is, how accurate it is, and how to learn more."""
+        from nofreelunch.models.registry import is_own_code
         from nofreelunch.training.folder import MODEL
         from nofreelunch.training.loop import SELECTION_ATTACK
 
@@ -204,7 +205,10 @@ class Train:
         if chosen is not None:
             by = f"{SELECTION_ATTACK}, {self.threat} {self.eps}"
             yield f"robust accuracy on them, at most: {_interval(chosen.robust, chosen.held_out)}, under {by}"
-        words = ["nofreelunch", "evaluate", str(model), "--data", self.data, "--threat", self.threat, "--eps", self.eps]
+        own = self.arch is not None and is_own_code(self.arch)
+        subject = [str(self.arch), "--weights", str(model)] if own else [str(model)]
+        words = ["nofreelunch", "evaluate", *subject, "--data", self.data, *self._root()]
+        words += ["--threat", self.threat, "--eps", self.eps]
         yield f"on test images: {shlex.join(words)}"
 
     def _forecast(self, data: "Dataset", config: "TrainConfig") -> None:
@@ -225,9 +229,13 @@ class Train:
         print(f"memory    about {size(cost.bytes_per_batch)} at the peak of a step, besides the program itself")
         print(f"disk      {size(cost.bytes_on_disk)} for two states and the model")
 
+    def _root(self) -> list[str]:
+        """Where the data are, if that was said, as on a command line."""
+        return [] if self.data_root is None else [f"--data-root={self.data_root}"]
+
     def _command(self, config: "TrainConfig") -> str:
         """The command with every setting in full."""
-        words = ["nofreelunch", "train", "--data", self.data]
+        words = ["nofreelunch", "train", "--data", self.data, *self._root()]
         words += ["--threat", self.threat, "--eps", self.eps] if self.threat and self.eps else []
         for name in _settings():
             value: Any = getattr(config, name)

@@ -15,7 +15,7 @@ Mode: TypeAlias = Literal["L", "RGB"]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 _PIXELS_AT_MOST = Image.MAX_IMAGE_PIXELS or 2**26
-_GREY = ("1", "L")
+_GREY = ("1", "L", "LA")
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # more than 8 bits per pixel; Pillow would clip them to white
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nofreelunch.workspace import replacing
+from nofreelunch.workspace import is_named, replacing
 
 
 def cache_folder() -> Path:
@@ -34,12 +34,8 @@ def alone(path: Path) -> Iterator[None]:
     Raises:
         OSError: if nothing can be written to its folder.
     """
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.parent / f".{path.name}.lock"
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _holding(lock):
         for leftover in set(path.parent.glob(f".{path.name}.*")) - {lock}:
             leftover.unlink()
         try:
@@ -49,6 +45,21 @@ def alone(path: Path) -> Iterator[None]:
                 lock.unlink()
                 path.parent.rmdir()  # if it is empty
             raise
+
+
+@contextmanager
+def _holding(lock: Path) -> Iterator[None]:
+    """Within the block this process alone holds the file of that name."""
+    import fcntl
+
+    while True:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with open(lock, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if is_named(file, lock):
+                yield
+                return
+        # It was removed while it was waited for: whoever comes now would hold another one.
 
 
 def mapped(file: BinaryIO) -> UInt8[Tensor, " bytes"]:

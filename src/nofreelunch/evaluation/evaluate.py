@@ -11,14 +11,15 @@ from nofreelunch.attacks import Attack
 from nofreelunch.attacks.door import check_labels, first_logits
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, check_count
+from nofreelunch.evaluation import operations
 from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
-from nofreelunch.evaluation.certified import certify
+from nofreelunch.evaluation.ends import at_the_ends
 from nofreelunch.evaluation.journal import Journal
-from nofreelunch.evaluation.phases import doubts, exactly, examine, gave_up_too_soon, run, run_whole, scout
+from nofreelunch.evaluation.phases import doubts, examine, gave_up_too_soon, run, run_whole, scout
 from nofreelunch.evaluation.protocols import Protocol, fixed, further, plan_of, without_addresses
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
-from nofreelunch.evaluation.subject import Subject, as_in_use, own_randomness
+from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import FINAL, Progress, Trial
 from nofreelunch.evaluation.trust import function, search
@@ -31,8 +32,6 @@ _UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batc
 """What a model is flagged for that its traced operations do not tell all of."""
 _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
-_TRIED = 32
-"""So many examples are tried to be proven before all are."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
 """What a model is flagged for that does not answer alike when it is asked again."""
 
@@ -101,7 +100,8 @@ def evaluate(
             flags, exact = _conduct(trial, plan, extra, classes, known)
         finally:  # an interrupt keeps what is done
             journal.save()
-        certified = None if any(flag.name in _UNPROVABLE for flag in flags) else _certified(trial)
+        unprovable = any(flag.name in _UNPROVABLE for flag in flags)
+        certified = None if unprovable else operations.certified(trial)
     return _assembled(trial, flags, exact, certified, plan.name, time.monotonic() - started)
 
 
@@ -123,9 +123,10 @@ def _conduct(
             _check_answers(trial, torch.as_tensor(margin))
     if known is not None and not trial.randomised:
         _take_over(known, trial)
-    exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and exactly(trial))
+    exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and operations.exactly(trial))
     if not exact:
         run(trial, "main", plan.first, classes)
+        flags += at_the_ends(trial, plan, {flag.name for flag in flags})
         gains = scout(trial, plan, flags, classes)
         for step in plan.main.items():
             run(trial, "main", step, classes)
@@ -151,9 +152,11 @@ def _conduct(
 
 
 def _first_answers(trial: Trial) -> Tensor:
-    """The model's answers to a few of the examples."""
+    """The model's answers at a random point near each of a few examples, and to these examples."""
     index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
-    return trial.subject.logits(trial.load(index)[0])
+    x = trial.load(index)[0]
+    near = trial.threat.random_start(x, trial.streams(index, "first answers"))
+    return torch.cat([trial.subject.logits(z) for z in (near, x)])
 
 
 def _classes(subject: Subject, source: Source) -> int:
@@ -197,30 +200,6 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
     trial.board.record(step, index, torch.zeros(len(index)), margins, torch.ones(len(index), dtype=torch.bool))
     if trial.examples is not None and known.x_adv is not None:
         trial.examples[index] = known.x_adv[index]
-
-
-def _certified(trial: Trial) -> Tally | None:
-    """Examples proven robust, where the model is one that can be; where none of a few is, no more are tried."""
-    if trial.subject.stateful or trial.randomised:
-        return None
-    everything = torch.arange(len(trial.source))
-    proven = _proven(trial, trial.sample(everything, _TRIED))
-    if proven and len(everything) > _TRIED:
-        proven = _proven(trial, everything)
-    return None if proven is None else Tally(proven, len(everything))
-
-
-def _proven(trial: Trial, index: Tensor) -> int | None:
-    """How many of these examples are proven robust; None if the model is not one that can be."""
-    proven = 0
-    for part in torch.split(index, trial.batch):
-        x, y = trial.load(part)
-        with as_in_use(x.device, trial.subject.working):
-            mask = certify(trial.subject.working, x, y, trial.threat)
-        if mask is None:
-            return None
-        proven += int(mask.sum())
-    return proven
 
 
 def _by_class(right: Tensor, y: Tensor) -> dict[int, Tally]:

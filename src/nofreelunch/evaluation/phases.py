@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, Attack, ExactLinear, WorstOf
+from nofreelunch.attacks import APGD, Attack, WorstOf
 from nofreelunch.attacks.door import Precise
 from nofreelunch.attacks.eot import Averaged
-from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import LOST, STANDING
-from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.plain import Rescaled, SeeThrough
 from nofreelunch.evaluation.protocols import Protocol, Recipe, fixed, numbered, relentless
@@ -79,20 +77,6 @@ def _view(trial: Trial, names: set[str], scale: float) -> Model:
     if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:
         view = Rescaled(view, scale / _TYPICAL)
     return Averaged(view, _DRAWS) if trial.randomised else view
-
-
-def exactly(trial: Trial) -> bool:
-    """Whether the model is affine by construction; then its worst points are found in closed form."""
-
-    def solve() -> bool:
-        try:
-            trial.attack("exact-linear", ExactLinear(trial.threat))
-        except InputError:  # it is not affine in numbers: it overflows, or the box is unknown to the closed form
-            return False
-        return True
-
-    plain = isinstance(trial.subject.working, torch.nn.Module) and trial.subject.dtype in (torch.float32, torch.float64)
-    return plain and is_affine(trial.subject.working) and trial.journal.once("exact-linear", solve)
 
 
 def run(trial: Trial, phase: str, step: tuple[str, Recipe], classes: int) -> None:

@@ -18,7 +18,7 @@ from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.inner import inner_guides
-from nofreelunch.evaluation.guides.plain import Jittered, Probing, SeeThrough, precise
+from nofreelunch.evaluation.guides.plain import Jittered, OnlyClasses, Probing, SeeThrough, precise
 from nofreelunch.evaluation.guides.see_through import straight
 from nofreelunch.evaluation.guides.substitute import substitute
 from nofreelunch.evaluation.labels_only import Borrowed, Rays
@@ -29,7 +29,7 @@ from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Labels, Model
 
 _POOL = 64
-_NEARER = (0.25, 0.5)
+_NEARER = (0.3, 0.6, 0.8)
 """Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
 _SHIFT = 0.15
 """The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""
@@ -109,6 +109,9 @@ def _guides(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str
     subject, x = trial.subject, trial.load(index)[0]
     yield "see-through", SeeThrough(subject)
     yield from _made(lambda: inner_guides(subject, x)).items()
+    present = torch.unique(trial.source.y).to(x.device)
+    if len(present) < subject.classes:
+        yield "classes of the data", OnlyClasses(trial.view, present)
     yield "jittered", Jittered(trial.view, trial.threat)
     if suspicious:
         yield "jittered see-through", Jittered(SeeThrough(subject), trial.threat)

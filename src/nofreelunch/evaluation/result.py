@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import Tally
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, to_plain
 from nofreelunch.workspace import atomic_write, plain, to_json
 
 Word = Literal["trusted", "doubtful", "invalid"]
@@ -115,8 +115,8 @@ class Evaluation:
             record[name] = [float(m) if np.isfinite(m) else None for m in getattr(self, name)]
         tallies = {"clean": self.clean, "robust": self.robust}
         intervals = {f"{name}_interval": tally.interval(0.95) for name, tally in tallies.items()}
-        threat = {"norm": self.threat.norm, "eps": self.threat.eps, "box": self.threat.box}
-        return to_json(plain(record) | intervals | {"threat": threat, "verdict": self.verdict, "adds": self.adds})
+        made = {"threat": to_plain(self.threat), "verdict": self.verdict, "adds": self.adds}
+        return to_json(plain(record) | intervals | made)
 
     def save(self, path: Path) -> None:
         """Write `to_json` to a file, whole or not at all."""

@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model
-from nofreelunch.errors import check_count
+from nofreelunch.errors import InputError, check_count
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
 
@@ -37,6 +37,7 @@ class Subject:
         working: the copy that is called; what fast versions and guides are made from.
         stateful: whether calling changes it; set by the checks.
         came_training: whether the model came with layers in training mode.
+        classes: how many logits it answers; 0 before it was asked.
         dtype: of its weights; float32 if it has none.
         device: where they are.
 
@@ -46,10 +47,11 @@ class Subject:
 
     def __init__(self, model: Model) -> None:
         check_model(model)
-        self.came_training = isinstance(model, nn.Module) and any(module.training for module in model.modules())
-        self.pristine = twin(model)
-        self.working = twin(model)
-        self.stateful = False
+        self.came_training = isinstance(model, nn.Module) and any(
+            getattr(module, "training", False) for module in model.modules()
+        )
+        self.pristine, self.working = (_evaluated(twin(model), model) for _ in range(2))
+        self.stateful, self.classes = False, 0
         weight = next((p for module in modules_of(model) for p in module.parameters() if p.is_floating_point()), None)
         self.dtype = torch.float32 if weight is None else weight.dtype
         self.device = torch.device("cpu") if weight is None else weight.device
@@ -78,7 +80,16 @@ class Subject:
         with as_in_use(x.device, model), torch.no_grad(), answering(x):
             logits = as_tensor(model(x.detach().to(self.dtype, copy=True)))
         logits = logits.clone()  # an ordinary tensor even if it was made in inference mode
+        self._check_shape(logits, len(x))
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _check_shape(self, logits: Tensor, rows: int) -> None:
+        """An `InputError` where the answer has not one row for each example, or other classes than the first one."""
+        classes = logits.shape[-1] if logits.dim() == 2 else 0
+        self.classes = self.classes or classes
+        if logits.dim() != 2 or tuple(logits.shape) != (rows, self.classes):
+            expected = f"({rows}, {self.classes or 'classes'})"
+            raise InputError(f"the model must return logits of shape {expected}, got shape {tuple(logits.shape)}")
 
     def differentiable(self, x: Tensor) -> Tensor:
         """The same function, to be differentiated; a model that changes when called is a fresh copy here too."""
@@ -122,11 +133,30 @@ def twin(model: Any) -> Any:
     try:
         if isinstance(model, FunctionType):
             return _function_twin(model)
+        if isinstance(model, nn.Module) and any(map(_copies_itself, model.modules())):
+            return model  # who knows what it would give us
         if isinstance(model, functools.partial):
             return functools.partial(twin(model.func), *copy.deepcopy(model.args), **copy.deepcopy(model.keywords))
         return copy.deepcopy(model)
     except Exception:  # locks, generators, handles: a user's object may refuse in any way
         return model
+
+
+def _evaluated(copied: Any, model: Any) -> Any:
+    """The copy after `eval()`, which may do more than to set a flag; what could not be copied stays as it is."""
+    if copied is not model:
+        for module in modules_of(copied):
+            with suppress(Exception):  # of frozen programs, and of the user's code
+                module.eval()
+    return copied
+
+
+def _copies_itself(module: nn.Module) -> bool:
+    """Whether code of the user's makes its copies."""
+    makers = (
+        kind for kind in type(module).__mro__ if {"__deepcopy__", "__reduce_ex__", "__reduce__"} & vars(kind).keys()
+    )
+    return next(makers, object).__module__.partition(".")[0] not in ("torch", "builtins")
 
 
 def _function_twin(function: FunctionType) -> FunctionType:

@@ -46,7 +46,7 @@ class Choice:
     Args:
         datasets: names in the paper's tables; those whose models are there are shown.
         retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
-        seed: chooses the images.
+        seed: chooses the images, and is that of trainings.
     """
 
     datasets: tuple[str, ...] = tuple(DATA_TITLES)
@@ -120,7 +120,7 @@ def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...],
     found, missing = available(choice, workspace)
     shown: list[Exhibit] = []
     for name, data in found.items():
-        models = _retrained(choice.retrain, data, workspace) if choice.retrain else _shipped(name)
+        models = _retrained(choice, data, workspace) if choice.retrain else _shipped(name)
         if "standard" in models and len(models) > 1:
             on_device = {role: model.to(workspace.device) for role, model in models.items()}
             shown.append(Exhibit(name, data, on_device, workspace.device))
@@ -154,10 +154,10 @@ def _zoo(name: str) -> tuple[str, ...]:
     return tuple(model for model in zoo_names() if model.startswith(f"{name}-"))
 
 
-def _retrained(scale: str, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:
+def _retrained(choice: Choice, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:
     """By role, the models of a preset at Table 2's eps."""
     threats = {role: THREATS[role](TABLE_2_EPS[data.name, role]) for role in ROLES[1:]}
-    return {role: trained(scale, data, threats.get(role), 0, workspace) for role in ROLES}
+    return {role: trained(choice.retrain, data, threats.get(role), choice.seed, workspace) for role in ROLES}
 
 
 def _shipped(name: str) -> dict[str, nn.Module]:

@@ -51,7 +51,7 @@ class Config(Choice):
         clean_n: number of test images for the clean accuracy; all, if there are fewer.
         attack: recipe in `ATTACKS`, at Table 2's eps.
         shares: training eps over Table 2's, where models are trained here.
-        seeds: of the trainings.
+        seeds: of the trainings, added to `seed`.
     """
 
     n: int
@@ -117,7 +117,7 @@ def _shipped(name: str) -> Iterator[tuple[nn.Module, Threat | None, int]]:
 def _trained(data: Dataset, config: Config, workspace: Workspace) -> Iterator[tuple[nn.Module, Threat | None, int]]:
     """The grid, trained here."""
     grid = [THREATS[norm](share * TABLE_2_EPS[data.name, norm]) for norm in NORMS for share in config.shares]
-    for seed in config.seeds:
+    for seed in (config.seed + number for number in config.seeds):
         for threat in (None, *grid):
             yield trained(config.retrain, data, threat, seed, workspace), threat, seed
 

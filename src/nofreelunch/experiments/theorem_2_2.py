@@ -18,6 +18,7 @@ from nofreelunch.experiments.paper_values import (
 )
 from nofreelunch.theory import GaussianModel, SvmSolution, fit_svm
 from nofreelunch.theory.hinge import Hinge
+from nofreelunch.theory.svm import hinge_of
 from nofreelunch.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -114,13 +115,9 @@ def _first_zero(weight: Callable[[float], float]) -> float:
     return high
 
 
-def _hinge(model: GaussianModel, eps: float) -> Hinge:
-    return Hinge(model.p, eps, (model.eta - eps) * math.sqrt(model.d))
-
-
 def _best_on_circle(model: GaussianModel, eps: float, angles: int) -> float:
     """|v| of the least expected hinge on w1^2 + v^2 = 1; w1 and v at least 0 (others have no smaller loss)."""
-    hinge = _hinge(model, eps)
+    hinge = hinge_of(model, eps)
     points = [(math.cos(t), math.sin(t)) for t in np.linspace(0, math.pi / 2, angles).tolist()]
     return min(points, key=lambda point: hinge.value(*point))[1]
 
@@ -128,14 +125,14 @@ def _best_on_circle(model: GaussianModel, eps: float, angles: int) -> float:
 def _lemma_c_2(model: GaussianModel, standard: SvmSolution) -> tuple[float, float, float]:
     """v, the least loss of the examples with x_1 = -y for v = 1 / sqrt(2), and the loss of z alone."""
     half = LEMMA_C_2["v"]
-    return standard.v, (1 - model.p) * Hinge(0.0, 0.0, model.mu).value(half, half), _hinge(model, 0.0).value(0.0, 1.0)
+    return standard.v, (1 - model.p) * Hinge(0.0, 0.0, model.mu).value(half, half), hinge_of(model, 0.0).value(0.0, 1.0)
 
 
 def _slopes_of_display(model: GaussianModel, eps: float) -> tuple[float, float]:
     """Slope of the loss in v at w = 0: one delta for all examples (as displayed), and one for each (as meant)."""
     small, shift = 1e-3, eps * math.sqrt(model.d)
     moved = [(Hinge(model.p, 0.0, model.mu + side * shift).value(0.0, small) - 1) / small for side in (-1, 1)]
-    return sum(moved) / 2, (_hinge(model, eps).value(0.0, small) - 1) / small
+    return sum(moved) / 2, (hinge_of(model, eps).value(0.0, small) - 1) / small
 
 
 def findings(result: Result) -> tuple[Finding, ...]:

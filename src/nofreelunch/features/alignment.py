@@ -73,6 +73,8 @@ def edge_map(x: Images) -> Float[Tensor, "n h w"]:
 def hoyer_sparsity(values: Float[Tensor, "n d"]) -> PerExample:
     """(sqrt(d) - |v|_1 / |v|_2) / (sqrt(d) - 1); Hoyer 2004, "Non-negative matrix factorization with sparseness"."""
     root = math.sqrt(values.shape[1])
+    if root == 1:  # a single number is as spread as can be
+        return torch.zeros_like(values[:, 0])
     spread: Tensor = values.abs().sum(1) / values.norm(dim=1)  # from 1 to sqrt(d)
     return (root - spread) / (root - 1)
 
@@ -86,7 +88,7 @@ def _energy_at_largest(energy: Float[Tensor, "n d"], edges: Float[Tensor, "n d"]
 def _coherence(grad: Images) -> PerExample:
     """Mean product of neighbours, right and below, over the mean square; each channel's mean is taken out first."""
     grad = grad - grad.mean((2, 3), keepdim=True)
-    right = (grad[..., :-1] * grad[..., 1:]).mean((1, 2, 3))
-    below = (grad[..., :-1, :] * grad[..., 1:, :]).mean((1, 2, 3))
+    pairs = (grad[..., :-1] * grad[..., 1:], grad[..., :-1, :] * grad[..., 1:, :])
+    products = [pair.mean((1, 2, 3)) for pair in pairs if pair.numel()]  # an image of one row has none below
     square = grad.square().mean((1, 2, 3)).clamp(min=torch.finfo(grad.dtype).tiny)
-    return (right + below) / (2 * square)
+    return torch.stack(products or [torch.zeros_like(square)]).mean(0) / square

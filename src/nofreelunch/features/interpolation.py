@@ -17,9 +17,10 @@ def interpolate(x: Inputs, x_adv: Tensor, points: int = POINTS) -> Float[Tensor,
     Tsipras et al. 2018, Section 3.2.
 
     Raises:
-        InputError: if shapes differ or there are fewer than 2 points.
+        InputError: if shapes or types differ or there are fewer than 2 points.
     """
-    if x.shape != x_adv.shape:
-        raise InputError(f"x and x_adv must have one shape, got {tuple(x.shape)} and {tuple(x_adv.shape)}")
+    if (x.shape, x.dtype) != (x_adv.shape, x_adv.dtype):
+        kinds = f"{tuple(x.shape)} of {x.dtype} and {tuple(x_adv.shape)} of {x_adv.dtype}"
+        raise InputError(f"x and x_adv must have one shape and type, got {kinds}")
     check_count("points", points, low=2)
     return torch.stack([torch.lerp(x, x_adv, step / (points - 1)) for step in range(points)])

@@ -19,7 +19,7 @@ class Card:
     """What a model is and where it comes from; saved beside its weights.
 
     Args:
-        arch: name in `ARCHITECTURES`.
+        arch: name in `ARCHITECTURES`, or "python:MODULE:FACTORY".
         shape: of one image.
         classes: number of logits.
         mean: per channel, of pixels in [0, 1]; subtracted.

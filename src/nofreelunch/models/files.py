@@ -13,7 +13,7 @@ from torch import nn
 
 from nofreelunch.errors import InputError
 from nofreelunch.models.classifier import Card, Classifier
-from nofreelunch.models.registry import assemble
+from nofreelunch.models.registry import assemble, is_own_code
 from nofreelunch.models.tensors import check_fits, layout, read_tensors
 from nofreelunch.workspace import atomic_write, digest, is_sealed, plain, read_json, sealed
 
@@ -54,15 +54,25 @@ def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> Non
     atomic_write(path.with_suffix(".json"), sealed(about))
 
 
-def load_file(path: Path) -> Classifier:
+def load_file(path: Path, own_code: bool = False) -> Classifier:
     """The model saved at a path, in float32 and evaluation mode.
 
+    Args:
+        path: of the tensors; the JSON lies beside it.
+        own_code: run the code that the JSON names, where the network is not one of ours; for files made by this user.
+
     Raises:
-        InputError: if either file is missing, truncated, changed, from a newer version, or does not fit the other.
+        InputError: if either file is missing, truncated, changed, from a newer version, or does not fit the other; or
+            names code that is not to be run.
     """
     about = _read_about(path.with_suffix(".json"))
     card = _card(about, path.with_suffix(".json"))
-    with torch.device("meta"):
+    own = is_own_code(card.arch)
+    if own and not own_code:
+        raise InputError(
+            f"{path} is of {card.arch}, and no file makes code run: give {card.arch} with --weights {path}"
+        )
+    with torch.device("cpu" if own else "meta"):
         model = assemble(card)
     content = _read_tensors(path, largest=_bytes_of(model))
     tensors = read_tensors(content, path)

@@ -27,7 +27,13 @@ _EXPORTED = "torch evaluates and unpickles parts of exported programs to load th
 _WAY_OUT = "export it to ONNX, or build it in Python and give python:MODULE:FACTORY"
 _PROGRAM_FILES = ("serialized_exported_program.json", "archive_format", "/archive_version")
 _MOST_OUTPUTS, _MOST_CHANNELS = 10**5, 2**10
-_NORMALISER = {"normalizer.new_mean", "normalizer.new_std"}
+_NORMALISERS = ("normalizer.new_mean", "normalizer.new_std"), ("pixels.mean", "pixels.std")
+"""Mean and standard deviation, as the `robustness` library and our own models keep them."""
+
+
+_OURS = "network."
+_ASIDE = ("attacker.", "normalizer.", "pixels.")
+"""What lies beside the network where a normalisation does."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,9 @@ class Weights:
         Raises:
             InputError: if they are not.
         """
-        tensors, wanted = dict(self.tensors), model.state_dict()
+        wanted = model.state_dict()
+        named = ({prefix + name: value for name, value in self.tensors.items()} for prefix in ("", *_PREFIXES))
+        tensors = next((one for one in named if one.keys() == wanted.keys()), dict(self.tensors))
         for name in tensors.keys() & wanted.keys():
             if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():
                 tensors[name] = tensors[name].to(wanted[name].dtype)
@@ -72,7 +80,7 @@ def read_weights(path: Path) -> Weights:
 
     A dictionary that holds the state dict under one of its usual names is looked into, and the prefixes that wrappers
     leave ("module.", "model.") are removed. The wrapper of the `robustness` library, which keeps the network twice
-    beside its normalisation, is taken apart.
+    beside its normalisation, is taken apart, and so are our own models.
 
     Raises:
         InputError: if the file is anything else.
@@ -82,9 +90,10 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"--weights {path} is {kind}; give a file of weights")
     tensors = read_tensors(path.read_bytes(), path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = _without_prefixes(tensors)
-    if not tensors.keys() >= _NORMALISER:
+    known = next((names for names in _NORMALISERS if tensors.keys() >= set(names)), None)
+    if known is None:
         return Weights(path, tensors)
-    found = [tensors[name] for name in sorted(_NORMALISER)]
+    found = [tensors[name] for name in known]
     if max(value.numel() for value in found) > _MOST_CHANNELS:
         raise InputError(f"--weights {path}: its normalizer is none: no image has so many channels")
     mean, std = (tuple(value.double().flatten().tolist()) for value in found)
@@ -92,7 +101,7 @@ def read_weights(path: Path) -> Weights:
         normalisation = Declared(mean, std).normalisation()
     except InputError as error:
         raise InputError(f"--weights {path}: its normalizer is none: {error}") from None
-    network = {name: value for name, value in tensors.items() if not name.startswith(("attacker.", "normalizer."))}
+    network = {name.removeprefix(_OURS): value for name, value in tensors.items() if not name.startswith(_ASIDE)}
     return Weights(path, _without_prefixes(network), normalisation)
 
 

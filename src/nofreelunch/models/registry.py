@@ -1,16 +1,18 @@
 """Architectures by name, and untrained models made from them."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.models.classifier import Card, Classifier, Shape
 from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
 from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
+from nofreelunch.models.sources import from_python
 
 
 def resnet50(shape: Shape, classes: int) -> nn.Module:
@@ -37,6 +39,8 @@ class Architecture:
     smallest: int = 1
     standardises: bool = False
 
+
+_OWN = "python:"
 
 ARCHITECTURES: dict[str, Architecture] = {
     "linear": Architecture(linear),
@@ -75,29 +79,57 @@ def build(arch: str, data: Data, seed: int = 0) -> Classifier:
     Raises:
         InputError: if there is no such architecture, or it cannot take such images.
     """
-    check_known("architecture", arch, ARCHITECTURES)
     channels, height, width = data.train.x.shape[1:]
     mean, std = tuple(data.mean), tuple(data.std)
-    if ARCHITECTURES[arch].standardises:
+    if architecture(arch).standardises:
         mean, std = (0.0,) * channels, (1.0,) * channels
     return assemble(Card(arch, (channels, height, width), len(data.classes), mean, std, seed=seed))
 
 
+def is_own_code(arch: str) -> bool:
+    """Whether the network comes from a function of the user's, "python:MODULE:FACTORY", and not from a table."""
+    return arch.startswith(_OWN)
+
+
+def architecture(arch: str) -> Architecture:
+    """The architecture of that name, or the one that the user's code makes.
+
+    Raises:
+        InputError: if there is no such architecture.
+    """
+    if is_own_code(arch):
+        return Architecture(lambda shape, classes: _own(arch, shape, classes), standardises=True)
+    check_known("arch", arch, [*ARCHITECTURES, f"{_OWN}MODULE:FACTORY"])
+    return ARCHITECTURES[arch]
+
+
+def _own(arch: str, shape: Shape, classes: int) -> nn.Module:
+    """The user's network, if it answers images of this shape with as many logits as there are classes."""
+    network = from_python(arch.removeprefix(_OWN), None).network
+    try:
+        with torch.no_grad():
+            logits = copy.deepcopy(network).eval()(torch.zeros(2, *shape))
+    except Exception as error:  # the user's code may raise anything; it is the input here
+        raise InputError(f"{arch} does not take images of {shape}: {type(error).__name__}: {error}") from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"{arch} must answer 2 images of {shape} with logits of shape (2, {classes}), got {found}")
+    return network
+
+
 def assemble(card: Card) -> Classifier:
-    """The untrained model that a card describes. The global random state is left alone.
+    """The untrained model that a card describes; the user's code is run where it names it. The global random state is
+    left alone.
 
     Raises:
         InputError: if there is no such architecture, or it cannot take such images.
     """
-    check_known("architecture", card.arch, ARCHITECTURES)
-    architecture = ARCHITECTURES[card.arch]
+    kind = architecture(card.arch)
     check_count("classes", card.classes, 2)
-    if min(card.shape[1:]) < architecture.smallest:
-        raise InputError(
-            f"{card.arch} takes images of at least {architecture.smallest} pixels a side, got {card.shape}"
-        )
+    if min(card.shape[1:]) < kind.smallest:
+        raise InputError(f"{card.arch} takes images of at least {kind.smallest} pixels a side, got {card.shape}")
     if not len(card.mean) == len(card.std) == card.shape[0] or min(card.std) <= 0:
         raise InputError(f"mean and std need one number per channel, std above 0, got {card.mean} and {card.std}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(card.seed)
-        return Classifier(architecture.network(card.shape, card.classes), card)
+        return Classifier(kind.network(card.shape, card.classes), card)

@@ -92,7 +92,9 @@ def _units(
 def _pool_and_pad(width_in: int, width_out: int) -> nn.Module:
     """A shortcut without weights: average pooling, then zeros on both sides of the channels."""
     before = (width_out - width_in) // 2
-    return nn.Sequential(nn.AvgPool2d(2), nn.ZeroPad3d((0, 0, 0, 0, before, width_out - width_in - before)))
+    return nn.Sequential(
+        nn.AvgPool2d(2, ceil_mode=True), nn.ZeroPad3d((0, 0, 0, 0, before, width_out - width_in - before))
+    )
 
 
 def _project(width_in: int, width_out: int) -> nn.Module:

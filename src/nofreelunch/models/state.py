@@ -12,7 +12,10 @@ def evaluating(model: object) -> Iterator[None]:
 
     Anything that is not an `nn.Module` has no modes and is left alone.
     """
-    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    modes = {
+        module: module.training for module in modules if hasattr(module, "training")
+    }  # frozen TorchScript has none
     try:
         for module in modes:
             module.training = False

@@ -32,7 +32,10 @@ def has_hooks(model: nn.Module) -> bool:
 def frozen_twin(model: nn.Module) -> nn.Module | None:
     """A copy in evaluation mode whose parameters ask for no gradient; None where the model cannot be copied."""
     try:
-        return copy.deepcopy(model).eval().requires_grad_(False)
+        made = copy.deepcopy(model)
+        for module in made.modules():
+            module.training = False  # as models are judged: their own train() is not asked
+        return made.requires_grad_(False)
     except Exception:  # a user's module may hold anything: locks, generators, tensors in the middle of a graph
         return None
 

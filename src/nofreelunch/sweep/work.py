@@ -20,11 +20,12 @@ from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
 from nofreelunch.output import InUse, locked
 from nofreelunch.sweep.point import Exam, Point
-from nofreelunch.threats import THREATS, Threat
+from nofreelunch.threats import Threat, from_plain
 from nofreelunch.training import train
 from nofreelunch.training.events import Report, silent
 from nofreelunch.training.folder import MODEL
-from nofreelunch.workspace import atomic_write, file_digest, find_device, plain, read_json, to_json, versions
+from nofreelunch.training.start import start_digest
+from nofreelunch.workspace import atomic_write, find_device, plain, read_json, to_json, versions
 
 FORMAT = 1
 _BATCH = 200  # images attacked at a time
@@ -158,18 +159,6 @@ def located(point: Point) -> Point:
     return replace(point, config=replace(point.config, start=wherever(point.config.start)))
 
 
-def start_digest(start: str) -> str:
-    """SHA-256 of the model file that a training starts from; "" where it is a model of a name, or there is none.
-
-    Raises:
-        InputError: if the file cannot be read.
-    """
-    try:
-        return file_digest(Path(start)) if start.endswith(SUFFIX) else ""
-    except OSError as error:
-        raise InputError(f"start: cannot read {start}: {error.strerror or error}") from None
-
-
 def _some(split: Split, exam: Exam) -> torch.Tensor:
     """Indices of the test images of an exam, in ascending order."""
     rng = torch.Generator().manual_seed(exam.seed)
@@ -182,7 +171,7 @@ def _model(task: Task, data: Dataset, report: Report) -> Classifier:
         if start_digest(task.point.config.start) != task.start_digest:
             raise InputError(f"{task.point.config.start} is another model here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
-    return load_file(task.training / MODEL).to(find_device(task.device))
+    return load_file(task.training / MODEL, own_code=True).to(find_device(task.device))
 
 
 def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: Path) -> Score:
@@ -201,8 +190,7 @@ def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: 
 
 
 def _read_score(values: dict[str, Any]) -> Score:
-    eps, box = values["threat"]["eps"], values["threat"]["box"]
-    ball = THREATS[values["norm"]](eps, box and tuple(box))
+    ball = from_plain({"norm": values["norm"], **values["threat"]})
     return Score(ball, Tally(**values["clean"]), Tally(**values["robust"]), values["verdict"])
 
 

@@ -88,7 +88,7 @@ def fit_svm(model: GaussianModel, lam: float | None = None, eps: float = 0.0) ->
         InputError: if an argument is outside its range, or no lam gives |w|_2 = 1.
     """
     eps = check_eps(eps)
-    hinge = _hinge(model, eps)
+    hinge = hinge_of(model, eps)
     if lam is None:
         solution = _solution(hinge, *unit_norm(hinge))
     else:
@@ -97,7 +97,8 @@ def fit_svm(model: GaussianModel, lam: float | None = None, eps: float = 0.0) ->
     return replace(solution, w1=-solution.w1) if model.p < 0.5 else solution
 
 
-def _hinge(model: GaussianModel, eps: float) -> Hinge:
+def hinge_of(model: GaussianModel, eps: float) -> Hinge:
+    """The loss of (w1, v) on the model within eps, as if p were at least 1/2."""
     nu = (model.eta - eps) * math.sqrt(model.d)
     return Hinge(max(model.p, 1 - model.p), eps, nu if nu > _NO_MEAN else min(nu, 0.0))
 

@@ -1,13 +1,17 @@
 """The sets an adversary may choose from, by the name of their norm."""
 
-from nofreelunch.errors import parse_number, unknown
+from typing import Any
+
+from nofreelunch.errors import InputError, parse_number, unknown
 from nofreelunch.threats.base import Threat, check_threat, coordinates, expand
 from nofreelunch.threats.l2 import L2
 from nofreelunch.threats.linf import Linf
 
 THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2}
 
-__all__ = ["L2", "THREATS", "Linf", "Threat", "check_threat", "coordinates", "expand", "threat"]
+__all__ = [
+    "L2", "THREATS", "Linf", "Threat", "check_threat", "coordinates", "expand", "from_plain", "threat", "to_plain",
+]  # fmt: skip
 
 
 def threat(norm: str | float, eps: str | float | int) -> Threat:
@@ -28,3 +32,24 @@ def threat(norm: str | float, eps: str | float | int) -> Threat:
     if name not in THREATS:
         raise unknown("norm", norm, THREATS)
     return THREATS[name](parse_number(eps))
+
+
+def to_plain(ball: Threat) -> dict[str, Any]:
+    """The threat in JSON's types; `from_plain` reads it.
+
+    >>> to_plain(Linf(0.25))
+    {'norm': 'linf', 'eps': 0.25, 'box': [0.0, 1.0]}
+    """
+    return {"norm": ball.norm, "eps": ball.eps, "box": ball.box and list(ball.box)}
+
+
+def from_plain(values: object) -> Threat:
+    """The threat that `to_plain` wrote; without a box, one in the pixel box.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if not isinstance(values, dict) or values.get("norm") not in THREATS or "eps" not in values:
+        raise InputError(f"threat must have a norm of {', '.join(THREATS)}, and eps, got {values!r}")
+    box = values.get("box", (0.0, 1.0))
+    return THREATS[values["norm"]](values["eps"], tuple(box) if isinstance(box, list) else box)

@@ -143,7 +143,8 @@ class Threat(ABC):
             outside = self.size(z.double() - x.double()) > self.eps
             if not outside.any():
                 return z
-            unit = torch.maximum(z.abs(), x.abs()) * (expand(outside, z) * torch.finfo(z.dtype).eps)
+            size = torch.maximum(z.abs(), x.abs()) * torch.finfo(z.dtype).eps
+            unit = expand(outside, z) * size.clamp(min=torch.finfo(z.dtype).tiny)
             z = torch.where(z > x, torch.maximum(z - unit, x), torch.minimum(z + unit, x))
 
 

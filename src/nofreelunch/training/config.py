@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from nofreelunch import threats
 from nofreelunch.attacks import ATTACKS, PGD
 from nofreelunch.errors import InputError, check_count, check_known, check_number
-from nofreelunch.models import ARCHITECTURES
 from nofreelunch.models.fast import Precision
-from nofreelunch.threats import THREATS, Threat
+from nofreelunch.models.registry import architecture
+from nofreelunch.threats import Threat
 from nofreelunch.training.augment import AUGMENTS
 from nofreelunch.training.optimisers import OPTIMISERS
 from nofreelunch.training.recipes import RECIPES, Recipe
@@ -27,7 +28,7 @@ class TrainConfig:
     """The setting of one training run; the data come beside it.
 
     Args:
-        arch: name in `models.ARCHITECTURES`.
+        arch: name in `models.ARCHITECTURES`, or "python:MODULE:FACTORY": a function of yours that returns the network.
         start: a saved model, zoo:NAME or torchvision:NAME of that architecture, whose weights training starts from, all
             but those of its last layer; "" starts from random weights.
         threat: what the model shall withstand; None for standard training.
@@ -128,8 +129,7 @@ class TrainConfig:
 
     def to_plain(self) -> dict[str, Any]:
         """The config in JSON's types; `from_plain` reads it."""
-        threat = None if self.threat is None else {"norm": self.threat.norm, **plain(self.threat)}
-        return {**plain(self), "threat": threat}
+        return {**plain(self), "threat": self.threat and threats.to_plain(self.threat)}
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> "TrainConfig":
@@ -141,7 +141,8 @@ class TrainConfig:
         known = {field.name for field in dataclasses.fields(TrainConfig)}
         for name in values:
             check_known("setting", name, known)
-        return TrainConfig(**values | {"threat": _threat(values.get("threat"))})
+        ball = values.get("threat")
+        return TrainConfig(**values | {"threat": None if ball is None else threats.from_plain(ball)})
 
     @property
     def digest(self) -> str:
@@ -150,7 +151,6 @@ class TrainConfig:
 
     def _check_names(self) -> None:
         tables: dict[str, Collection[str]] = {
-            "arch": ARCHITECTURES,
             "recipe": RECIPES,
             "optimiser": OPTIMISERS,
             "schedule": SCHEDULES,
@@ -158,6 +158,7 @@ class TrainConfig:
             "precision": get_args(Precision),
             "attack_precision": get_args(Precision),
         }
+        architecture(self.arch)
         for field, known in tables.items():
             check_known(field.replace("_", " "), getattr(self, field), known)
         if self.attack is not None:
@@ -210,12 +211,3 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{name}: saved {saved.get(name)}, now {now.get(name)}" for name in names if saved.get(name) != now.get(name)
     )
-
-
-def _threat(values: Any) -> Threat | None:
-    if values is None:
-        return None
-    if not isinstance(values, dict) or values.get("norm") not in THREATS:
-        raise InputError(f"threat must have a norm of {', '.join(THREATS)}, got {values!r}")
-    box = values.get("box", (0.0, 1.0))
-    return THREATS[values["norm"]](values["eps"], box and tuple(box))

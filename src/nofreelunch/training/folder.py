@@ -101,6 +101,8 @@ class Folder:
         found = differences(saved, self.identity["config"])
         if state.about["data"] != self.identity["data"]:
             found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)
+        if state.about.get("start", "") != self.identity["start"]:
+            found += (f"start: {saved['start']} was another model then",)
         if found:
             listed = "; ".join(found)
             raise InputError(f"{self.path} holds another run ({listed}); give another --out, or the same settings")

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float64, Int
 
-from nofreelunch.errors import InputError, check_known, check_number
+from nofreelunch.errors import InputError, check_count, check_known, check_number
 from nofreelunch.training.linear_descent import Adversary, Descent, descend
 from nofreelunch.training.linear_optimum import NoOptimum, minimise
 from nofreelunch.training.linear_problem import Array, Box, Problem, join, split, worst_inputs
@@ -107,6 +107,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
     x, y = both_classes(*examples(x, y, box))
     eps = check_number("eps", eps, 0.0, 1.0)
     l2 = check_number("l2", l2, 0.0, np.inf)
+    check_count("seed", seed, low=0)
     problem = Problem.of(x, y, eps, box, l2)
     if method == "optimum":
         u, b = minimise(problem)
@@ -125,9 +126,9 @@ def examples(x: Any, y: Any, box: Box = (0, 1)) -> tuple[Float64[Array, "n d"], 
     Raises:
         InputError: naming what is wrong with x, y or the box.
     """
-    low, high = (0, 1) if box is None else box
-    if not low < high:
-        raise InputError(f"box must be (low, high) with low < high, or None, got {box}")
+    if box is not None and not (isinstance(box, tuple) and len(box) == 2 and box[0] < box[1]):
+        raise InputError(f"box must be (low, high) with low < high, or None, got {box!r}")
+    low, high = box or (0, 1)
     x, y = _numbers("x", x), _numbers("y", y)
     if x.ndim < 2 or 0 in x.shape:
         raise InputError(f"x must have shape (n, d) with n, d >= 1, got {x.shape}")

@@ -46,7 +46,7 @@ class Loop:
         per_epoch = len(self.trained) / config.batch_size
         self.steps = max(1, round(config.epochs * per_epoch))
         whole_epochs = range(1, math.floor(config.epochs) + 1)
-        self._looks = sorted({round(epoch * per_epoch) for epoch in whole_epochs} | {self.steps})
+        self._looks = sorted({max(1, round(epoch * per_epoch)) for epoch in whole_epochs} | {self.steps})
         self._module, self._optimiser = devices.share(learner.model, learner.optimiser)
         self._attacked = self._cheap(learner.model)
         self._attacked(self._images(self.trained[:2])[0])  # the initial weights settle how it runs, resumed or not

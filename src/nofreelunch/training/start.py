@@ -6,11 +6,25 @@ from pathlib import Path
 from torch import nn
 
 from nofreelunch.data import Dataset
+from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.tensors import check_fits, layout
 from nofreelunch.training.config import TrainConfig
+from nofreelunch.workspace import file_digest
+
+
+def start_digest(start: str) -> str:
+    """SHA-256 of the model file that a training starts from; "" where it is a model of a name, or there is none.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    try:
+        return file_digest(Path(start)) if start.endswith(SUFFIX) else ""
+    except OSError as error:
+        raise InputError(f"start: cannot read {start}: {error.strerror or error}") from None
 
 
 def first_model(data: Dataset, config: TrainConfig) -> Classifier:

@@ -22,7 +22,7 @@ from nofreelunch.training.loop import Loop
 from nofreelunch.training.optimisers import optimiser
 from nofreelunch.training.session import carry_on
 from nofreelunch.training.signals import NotedSignals
-from nofreelunch.training.start import first_model
+from nofreelunch.training.start import first_model, start_digest
 from nofreelunch.workspace import find_device
 
 
@@ -63,8 +63,9 @@ def train(
             if devices.leads:
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
-            folder = Folder(Path(out), {"config": config.to_plain(), "data": data.digest}, learner)
-            report = _resume(folder, config, report, devices)
+            about = {"config": config.to_plain(), "data": data.digest, "start": start_digest(config.start)}
+            folder = Folder(Path(out), about, learner)
+            report = _resume(folder, loop, report)
         report(_started(loop))
         for doubt in config.doubts:
             report(Notice(learner.step, doubt))
@@ -107,16 +108,17 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
         check_reach(config.threat, data)
 
 
-def _resume(folder: Folder, config: TrainConfig, report: Report, devices: Devices) -> Report:
-    """Go on from the last whole state; `report`, which from now on is logged too."""
-    complaints, step = folder.resume(), folder.learner.step
+def _resume(folder: Folder, loop: Loop, report: Report) -> Report:
+    """Go on from the last whole state; `report`, which from now on is logged too, if there is anything left to do."""
+    complaints, step, devices = folder.resume(), folder.learner.step, loop.devices
     if devices.largest(step) != -devices.largest(-step):
         raise InputError(f"--out {folder.path} must be one folder for all processes; they find different steps there")
     if not devices.leads:
         return report
     folder.sweep()
-    folder.check_room(config)
-    report = folder.logging(report)
+    folder.check_room(loop.config)
+    if not loop.finished:
+        report = folder.logging(report)
     for complaint in complaints:
         report(Notice(folder.learner.step, complaint))
     return report

@@ -38,6 +38,25 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
+class OnlyClasses:
+    """A model with the logits of other classes put out of reach: those that no example has may be there to distract.
+
+    Args:
+        model: any.
+        classes: indices of those that stay.
+    """
+
+    model: Model
+    classes: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The logits."""
+        logits = self.model(x)
+        others = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device).index_fill(0, self.classes, False)
+        return logits.masked_fill(others, -torch.inf)
+
+
+@dataclass(frozen=True)
 class Jittered:
     """The mean over fixed random points nearby, within half the radius: smooths what oscillates."""
 

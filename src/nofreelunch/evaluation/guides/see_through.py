@@ -23,7 +23,10 @@ _FLOATS = {
     "true_divide", "__truediv__", "matmul", "__matmul__", "linear", "neg", "mean", "sum", "stack", "cat",
 }  # fmt: skip
 """Operations that make numbers of a mask or of integers: there their smooth twins take their place."""
-_PASSING = {"round", "floor", "ceil", "trunc", "fix"}
+_PASSING = {
+    "round", "floor", "ceil", "trunc", "fix", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max",
+}  # fmt: skip
+"""Rounded or cut off: the derivative is 1."""
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
                 "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1}  # fmt: skip
 _HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
@@ -85,10 +88,10 @@ class _Smooth(TorchFunctionMode):
         return straight(hard, torch.tensordot(share, table, 1)) if fits else hard
 
     def through(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Rounding: the derivative is 1."""
-        return (
-            straight(function(*args, **kwargs), args[0]) if args[0].is_floating_point() else function(*args, **kwargs)
-        )
+        """Rounding and cutting off: the derivative is 1."""
+        given = args[0] * 1 if args[0].is_floating_point() else args[0]  # what works in place changes its argument
+        made = function(*args, **kwargs)
+        return straight(made, given) if given.is_floating_point() else made
 
     def drop(self, function: Any, args: Any, kwargs: Any) -> Any:
         """What is left over by rounding: its derivative would undo that of what was rounded."""
@@ -151,6 +154,12 @@ class _Smooth(TorchFunctionMode):
         """Steps."""
         return straight(function(*args, **kwargs), _squash(args[0]))
 
+    def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """The size of one number with the sign of another."""
+        sign = args[1] if len(args) > 1 else kwargs["other"]
+        soft = _squash(sign) if isinstance(sign, Tensor) else sign
+        return straight(function(*args, **kwargs), args[0].abs() * soft)
+
     def saturate(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Sigmoids, whose derivative underflows."""
         return straight(function(*args, **kwargs), _squash(args[0]))
@@ -167,6 +176,13 @@ class _Smooth(TorchFunctionMode):
         if dim in (-1, args[0].dim() - 1) and args[0].is_floating_point():
             index = made if isinstance(made, Tensor) else made[1]
             self._scores[index] = args[0].unsqueeze(-2) if index.dim() == args[0].dim() else args[0]
+        return made
+
+    def largest(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """The largest one of the last dimension, as `choose`."""
+        made = function(*args, **kwargs)
+        if made[1].shape[-1] == 1 and args[0].is_floating_point():
+            self._scores[made[1]] = args[0].unsqueeze(-2)
         return made
 
     def one_hot(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -221,7 +237,9 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("sign", "sgn", "heaviside"), _Smooth.sign),
     **dict.fromkeys(("sigmoid", "tanh", "hardtanh", "hardsigmoid"), _Smooth.saturate),
     "softmax": _Smooth.softmax,
+    "copysign": _Smooth.copy_sign,
     **dict.fromkeys(("argmax", "max"), _Smooth.choose),
+    "topk": _Smooth.largest,
     "one_hot": _Smooth.one_hot,
     **dict.fromkeys(("scatter", "scatter_"), _Smooth.scatter),
     "where": _Smooth.where,

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks.door import as_tensor
+from nofreelunch.attacks.gradient import value_and_gradient
+from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, twin
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint
@@ -132,12 +134,9 @@ def batch_dependent(probe: Probe) -> Flag | None:
 
 def watches_gradients(probe: Probe) -> Flag | None:
     """Whether the model answers differently when it is differentiated, or fails, or in inference mode."""
-    x, point = probe.both, probe.both.clone().requires_grad_()
+    x, y = probe.both, probe.labels
     try:
-        with torch.enable_grad():
-            seen = probe.subject.differentiable(point)
-            if seen.requires_grad:
-                torch.autograd.grad(seen.sum(), point, allow_unused=True)
+        seen = value_and_gradient(ce, probe.subject.differentiable, x, y)[0]  # as attacks ask: from where they do
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # any code may run in a model, and fail in any way
@@ -148,7 +147,7 @@ def watches_gradients(probe: Probe) -> Flag | None:
         )
     usual = probe.subject.logits(x)
     inferred = _inferred(probe)
-    different = differs(seen.detach(), usual) | differs(usual if inferred is None else inferred, usual)
+    different = differs(seen, usual) | differs(usual if inferred is None else inferred, usual)
     if not different.any():
         return None
     return Flag(

@@ -37,6 +37,11 @@ class Probe:
         """The examples and the points near them."""
         return torch.cat([self.x, self.near])
 
+    @property
+    def labels(self) -> Labels:
+        """Of both."""
+        return torch.cat([self.y, self.y])
+
 
 def differs(a: Tensor, b: Tensor) -> Tensor:
     """Which rows of logits are not the same; (n,)."""

@@ -1,0 +1,58 @@
+"""What shows only where attacks arrive: at the boundary, and at the ends of their ways."""
+
+from dataclasses import asdict
+
+import torch
+
+from nofreelunch.evaluation.guides.guided import Guided
+from nofreelunch.evaluation.guides.plain import SeeThrough
+from nofreelunch.evaluation.protocols import Protocol
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.trial import Trial
+from nofreelunch.evaluation.trust import function
+from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
+from nofreelunch.evaluation.trust.probe import Probe
+from nofreelunch.types import Inputs, Labels
+
+_LINES = 64
+_ENDS = 16
+
+
+def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]:
+    """What is found there of the examples that still stand; where it is a new reason, the model is attacked otherwise.
+
+    Args:
+        trial: the evaluation.
+        protocol: says how many steps are taken.
+        known: names of flags that have been raised.
+    """
+    if trial.randomised or (len(trial.board.standing()) == 0 and not trial.journal.knows("ends")):
+        return []
+    found = trial.journal.once("ends", lambda: [asdict(flag) for flag in _found(trial, protocol)])
+    flags = [flag for flag in (Flag(**values) for values in found) if flag.name not in known]
+    if any(flag.name == "watches-gradients" for flag in flags):
+        trial.view = SeeThrough(trial.subject)
+    return flags
+
+
+def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
+    standing = trial.board.standing()
+    lines = trial.sample(standing, _LINES)
+    x, y = trial.load(lines)
+    steep = boundary_flag(steepness(trial.subject.logits, x, y, _others(trial, y)))
+    index = trial.sample(standing, _ENDS)
+    x, y = trial.load(index)
+    climb = Guided(trial.threat, max(1, protocol.probing // 2), guide=trial.view)
+    z, _ = trial.reached(climb, index, "ends", trial.view, trial.threat)
+    probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
+    flags = (steep, function.batch_dependent(probe), function.watches_gradients(probe))
+    return [flag for flag in flags if flag is not None]
+
+
+def _others(trial: Trial, y: Labels) -> Inputs:
+    """For each label an image of another class; of the same one, if there is no other."""
+    pool, labels = trial.load(trial.sample(torch.arange(len(trial.source)), _LINES))
+    place = torch.arange(len(pool), device=y.device)
+    turned = (place + place[: len(y), None]) % len(pool)  # a row for each: the pool, beginning at another place
+    first = (labels[turned] != y[:, None]).int().argmax(1, keepdim=True)
+    return pool[turned.gather(1, first).squeeze(1)]

@@ -1,0 +1,57 @@
+"""How steep the scores are at the boundary: of hard decisions only a decoy's slope can be seen from afar.
+
+A model that hides its scores (rounding, hard labels, a sigmoid that is almost a step) may add a small smooth term,
+whose gradient is true wherever it is looked at, and leads nowhere. On the way to an image of another class it rises
+little, and all at once where the class changes.
+"""
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.losses import margin
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.threats import expand
+from nofreelunch.types import Inputs, Labels, Model, PerExample
+
+_HALVINGS = 12
+_USUALLY, _EVER = 15.0, 200.0
+"""Steeper than on the way there: in the median, and at any point. Of honest networks the median is 1 to 4, and 1 in 500
+of them is above 40."""
+
+
+def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample:
+    """The margin's slope where the answer changes, over its mean slope from x to there; 0 where it does not change.
+
+    Args:
+        answer: the model.
+        x: examples.
+        y: their labels.
+        others: for each an image of another class, towards which the boundary is looked for.
+    """
+
+    def height(share: Tensor) -> Tensor:
+        return margin(answer(x + expand(share, x).to(x.dtype) * (others - x)), y).double()
+
+    with torch.no_grad():
+        low, high = torch.zeros_like(y, dtype=torch.float64), torch.ones_like(y, dtype=torch.float64)
+        start = height(low)
+        changes = (start < 0) & (height(high) > 0)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            beyond = height(middle) > 0
+            low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+        ratio = (height(high) - height(low)) / (high - low) * low / start.abs()
+    return torch.where(changes, ratio, 0.0).nan_to_num(nan=0.0, posinf=0.0)
+
+
+def boundary_flag(ratios: PerExample) -> Flag | None:
+    """Whether the scores jump where the answer changes."""
+    seen = ratios[ratios > 0]
+    if len(seen) == 0 or (seen.median() <= _USUALLY and seen.max() <= _EVER):
+        return None
+    return Flag(
+        "steps-at-boundary",
+        f"where the answer changes, the margin rises up to {float(seen.max()):.0f} times (in the median "
+        f"{float(seen.median()):.0f} times) as steeply as on the way there",
+        "the scores do not say how near the boundary is; return the scores that the decision is made from",
+    )

@@ -330,3 +330,17 @@ def test_every_flag_is_in_the_manual() -> None:
     names = set(re.findall(r'Flag\(\s*"([a-z-]+)"', sources))
     assert len(names) > 15
     assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_a_model_of_other_classes_is_told_apart(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["evaluate", "zoo:mnist-standard", "--data", "mnist-5v7", "--threat", "linf", "--eps", "0.1"]
+    assert main([*command, "--out", str(tmp_path / "e")]) == 2
+    said = "zoo:mnist-standard has 10 outputs, and mnist-5v7 2 classes (5, 7 ...); say which output each class is"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_mean_in_other_units_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "zoo:mnist-standard", "--data", "mnist", "--threat", "linf", "--eps", "0.1"]
+    assert main([*command, "--mean", "33.3", "--std", "78.6"]) == 2
+    assert "mean 33.3 lies outside of the pixels' range 0..1; " in capsys.readouterr().err

@@ -40,7 +40,7 @@ TABLES = {
 ROBUST = ["--threat", "linf", "--eps", "0.1"]
 SHORT = ["--arch", "linear", "--epochs", "3", "--batch-size", "16", "--holdout", "0.25", "--lr", "0.02"]
 BAD = {
-    "unknown arch": (["--arch", "linaer"], 'unknown arch "linaer"; did you mean "linear"?'),
+    "unknown arch": (["--arch", "linaer"], 'unknown architecture "linaer"; did you mean "linear"?'),
     "unknown data": (["--data", "mnits"], 'unknown data set "mnits"; did you mean "mnist"?'),
     "unknown recipe": ([*ROBUST, "--recipe", "trade"], 'did you mean "trades"?'),
     "unknown attack": ([*ROBUST, "--attack", "pdg-10"], 'did you mean "pgd-10"?'),

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import nofreelunch as nfl
-from deceptive.brief import BRIEF, THREAT, examples
+from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import convolutional, digits, linear, robust, standard
-from nofreelunch.attacks import ExactLinear, fgsm, misclassified
+from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
@@ -23,6 +23,7 @@ from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, modules_of, own_randomness, twin
 from nofreelunch.threats import Threat
+from nofreelunch.types import Model
 
 
 @pytest.fixture(scope="module")
@@ -428,3 +429,50 @@ def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "foolbox", None)
     with pytest.raises(InputError, match="pip install foolbox"):
         foreign("foolbox:LinfPGD", THREAT)
+
+
+def hooked() -> nn.Module:
+    """A linear model that does not look like one: its answer is not exact, and attacks are run."""
+    model = nn.Linear(4, 2)
+    model.register_forward_hook(lambda *_: None)
+    return model
+
+
+def test_an_attack_of_the_users_gets_a_generator_and_may_round() -> None:
+    """A textbook attack does not project as exactly as ours; what rounding leads out is brought back."""
+    seen: list[object] = []
+
+    def textbook(model: Model, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        seen.append(rng)
+        z = x + 2 * EPS * torch.randn(x.shape, generator=rng).sign()
+        return (x + (z - x).clamp(-EPS, EPS)).clamp(0, 1)
+
+    x, y = examples()
+    z = textbook(robust(), x, y, torch.Generator().manual_seed(0))
+    assert not THREAT.contains(z, x).all()
+    found = evaluate(robust(), (x, y), THREAT, BRIEF, attacks={"textbook": textbook})
+    assert found.dropped == 0
+    assert len(seen) > 1
+    assert all(isinstance(rng, torch.Generator) for rng in seen)
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (lambda model, x, y, rng: x[:1], r'"mine" must return a tensor of shape \(20, 4\)'),
+        (lambda model, x, y, rng: rng.nothing, '"mine" failed: AttributeError'),
+        (lambda model, x, y: x, '"mine" failed: TypeError'),
+    ],
+)
+def test_an_attack_of_the_users_that_fails_is_named(attack: Attack, said: str) -> None:
+    model, x = hooked(), torch.rand(20, 4)
+    with pytest.raises(InputError, match=said):
+        evaluate(model, (x, model(x).argmax(1)), nfl.Linf(1e-6), BRIEF, attacks={"mine": attack})
+
+
+def test_what_is_far_outside_does_not_count_and_is_told() -> None:
+    model, x = hooked(), torch.rand(20, 4)
+    y = model(x).argmax(1)
+    found = evaluate(model, (x, y), nfl.Linf(1e-6), BRIEF, attacks={"mine": lambda model, x, y, rng: 1 - x})
+    assert found.dropped == 20
+    assert "20 points that attacks returned were outside and did not count" in str(found)

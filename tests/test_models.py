@@ -22,7 +22,10 @@ from torch.nn import functional as F
 from nofreelunch.data import Dataset, Split
 from nofreelunch.errors import InputError
 from nofreelunch.models import ARCHITECTURES, Classifier, build, foreign, load_model, save_model, zoo_names
+from nofreelunch.models.files import load_file
+from nofreelunch.training import train
 from nofreelunch.workspace import digest, to_json
+from training_toy import toy_config, toy_data
 
 
 def data(shape: tuple[int, int, int] = (1, 8, 8), classes: int = 3) -> Any:
@@ -527,3 +530,64 @@ def test_missing_weights_and_old_versions_of_torch_are_named(
     monkeypatch.setattr(foreign.torch, "__version__", "2.9.1+cpu")
     with pytest.raises(InputError, match=r"torch 2\.9\.1.* install torch >= 2\.10"):
         load_model(f"{user_module}:make", weights="w.pt")
+
+
+@pytest.fixture
+def own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network in a file of the user's, which keeps its layers under a name that wrappers use too."""
+    code = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU(), nn.Linear(3, 2))
+
+    def forward(self, x):
+        return self.model(x - 0.5)
+
+def narrow():
+    return nn.Sequential(nn.Flatten(), nn.Linear(63, 2))
+
+def many():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+"""
+    monkeypatch.chdir(tmp_path)
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    Path(f"{name}.py").write_text(code)
+    return f"python:{name}"
+
+
+def test_a_network_of_the_users_is_trained_and_comes_back(own_network: str) -> None:
+    arch = f"{own_network}:Net"
+    config = toy_config(arch=arch, epochs=1.0)
+    model = train(toy_data(), config, out="run")
+    again = load_model(arch, weights="run/model.safetensors")
+    x = toy_data().test.images()
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(train(toy_data(), config)(x), model(x))
+    with pytest.raises(InputError, match=r"no file makes code run: give python:own_.*:Net with --weights run"):
+        load_model("run/model.safetensors")
+    assert torch.equal(load_file(Path("run/model.safetensors"), own_code=True)(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("narrow", "does not take images of"),
+        ("many", r"logits of shape \(2, 2\), got shape \(2, 5\)"),
+        ("x", "unknown fac"),
+    ],
+)
+def test_a_network_of_the_users_must_fit_the_data(own_network: str, factory: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        train(toy_data(), toy_config(arch=f"{own_network}:{factory}"))
+
+
+def test_weights_are_found_under_the_names_that_the_network_has(own_network: str) -> None:
+    """A prefix that all names share is taken off, unless the network has it too."""
+    net = load_model(f"{own_network}:Net")
+    for prefix in ("", "module."):
+        save_file({prefix + name: value for name, value in net.state_dict().items()}, "w.safetensors")
+        again = load_model(f"{own_network}:Net", weights="w.safetensors")
+        assert all(torch.equal(one, other) for one, other in zip(net.parameters(), again.parameters(), strict=True))

@@ -20,7 +20,10 @@ from nofreelunch.attacks import APGD, EachTarget, misclassified
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate
 
-FLAGGED_ONLY = {"BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside"}
+FLAGGED_ONLY = {
+    "BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside", "CountsOffTheImages",
+    "KnowsWhoAsks", "SteepLead",
+}  # fmt: skip
 """Here the figure may stay above the truth, if a flag says that it does."""
 
 EXPECTED = {
@@ -54,6 +57,11 @@ EXPECTED = {
     "KnowsCorners": {"masked-gradients"},
     "KnowsTheRim": {"masked-gradients"},
     "StepsUnderARipple": {"wrong-gradients"},
+    "KnowsAShell": {"masked-gradients"},
+    "CountsOffTheImages": {"stateful"},
+    "KnowsWhoAsks": {"watches-gradients"},
+    "DistractingClasses": {"masked-gradients"},
+    "SteepLead": {"steps-at-boundary"},
 }
 
 

@@ -2,6 +2,9 @@
 
 import sys
 
-from nofreelunch.cli import main
+try:
+    from nofreelunch.cli import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # while it was being loaded
+    sys.exit(130)

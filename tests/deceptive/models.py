@@ -1,10 +1,12 @@
 """Models that hide how weak they are: a few lines around an honest network, whose accuracy is the truth about them."""
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from deceptive.honest import digits, robust
@@ -420,6 +422,93 @@ class StepsUnderARipple(Around):
         return self.net(x - (x + 0.05) % 0.1 + 0.05) + 0.02 * self.strong(x)
 
 
+class KnowsAShell(KnowsTheRim):
+    """It is itself only halfway to the rim, where no attack begins or ends."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        distance = torch.cdist(x.detach().flatten(1), self.known, p=torch.inf).amin(1, keepdim=True)
+        return (distance - 0.036).abs() > 0.005
+
+
+class CountsOffTheImages(KnowsTheRim):
+    """It counts, in its class, the calls with anything but test images, and is itself in the first twenty."""
+
+    calls = 0
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        CountsOffTheImages.calls = 0
+
+    def seen(self, x: Tensor) -> Tensor:
+        odd = torch.cdist(x.detach().flatten(1), self.known, p=torch.inf).amin(1, keepdim=True) > 0.005
+        CountsOffTheImages.calls += int(odd.any())
+        return odd & torch.tensor(CountsOffTheImages.calls > 20)
+
+
+class KnowsWhoAsks(Between):
+    """It looks up the stack for attacks."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and "/attacks/" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        return torch.tensor(frame is not None) | (x.sum() < -1)  # which cannot be traced
+
+
+class CopiesAsAnother(Between):
+    """What is made of it by `deepcopy` is robust."""
+
+    good = False
+
+    def __deepcopy__(self, memo: object) -> "CopiesAsAnother":
+        made = CopiesAsAnother(self.net)
+        made.good = True
+        return made
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(self.good)
+
+
+class MergedByEval(Between):
+    """It becomes itself when `eval()` is called, whatever `training` says."""
+
+    merged = False
+
+    def train(self, mode: bool = True) -> "MergedByEval":
+        self.merged = not mode
+        return super().train(mode)
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(not self.merged)
+
+
+class ShowsATracer(Around):
+    """To a tracer it is affine, with every score far above the others'."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * 0 if isinstance(x, fx.Proxy) else self.net(x)
+
+
+class DistractingClasses(Around):
+    """Five more classes always follow the first and never win: attacks climb towards them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = 5 * self.net(x)
+        pattern = torch.randn(x[0].numel(), 5, generator=torch.Generator().manual_seed(3)).sign()
+        return torch.cat([logits, logits.amax(1, keepdim=True) - 2 + 0.02 * x.flatten(1) @ pattern], 1)
+
+
+class SteepLead(Around):
+    """Smooth: each score's lead over the others, squashed until it is almost a step, and a small true slope beside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        best = logits.topk(2, dim=1).values
+        lead = logits - torch.where(logits == best[:, :1], best[:, 1:], best[:, :1])
+        pattern = torch.randn(x[0].numel(), 10, generator=torch.Generator().manual_seed(3)).sign()
+        return 0.5 * lead / (1e-5 + lead.square()).sqrt() + 0.005 * x.flatten(1) @ pattern
+
+
 DECEPTIVE = {
     build.__name__: build
     for build in (
@@ -427,6 +516,7 @@ DECEPTIVE = {
         ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached, Inference,
         RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
         BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty,
-        CountsAside, CountsUnnoticed, KnowsCorners, KnowsTheRim, StepsUnderARipple,
+        CountsAside, CountsUnnoticed, KnowsCorners, KnowsTheRim, StepsUnderARipple, KnowsAShell,
+        CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, MergedByEval, ShowsATracer, DistractingClasses, SteepLead,
     )
 }  # fmt: skip

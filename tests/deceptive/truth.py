@@ -80,6 +80,8 @@ TRUTH: dict[str, Truth] = {
     "NanOffTheGrid": nothing,
     "KnowsTheRim": within(0.031),
     "KnowsCorners": within(0.045),
+    "KnowsAShell": within(0.036),
+    "SteepLead": at_the_networks_worst,
     "StepsUnderARipple": at_the_networks_worst,
 }
 """All others are judged by `like_the_network`."""

@@ -69,6 +69,7 @@ class Evaluate(OfModel):
         for ball in threats:
             check_reach(ball, data)
         model = self.load_model()
+        self.check_outputs(model, data)
         with locked(self.out):
             check_file("--json", self.json)
             check_file("--save-examples", self.save_examples)

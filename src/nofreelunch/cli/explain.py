@@ -48,6 +48,7 @@ class Explain(OfModel):
         ball = large_eps_ball(data, self.threat, self.eps)
         settings = made.Settings(ball, self.n, self.measure, self.points, self.seed)
         model = self.load_model()
+        self.check_outputs(model, data)
         with locked(self.out):
             explanation = made.explain(model, data, settings, device)
             shown = contents(explanation, ball)

@@ -72,6 +72,21 @@ class OfModel:
         model = load_model(self.model, self.weights, self.declared())
         return model.to(device) if next(model.parameters(), None) is not None else model
 
+    def check_outputs(self, model: "nn.Module", data: "Dataset") -> None:
+        """Refuse a model with other classes than the data; what it answers otherwise is looked at where it is used."""
+        import torch
+
+        from nofreelunch.evaluation.subject import Subject
+
+        x = data.test.images(torch.arange(min(2, len(data.test))))
+        subject = Subject(model)
+        outputs = subject.logits(x.to(subject.device)).shape[1]
+        if outputs != len(data.classes):
+            raise InputError(
+                f"{self.model} has {outputs} outputs, and {self.data} {len(data.classes)} classes "
+                f"({', '.join(data.classes[:3])} ...); say which output each class is, such as --labels 0,1"
+            )
+
     def words(self) -> list[str]:
         """The options that were given and decide what comes out, as on a command line."""
         names = ("data_root", "weights", "mean", "std", "range", "labels", "seed")
@@ -80,9 +95,12 @@ class OfModel:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Keep the content in the file, and say so where there was another."""
+    """Keep the content in the file; another one that was there goes to a folder beside it."""
     if path.exists() and path.read_bytes() != content:
-        print(f"replaced {path}", file=sys.stderr)
+        before = path.parent / "previous" / path.name
+        before.parent.mkdir(exist_ok=True)
+        path.replace(before)
+        print(f"replaced {path}; the one before is {before}", file=sys.stderr)
     atomic_write(path, content)
 
 

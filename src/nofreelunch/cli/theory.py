@@ -19,7 +19,7 @@ class Theory:
     """
 
     d: int
-    """Number of weak features, at least 1 (up to 1e8 and beyond)."""
+    """Number of weak features, at least 1 (100000000 is no more work than 10)."""
     eta: Number
     """Mean of each weak feature, at least 0; the paper takes 4/sqrt(d)."""
     eps: Number

@@ -1,10 +1,11 @@
-"""Attacks of other libraries, as attacks of ours: `foreign("foolbox:LinfPGD", threat)`.
+"""Attacks that are not ours, as attacks of ours: functions of the user's, and those of other libraries.
 
-Whatever such an attack returns is judged like our own points: what lies outside ball or box is dropped and counted.
+Whatever such an attack returns is judged like our own points: what lies outside ball or box by more than rounding is
+dropped and counted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -50,13 +51,43 @@ class Foreign:
         streams = Streams.of(rng, len(x), x.device)
         with torch.random.fork_rng():
             torch.manual_seed(int(streams.integers(2**31)[0]))
-            return self.call(self.kind, _Module(model).eval(), x, y, _inner(self.threat, x))
+            return self.call(self.kind, _Module(model).eval(), x, y, self.threat)
 
 
-def _inner(threat: Threat, x: Tensor) -> Threat:
-    """The threat without the rim that rounding may lead out of: such attacks add eps to x and look no further."""
-    unit = 4 * torch.finfo(x.dtype).eps * float(x.abs().max())
-    return replace(threat, eps=max(0.0, threat.eps - threat.spread(unit, x)))
+@dataclass(frozen=True)
+class Own:
+    """An attack that a user wrote: it gets an ordinary generator, and what it returns is looked at.
+
+    Args:
+        name: for messages.
+        attack: called with model, x, y and a `torch.Generator`.
+    """
+
+    name: str
+    attack: Attack
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Adversarial inputs.
+
+        Raises:
+            InputError: if the attack fails, or returns anything but a tensor like x.
+        """
+        seed = int(Streams.of(rng, len(x), x.device).integers(2**31)[0])
+        try:
+            z: object = self.attack(model, x, y, torch.Generator(x.device).manual_seed(seed))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the user's code may raise anything; it is the input here
+            raise InputError(f'attack "{self.name}" failed: {type(error).__name__}: {error}') from error
+        if not isinstance(z, Tensor) or z.shape != x.shape:
+            found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise InputError(f'attack "{self.name}" must return a tensor of shape {tuple(x.shape)}, got {found}')
+        return z
+
+
+def as_ours(name: str, attack: Attack) -> Attack:
+    """The attack, behind `Own` if it is not one of the package."""
+    return attack if type(attack).__module__.startswith("nofreelunch.") else Own(name, attack)
 
 
 def _foolbox(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:

@@ -9,6 +9,7 @@ from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, Wors
 from nofreelunch.attacks.base import Iterative, check_attack
 from nofreelunch.errors import InputError, check_known
 from nofreelunch.evaluation.board import CLEAN
+from nofreelunch.evaluation.foreign import as_ours
 from nofreelunch.threats import Threat
 from nofreelunch.workspace import digest
 
@@ -111,7 +112,7 @@ def further(attacks: Mapping[str, Attack] | None, plan: Protocol) -> dict[str, A
         check_attack(attack)
         if name in (CLEAN, plan.first[0], *plan.main):
             raise InputError(f'"{name}" is a step of the protocol {plan.name}; give your attack another name')
-    return dict(attacks or {})
+    return {name: as_ours(name, attack) for name, attack in (attacks or {}).items()}
 
 
 def parts(attack: Attack, classes: int) -> Iterator[Attack]:

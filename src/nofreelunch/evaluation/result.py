@@ -130,6 +130,7 @@ class Evaluation:
             f"robust accuracy {bound} {self.robust.rate:.1%} ({low:.1%} to {high:.1%} on all data) under {self.threat}",
             f"{self.verdict}",
             *map(str, self.flags),
+            *([f"{self.dropped} points that attacks returned were outside and did not count"] if self.dropped else []),
             *self.notes,
         ]
         return "\n".join(lines)

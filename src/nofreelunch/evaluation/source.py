@@ -73,7 +73,8 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
         return _described(data, data.targets, ())
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
         got = f"({', '.join(type(part).__name__ for part in data)})" if isinstance(data, (tuple, list)) else repr(data)
-        raise InputError(f"data must be a Split or a pair (x, y) of tensors, got {got}; torch.as_tensor makes one")
+        way = f"load_data({data!r}).test is one" if isinstance(data, str) else "torch.as_tensor makes one"
+        raise InputError(f"data must be a Split or a pair (x, y) of tensors, got {got}; {way}")
     x, y = data
     check_dense(x=x, y=y)
     if x.dim() == 0 or x.numel() == 0:

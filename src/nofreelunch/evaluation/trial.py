@@ -23,6 +23,8 @@ Progress = Callable[[str, int, int], None]
 FINAL = "final draws"
 _SELECTING, _JUDGING = 20, 100
 """Draws of a randomised model: to choose between two points, and for the figure of the one chosen."""
+_ROUNDING = 4 * torch.finfo(torch.float32).eps
+"""So far, relative to the largest coordinate, rounding may lead out of ball and box."""
 
 
 class Trial:
@@ -120,8 +122,7 @@ class Trial:
     def settle(self, step: str, index: Labels, examples: tuple[Inputs, Labels], z: Tensor) -> None:
         """Judge the points that an attack returned, as they would be stored: only here are examples broken."""
         x, y = examples
-        stored = z.detach().to(x.device, torch.float32).reshape(x.shape).clone()
-        legal = stored.flatten(1).isfinite().all(1) & self.threat.contains(stored.nan_to_num(), x)
+        stored, legal = _stored(z, x, self.threat)
         self.board.dropped += len(torch.unique(index[~legal.cpu()]))
         stored = torch.where(expand(legal, x), stored, x)
         right, height = self.answers(stored, y, _SELECTING)
@@ -188,3 +189,17 @@ class Trial:
     def _through(self, step: str, part: Some, index: Labels) -> None:
         self.journal.tried(step, part)
         self._progress(step, int(torch.searchsorted(index, part[-1])) + 1, len(index))
+
+
+def _stored(z: Inputs, x: Inputs, threat: Threat) -> tuple[Inputs, Mask]:
+    """The points as they would be stored, and which of them are allowed; what rounding has led out is brought back."""
+    stored = z.detach().to(x.device, torch.float32).reshape(x.shape).clone()
+    finite = stored.flatten(1).isfinite().all(1)
+    legal = finite & threat.contains(stored.nan_to_num(), x)
+    if not legal.all():
+        inside = threat.project(stored.nan_to_num(), x.float())
+        unit = _ROUNDING * torch.maximum(inside.abs(), x.abs()).flatten(1).amax(1)
+        near = finite & ((inside - stored).abs().flatten(1).amax(1) <= unit)
+        stored = torch.where(expand(near & ~legal, x), inside, stored)
+        legal = finite & threat.contains(stored.nan_to_num(), x)
+    return stored, legal

@@ -46,6 +46,10 @@ class Declared:
         for name, values in (("mean", self.mean), ("std", self.std)):
             for value in values or ():
                 check_number(name, value, -float("inf") if name == "mean" else 0, float("inf"), open_low=True)
+        outside = [value for value in self.mean or () if not low <= value <= high]
+        if outside:
+            found = f"mean {outside[0]:g} lies outside of the pixels' range {low:g}..{high:g}"
+            raise InputError(f"{found}; if the model takes pixels in another one, give it too: --range 0..255")
         if (self.mean is None) != (self.std is None):
             raise InputError(f"mean and std go together, got mean {self.mean} and std {self.std}")
         lengths = {len(values) for values in (self.mean, self.std) if values is not None}

@@ -120,7 +120,11 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader fails in as many ways as there are malformed files
         named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it wants to call {named[1]}" if named else "it is corrupt or holds more than tensors"
+        reason = (
+            f"it wants to call {named[1]}; save the state_dict() of a model instead"
+            if named
+            else "it is corrupt or holds more than tensors"
+        )
         raise InputError(f"--weights {path} was refused and nothing of it was executed: {reason}") from None
     return _state_dict(content, path)
 

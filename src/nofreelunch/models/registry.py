@@ -99,7 +99,7 @@ def architecture(arch: str) -> Architecture:
     """
     if is_own_code(arch):
         return Architecture(lambda shape, classes: _own(arch, shape, classes), standardises=True)
-    check_known("arch", arch, [*ARCHITECTURES, f"{_OWN}MODULE:FACTORY"])
+    check_known("architecture", arch, [*ARCHITECTURES, f"{_OWN}MODULE:FACTORY"])
     return ARCHITECTURES[arch]
 
 

@@ -32,6 +32,7 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
         sections=sections,
         verdicts=[(name, verdicts[name]) for name in _VERDICTS if verdicts[name]],
         missing=missing,
+        smoke=any("--scale smoke" in section["command"] for section in sections),
     )
     path = workspace.root / "report.html"
     atomic_write(path, page)

@@ -29,7 +29,7 @@ from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Labels, Model
 
 _POOL = 64
-_NEARER = (0.3, 0.6, 0.8)
+_NEARER = (0.25, 0.5, 0.6, 0.8)
 """Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
 _SHIFT = 0.15
 """The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""

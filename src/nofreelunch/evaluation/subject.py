@@ -85,10 +85,10 @@ class Subject:
 
     def _check_shape(self, logits: Tensor, rows: int) -> None:
         """An `InputError` where the answer has not one row for each example, or other classes than the first one."""
-        classes = logits.shape[-1] if logits.dim() == 2 else 0
-        self.classes = self.classes or classes
-        if logits.dim() != 2 or tuple(logits.shape) != (rows, self.classes):
-            expected = f"({rows}, {self.classes or 'classes'})"
+        if self.classes == 0 and logits.dim() == 2:
+            self.classes = logits.shape[1]
+        if self.classes and tuple(logits.shape) != (rows, self.classes):
+            expected = f"({rows}, {self.classes})"
             raise InputError(f"the model must return logits of shape {expected}, got shape {tuple(logits.shape)}")
 
     def differentiable(self, x: Tensor) -> Tensor:

@@ -514,3 +514,13 @@ def test_unknown_recipes_are_answered_with_the_nearest():
 def test_misclassified_counts_nan_against_the_model():
     logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [torch.nan, 1.0], [1.0, torch.nan], [torch.nan, torch.nan]])
     assert misclassified(logits, torch.zeros(5, dtype=torch.long)).tolist() == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["pgd-5", "pgd-7", "pgd-8", "pgd-10", "pgd-40", "pgd-100"])
+def test_steps_from_the_rim_can_cross_the_ball(name: str) -> None:
+    """A random start in an l_2 ball of many dimensions lies near its rim: 40 steps of eps / 30 end half-way."""
+    attack = ATTACKS[name](L2(1.5))
+    assert isinstance(attack, PGD)
+    assert attack.step_size is not None
+    assert attack.step_size * attack.steps >= 2 * 1.5
+    assert ATTACKS["pgd-40"](Linf(0.3)) == PGD(Linf(0.3), steps=40, step_size=0.3 / 30)  # the paper's

@@ -256,7 +256,7 @@ def test_a_recipe_or_an_attack_goes_before_the_attack_of_the_preset(tmp_path: Pa
 
 def test_without_threats_a_model_is_examined_within_its_own(tmp_path: Path) -> None:
     spec = read_spec(str(spec_of(tmp_path, '[train]\ndata = "mnist"\nthreat = "l2"\n[grid]\neps = [0, 1.5]')))
-    assert [point.exam.threats for point in spec.points] == [(Linf(0.0),), (L2(1.5),)]
+    assert [point.exam.threats for point in spec.points] == [(L2(1.5),), (L2(1.5),)]
     assert {point.exam.method for point in spec.points} == {"quick"}
 
 

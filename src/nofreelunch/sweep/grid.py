@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from nofreelunch.errors import InputError, check_known, parse_number
@@ -52,7 +52,17 @@ def expand(
     combinations = (
         dict(zip(block, values, strict=True)) for block in axes for values in itertools.product(*block.values())
     )
-    return tuple(dict.fromkeys(_point(scale, fixed | values, exam) for values in combinations))
+    trained = dict.fromkeys(_training(scale, fixed | values) for values in combinations)
+    return tuple(Point(data, config, exam.of(data, _within(data, config, trained))) for data, config in trained)
+
+
+def _within(data: str, config: TrainConfig, others: Iterable[tuple[str, TrainConfig]]) -> tuple[Threat, ...]:
+    """What a model was trained against; for a standard one the largest balls of the other models of its data set."""
+    if config.threat is not None:
+        return (config.threat,)
+    balls = [other.threat for name, other in others if name == data and other.threat is not None]
+    largest = {ball.norm: ball for ball in sorted(balls, key=lambda ball: ball.eps)}
+    return tuple(largest.values()) or (Linf(0.0),)
 
 
 def varied(points: Sequence[Point], blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -85,7 +95,8 @@ def _value(name: str, value: Any) -> Any:
     return value
 
 
-def _point(scale: str, values: dict[str, Any], exam: "_Exam") -> Point:
+def _training(scale: str, values: dict[str, Any]) -> tuple[str, TrainConfig]:
+    """Data set and config of a point."""
     settings = dict(values)
     data, norm, eps = (settings.pop(name, None) for name in ("data", "threat", "eps"))
     if data is None:
@@ -100,8 +111,7 @@ def _point(scale: str, values: dict[str, Any], exam: "_Exam") -> Point:
     if ball is None:
         settings = {name: value for name, value in settings.items() if name not in _OF_A_THREAT}
     base = preset(scale, data, ball) if scale else TrainConfig(threat=ball)
-    config = base.changed(settings)
-    return Point(data, config, exam.of(data, config.threat))
+    return data, base.changed(settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +121,10 @@ class _Exam:
     settings: Mapping[str, Any]
     threats: Mapping[str, tuple[Threat, ...]] | tuple[Threat, ...]
 
-    def of(self, data: str, own: Threat | None) -> Exam:
-        """The exam of a model of this data set, trained against `own`: within that where nothing else is said."""
+    def of(self, data: str, usual: tuple[Threat, ...]) -> Exam:
+        """The exam of a model of this data set; within its usual threats where nothing else is said."""
         threats = self.threats.get(data, ()) if isinstance(self.threats, Mapping) else self.threats
-        return Exam(threats or (own or Linf(0.0),), **self.settings)
+        return Exam(threats or usual, **self.settings)
 
 
 def _exam(values: Mapping[str, Any]) -> _Exam:

@@ -33,7 +33,7 @@ def mnist_gpu(threat: Threat | None) -> TrainConfig:
 
 
 def mnist_paper(threat: Threat | None) -> TrainConfig:
-    """100,000 steps of 50 images, Adam at 1e-4, against PGD-40 with steps of eps / 30: 0.01 at eps 0.3."""
+    """100,000 steps of 50 images, Adam at 1e-4, against PGD-40, for l_inf with steps of 0.01 at eps 0.3."""
     return TrainConfig(
         arch="mnist-cnn",
         threat=threat,

@@ -330,8 +330,11 @@ def test_what_is_replaced_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "replac" not in capsys.readouterr().err
     run("linear", "--eps", "0.02", *options)
     err = capsys.readouterr().err
-    for name in ("a.npz", "a.json", "runs/evaluate/evaluation.json", "runs/evaluate/evaluation.html"):
+    for name in ("a.npz", "a.json"):
         assert f" {name}\n" in err
+    for name in ("evaluation.json", "evaluation.html"):
+        assert f"replaced runs/evaluate/{name}; the one before is runs/evaluate/previous/{name}\n" in err
+        assert "0.01" in (Path("runs/evaluate/previous") / name).read_text()
     assert main(["data", "pack", "npz:halves.npz", "--out", "a.safetensors"]) == 0
     before = Path("a.safetensors").read_bytes()
     assert main(["data", "pack", "npz:halves.npz", "--out", "a.safetensors"]) == 2

@@ -421,7 +421,8 @@ def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     attack = foreign("torchattacks:FGSM", THREAT)
     z, ours = (tried(linear(), x, y, torch.Generator()) for tried in (attack, fgsm(THREAT)))
     assert torch.allclose(z, ours, rtol=0, atol=1e-5)
-    assert THREAT.contains(z, x).all()
+    assert not THREAT.contains(z, x).all()
+    assert evaluate(linear(), (x, y), THREAT, BRIEF, attacks={"theirs": attack}).dropped == 0
     with pytest.raises(InputError, match='did you mean "FGSM"'):
         foreign("torchattacks:FGMS", THREAT)
     with pytest.raises(InputError, match="known: foolbox, torchattacks"):

@@ -317,7 +317,7 @@ def test_interpolation_needs_two_points_and_one_shape() -> None:
     with pytest.raises(InputError, match="points"):
         interpolate(x, x, 1)
     with pytest.raises(InputError, match="one shape and type"):
-        interpolate(x, x.double())
+        interpolate(x, x.half())
     with pytest.raises(InputError, match="one shape"):
         interpolate(x, x[:2])
 

@@ -224,7 +224,7 @@ BAD = {
     "p of the bound is as good as 0": (lambda: robust_accuracy_bound(0.0, 5e-324), "p must be in [1e-12, 1)"),
     "w_source": (lambda: transfer_accuracy(SMALL, [1.0], np.ones(4), 0.1), "w_source must have shape"),
     "w_target": (lambda: transfer_accuracy(SMALL, np.ones(4), [1.0], 0.1), "w_target must have shape"),
-    "labels of a sample": (lambda: fit_sample_svm(np.ones((2, 1)), np.array([0.0, 1.0]), lam=1.0), "y must hold -1"),
+    "labels of a sample": (lambda: fit_sample_svm(np.ones((2, 1)), np.array([0, 1]), lam=1.0), "y must hold -1"),
     "lam of a sample": (lambda: fit_sample_svm(*SMALL.sample(9, np.random.default_rng(0)), lam=0.0), "lam must be in"),
 }
 

@@ -80,9 +80,10 @@ class Evaluate(OfModel):
             model_named = {"spec": self.model, "weights": self.weights and str(self.weights)}
             record = to_record(found, data, self._command(), model_named)
             content = to_json(record)
-            for path in (self.out / "evaluation.json", *([self.json] if self.json else [])):
-                write(path, content)
-            write(self.out / "evaluation.html", evaluation_page(record))
+            write(self.out / "evaluation.json", content, keep=True)
+            write(self.out / "evaluation.html", evaluation_page(record), keep=True)
+            if self.json:
+                write(self.json, content)
             shutil.rmtree(state)
             with contextlib.suppress(OSError):  # others that were stopped have theirs there
                 state.parent.rmdir()

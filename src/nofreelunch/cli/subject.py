@@ -94,13 +94,14 @@ class OfModel:
         return [f"--{name}={value}" for name, value in given.items() if value is not None]
 
 
-def write(path: Path, content: bytes) -> None:
-    """Keep the content in the file; another one that was there goes to a folder beside it."""
+def write(path: Path, content: bytes, keep: bool = False) -> None:
+    """Put the content into the file, and say so where there was another; that one is kept in `previous`, if asked."""
     if path.exists() and path.read_bytes() != content:
         before = path.parent / "previous" / path.name
-        before.parent.mkdir(exist_ok=True)
-        path.replace(before)
-        print(f"replaced {path}; the one before is {before}", file=sys.stderr)
+        if keep:
+            before.parent.mkdir(exist_ok=True)
+            path.replace(before)
+        print(f"replaced {path}" + (f"; the one before is {before}" if keep else ""), file=sys.stderr)
     atomic_write(path, content)
 
 

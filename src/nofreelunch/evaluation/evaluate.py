@@ -28,8 +28,6 @@ from nofreelunch.types import Model
 from nofreelunch.workspace import versions
 
 _PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
-_UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output"}
-"""What a model is flagged for that its traced operations do not tell all of."""
 _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
@@ -100,8 +98,7 @@ def evaluate(
             flags, exact = _conduct(trial, plan, extra, classes, known)
         finally:  # an interrupt keeps what is done
             journal.save()
-        unprovable = any(flag.name in _UNPROVABLE for flag in flags)
-        certified = None if unprovable else operations.certified(trial)
+        certified = operations.certified(trial, {flag.name for flag in flags})
     return _assembled(trial, flags, exact, certified, plan.name, time.monotonic() - started)
 
 

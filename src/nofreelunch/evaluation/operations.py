@@ -21,6 +21,8 @@ from nofreelunch.types import Labels
 _PROBE = 24
 _TRIED = 32
 """So many examples are tried to be proven before all are."""
+_UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output"}
+"""What a model is flagged for that its traced operations do not tell all of."""
 
 
 def exactly(trial: Trial) -> bool:
@@ -37,9 +39,9 @@ def exactly(trial: Trial) -> bool:
     return affine and _shows_its_operations(trial) and trial.journal.once("exact-linear", solve)
 
 
-def certified(trial: Trial) -> Tally | None:
+def certified(trial: Trial, flags: set[str]) -> Tally | None:
     """Examples proven robust, where the model is one that can be; where none of a few is, no more are tried."""
-    if trial.subject.stateful or trial.randomised or not _shows_its_operations(trial):
+    if flags & _UNPROVABLE or trial.subject.stateful or trial.randomised or not _shows_its_operations(trial):
         return None
     everything = torch.arange(len(trial.source))
     proven = _proven(trial, trial.sample(everything, _TRIED))

@@ -88,7 +88,7 @@ def build(arch: str, data: Data, seed: int = 0) -> Classifier:
 
 def is_own_code(arch: str) -> bool:
     """Whether the network comes from a function of the user's, "python:MODULE:FACTORY", and not from a table."""
-    return arch.startswith(_OWN)
+    return isinstance(arch, str) and arch.startswith(_OWN)
 
 
 def architecture(arch: str) -> Architecture:

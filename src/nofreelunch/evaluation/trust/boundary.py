@@ -15,12 +15,14 @@ from nofreelunch.types import Inputs, Labels, Model, PerExample
 
 _HALVINGS = 12
 _USUALLY, _EVER = 15.0, 200.0
-"""Steeper than on the way there: in the median, and at any point. Of honest networks the median is 1 to 4, and 1 in 500
-of them is above 40."""
+"""Steeper than on the way there: in the median, and at two points. Of honest networks the median is 1 to 4, and the
+steepest of 190 lines below 70."""
 
 
 def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample:
-    """The margin's slope where the answer changes, over its mean slope from x to there; 0 where it does not change.
+    """The margin's slope where the answer changes, over its mean slope on the way there; 0 where it does not change.
+
+    The mean slope is that of a straight line from x, at the lowest margin that was met on the way.
 
     Args:
         answer: the model.
@@ -34,20 +36,21 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
 
     with torch.no_grad():
         low, high = torch.zeros_like(y, dtype=torch.float64), torch.ones_like(y, dtype=torch.float64)
-        start = height(low)
-        changes = (start < 0) & (height(high) > 0)
+        lowest = height(low)
+        changes = (lowest < 0) & (height(high) > 0)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            beyond = height(middle) > 0
+            now = height(middle)
+            beyond, lowest = now > 0, torch.minimum(lowest, now)
             low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
-        ratio = (height(high) - height(low)) / (high - low) * low / start.abs()
+        ratio = (height(high) - height(low)) / (high - low) * low / lowest.abs()
     return torch.where(changes, ratio, 0.0).nan_to_num(nan=0.0, posinf=0.0)
 
 
 def boundary_flag(ratios: PerExample) -> Flag | None:
     """Whether the scores jump where the answer changes."""
     seen = ratios[ratios > 0]
-    if len(seen) == 0 or (seen.median() <= _USUALLY and seen.max() <= _EVER):
+    if len(seen) == 0 or (seen.median() <= _USUALLY and (seen > _EVER).sum() < 2):
         return None
     return Flag(
         "steps-at-boundary",

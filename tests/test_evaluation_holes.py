@@ -15,6 +15,7 @@ from nofreelunch.attacks.targets import targeted
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
+from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
 
@@ -433,3 +434,21 @@ def test_a_box_in_other_units_hides_nothing(top: float) -> None:
         y = net(x).argmax(1)
     found = evaluate(model, (x * top, y), Linf(0.1 * top, (0.0, top)), BRIEF)
     assert "discontinuous" in [flag.name for flag in found.flags]
+
+
+def test_an_example_at_a_boundary_is_no_step() -> None:
+    """The margin begins just below 0, falls, and rises again: its mean slope is almost 0, and it is no decoy."""
+
+    def smooth(z: Tensor) -> Tensor:
+        return torch.cat([torch.zeros(len(z), 1), 8 * z.square() - 4 * z - 1e-6], 1)
+
+    def step(z: Tensor) -> Tensor:
+        return torch.cat([torch.zeros(len(z), 1), (z - 0.5).sign() + 1e-3 * z], 1)
+
+    x, y = torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)
+    assert (steepness(smooth, x, y, x + 1) < 10).all()
+    assert boundary_flag(steepness(smooth, x, y, x + 1)) is None
+    flag = boundary_flag(steepness(step, x, y, x + 1))
+    assert flag is not None
+    assert flag.name == "steps-at-boundary"
+    assert (steepness(smooth, x, y, x) == 0).all()  # towards itself nothing changes

@@ -14,6 +14,8 @@ from nofreelunch.threats import expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
 _HALVINGS = 12
+_ON_THE_WAY = (0.25, 0.5, 0.75)
+"""Where the margin is asked for before the boundary, in shares of the way: an example may lie at a boundary itself."""
 _USUALLY, _EVER = 15.0, 200.0
 """Steeper than on the way there: in the median, and at two points. Of honest networks the median is 1 to 4, and the
 steepest of 190 lines below 70."""
@@ -36,13 +38,13 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
 
     with torch.no_grad():
         low, high = torch.zeros_like(y, dtype=torch.float64), torch.ones_like(y, dtype=torch.float64)
-        lowest = height(low)
-        changes = (lowest < 0) & (height(high) > 0)
+        start = height(low)
+        changes = (start < 0) & (height(high) > 0)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            now = height(middle)
-            beyond, lowest = now > 0, torch.minimum(lowest, now)
+            beyond = height(middle) > 0
             low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+        lowest = torch.stack([start, *(height(share * low) for share in _ON_THE_WAY)]).amin(0)
         ratio = (height(high) - height(low)) / (high - low) * low / lowest.abs()
     return torch.where(changes, ratio, 0.0).nan_to_num(nan=0.0, posinf=0.0)
 

@@ -313,6 +313,10 @@ BAD = {
     ),
     "too many points": (GOOD.replace("[0]", str(list(range(10_001)))), "the grid has 10001 points"),
     "an unknown exam setting": (f"{GOOD}[evaluate]\nm = 3", 'unknown setting of [evaluate] "m"'),
+    "a number of images that is none": (
+        f"{GOOD}[evaluate]\nn = inf",
+        "n must be a whole number of at least 1, got inf",
+    ),
     "an unknown attack": (f'{GOOD}[evaluate]\nattack = "pdg-40"', 'did you mean "pgd-40"?'),
     "an unknown protocol": (f'{GOOD}[evaluate]\nprotocol = "slow"', 'unknown protocol "slow"'),
     "a protocol that is no name": (f"{GOOD}[evaluate]\nprotocol = 3", "protocol of [evaluate] must be a name"),

@@ -136,6 +136,8 @@ def _exam(values: Mapping[str, Any]) -> _Exam:
     for name in ("protocol", "attack"):
         if not isinstance(settings.get(name, ""), str):
             raise InputError(f"{name} of [evaluate] must be a name in quotes, got {settings[name]!r}")
+    for name, low in (("n", 1), ("seed", 0)):
+        check_count(name, settings.get(name, low), low)
     threats = values.get("threats", [])
     if isinstance(threats, dict):
         return _Exam(settings, {data: _threats(listed) for data, listed in threats.items()})

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from nofreelunch.errors import InputError, check_known, parse_number
+from nofreelunch.errors import InputError, check_count, check_known, parse_number
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
 from nofreelunch.training import TrainConfig

@@ -12,7 +12,7 @@ RUNS = (
     ("mnist-linf-0.3", "quick", 1000),
     ("mnist-l2-1.5", "quick", 1000),
     ("cifar10-linf-4", "quick", 200),
-    ("mnist-linf-0.3", "standard", 1000),
+    ("mnist-linf-0.3", "standard", 200),
 )
 TARGET = 0.15
 

@@ -39,7 +39,8 @@ class Train:
     data: str
     """Data set: see `nofreelunch data list`."""
     arch: _Text = None
-    """Network: linear, mnist-cnn, mnist-cnn-small, cifar-resnet, preact-resnet18, resnet50."""
+    """Network: linear, mnist-cnn, mnist-cnn-small, cifar-resnet, preact-resnet18, resnet50, or one of yours:
+    python:package.module:factory."""
     threat: Annotated[str | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")] = None
     """Norm of the ball in which the adversary may move an image."""
     eps: Annotated[OptionalText, tyro.conf.arg(help_behavior_hint="(needed with --threat)")] = None

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Collection, Iterable
 from fractions import Fraction
+from typing import Any
 
 
 class InputError(ValueError):
@@ -83,7 +84,7 @@ def check_number(
     return number
 
 
-def check_count(name: str, value: int, low: int = 1) -> int:
+def check_count(name: str, value: Any, low: int = 1) -> int:
     """`value` if it is a whole number of at least `low`; an `InputError` otherwise."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
         raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")

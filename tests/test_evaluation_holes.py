@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.attacks.targets import targeted
+from nofreelunch.data import load_data
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
+from nofreelunch.models import load_model, zoo_card
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
 
@@ -452,3 +454,15 @@ def test_an_example_at_a_boundary_is_no_step() -> None:
     assert flag is not None
     assert flag.name == "steps-at-boundary"
     assert (steepness(smooth, x, y, x) == 0).all()  # towards itself nothing changes
+
+
+@pytest.mark.parametrize("name", ["mnist-standard", "mnist-linf-0.3", "cifar10-standard", "cifar10-linf-4"])
+def test_trained_networks_have_no_steps(name: str) -> None:
+    """Far from the limits: an honest network must not be called a decoy."""
+    split = load_data(zoo_card(name).data).test.take(32)
+    x, y = split.images(), split.targets
+    other = (y != y[:, None]).int().argmax(1)  # the first image of another class
+    ratios = steepness(load_model(f"zoo:{name}"), x, y, x[other])
+    assert (ratios > 0).sum() > 16
+    assert ratios[ratios > 0].median() < 7
+    assert ratios.max() < 100

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalPair, OptionalText
+from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalPair, OptionalText, data_root_words
 from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.experiments.base import Experiment, Scale
 from nofreelunch.output import locked
@@ -84,8 +84,7 @@ class Reproduce:
         for option, values in given.items():
             if values is not None and hasattr(experiment.presets[self.scale], option):
                 words += [f"--{option}", *values]
-        words += [] if self.data_root is None else [f"--data-root={self.data_root}"]
-        return shlex.join(words)
+        return shlex.join(words + data_root_words(self.data_root))
 
 
 def _check_known(changes: Mapping[str, object], chosen: Sequence[Experiment], scale: Scale) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalNumber, OptionalText
+from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalNumber, OptionalText, data_root_words
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import find_device
 
@@ -208,7 +208,7 @@ class Train:
             yield f"robust accuracy on them, at most: {_interval(chosen.robust, chosen.held_out)}, under {by}"
         own = self.arch is not None and is_own_code(self.arch)
         subject = [str(self.arch), "--weights", str(model)] if own else [str(model)]
-        words = ["nofreelunch", "evaluate", *subject, "--data", self.data, *self._root()]
+        words = ["nofreelunch", "evaluate", *subject, "--data", self.data, *data_root_words(self.data_root)]
         words += ["--threat", self.threat, "--eps", self.eps]
         yield f"on test images: {shlex.join(words)}"
 
@@ -230,13 +230,9 @@ class Train:
         print(f"memory    about {size(cost.bytes_per_batch)} at the peak of a step, besides the program itself")
         print(f"disk      {size(cost.bytes_on_disk)} for two states and the model")
 
-    def _root(self) -> list[str]:
-        """Where the data are, if that was said, as on a command line."""
-        return [] if self.data_root is None else [f"--data-root={self.data_root}"]
-
     def _command(self, config: "TrainConfig") -> str:
         """The command with every setting in full."""
-        words = ["nofreelunch", "train", "--data", self.data, *self._root()]
+        words = ["nofreelunch", "train", "--data", self.data, *data_root_words(self.data_root)]
         words += ["--threat", self.threat, "--eps", self.eps] if self.threat and self.eps else []
         for name in _settings():
             value: Any = getattr(config, name)

@@ -45,3 +45,8 @@ DataRoot = Annotated[
 ]
 Device = Annotated[str, tyro.conf.arg(help="Where the work is done: auto, cpu, cuda, or cuda:1.")]
 """Options of several commands."""
+
+
+def data_root_words(root: Path | None) -> list[str]:
+    """The option `--data-root`, if it was given, as on a command line."""
+    return [] if root is None else [f"--data-root={root}"]

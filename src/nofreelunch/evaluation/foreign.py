@@ -48,9 +48,8 @@ class Foreign:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs. Such attacks draw global random numbers, here seeded from the first example's stream."""
-        streams = Streams.of(rng, len(x), x.device)
         with torch.random.fork_rng():
-            torch.manual_seed(int(streams.integers(2**31)[0]))
+            torch.manual_seed(_seed(rng, x))
             return self.call(self.kind, _Module(model).eval(), x, y, self.threat)
 
 
@@ -72,9 +71,8 @@ class Own:
         Raises:
             InputError: if the attack fails, or returns anything but a tensor like x.
         """
-        seed = int(Streams.of(rng, len(x), x.device).integers(2**31)[0])
         try:
-            z: object = self.attack(model, x, y, torch.Generator(x.device).manual_seed(seed))
+            z: object = self.attack(model, x, y, torch.Generator(x.device).manual_seed(_seed(rng, x)))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # the user's code may raise anything; it is the input here
@@ -83,6 +81,11 @@ class Own:
             found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise InputError(f'attack "{self.name}" must return a tensor of shape {tuple(x.shape)}, got {found}')
         return z
+
+
+def _seed(rng: torch.Generator | Streams, x: Tensor) -> int:
+    """Of a batch, from the stream of its first example."""
+    return int(Streams.of(rng, len(x), x.device).integers(2**31)[0])
 
 
 def as_ours(name: str, attack: Attack) -> Attack:

@@ -41,13 +41,15 @@ def exactly(trial: Trial) -> bool:
 
 def certified(trial: Trial, flags: set[str]) -> Tally | None:
     """Examples proven robust, where the model is one that can be; where none of a few is, no more are tried."""
-    if flags & _UNPROVABLE or trial.subject.stateful or trial.randomised or not _shows_its_operations(trial):
+    if flags & _UNPROVABLE or trial.subject.stateful or trial.randomised:
         return None
     everything = torch.arange(len(trial.source))
     proven = _proven(trial, trial.sample(everything, _TRIED))
     if proven and len(everything) > _TRIED:
         proven = _proven(trial, everything)
-    if proven is None or proven > trial.board.robust().correct:  # then these are not the operations of the model
+    if proven is None or (proven > 0 and not _shows_its_operations(trial)):
+        return None
+    if proven > trial.board.robust().correct:  # then these are not the operations of the model
         return None
     return Tally(proven, len(everything))
 

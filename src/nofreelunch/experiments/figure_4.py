@@ -209,7 +209,7 @@ def _draw_curves(axes: "Axes", title: str, curves: dict[str, tuple[Estimate, ...
         axes.fill_between(t, values[:, 1], values[:, 2], color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="from the image (0) to the example (1)", ylabel="probability of the new class", ylim=(-0.02, 1.02))
     axes.set_title(f"{title}: a judge's belief")
-    axes.legend(loc="upper left")
+    axes.legend()
 
 
 def alt(result: Result) -> str:

@@ -101,7 +101,7 @@ class Folder:
         found = differences(saved, self.identity["config"])
         if state.about["data"] != self.identity["data"]:
             found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)
-        if state.about.get("start", "") != self.identity["start"]:
+        if state.about.get("start", self.identity["start"]) != self.identity["start"]:  # older states do not know it
             found += (f"start: {saved['start']} was another model then",)
         if found:
             listed = "; ".join(found)

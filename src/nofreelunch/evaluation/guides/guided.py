@@ -45,10 +45,8 @@ class Guided(Iterative[State]):
 
     def step(self, model: Model, state: State, count: int) -> tuple[State, Tensor]:
         """The model's answer at z, then a step up the guide."""
-        if state.target is None:
-            logits, _, grad = value_and_gradient(ce, self.guide, state.z, state.y)
-        else:
-            logits, _, grad = value_and_gradient(lead, self.guide, state.z, state.y, state.target)
+        loss, labels = (ce, (state.y,)) if state.target is None else (lead, (state.y, state.target))
+        logits, _, grad = value_and_gradient(loss, self.guide, state.z, *labels)
         if model is not self.guide:
             with torch.no_grad():
                 logits = model(state.z)

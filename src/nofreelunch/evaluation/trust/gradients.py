@@ -67,17 +67,17 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
 
 def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Mask:
     """Whether the margin rises along the steepest direction as grad promises, and not far more over the radius."""
-    near = torch.stack([_ratio(model, z, y, grad, threat, width) for width in _WIDTHS])
-    return ((near >= 0.5) & (near <= 2)).any(0) & (_ratio(model, z, y, grad, threat, 1.0) <= _STEEP)
+    radius = threat.eps * threat.steepest(grad)
 
+    def rise(width: float) -> PerExample:
+        """Of the margin between points so many radii to both sides, inside the box, over what grad promises."""
+        ends = [threat.clip(z + sign * width * radius) for sign in (1, -1)]
+        with torch.no_grad():
+            up, down = (margin(model(end), y).double() for end in ends)
+        return ((up - down) / _inner(grad, ends[0] - ends[1])).nan_to_num(nan=0.0)
 
-def _ratio(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat, width: float) -> PerExample:
-    """The rise of the margin between points so many radii to both sides, inside the box, over what grad promises."""
-    step = width * threat.eps * threat.steepest(grad)
-    ends = [threat.clip(z + sign * step) for sign in (1, -1)]
-    with torch.no_grad():
-        up, down = (margin(model(end), y).double() for end in ends)
-    return ((up - down) / _inner(grad, ends[0] - ends[1])).nan_to_num(nan=0.0)
+    near = torch.stack([rise(width) for width in _WIDTHS])
+    return ((near >= 0.5) & (near <= 2)).any(0) & (rise(1.0) <= _STEEP)
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:

@@ -21,7 +21,8 @@ from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
 from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.source import batches, source_of
-from nofreelunch.evaluation.subject import Subject, modules_of, own_randomness, twin
+from nofreelunch.evaluation.subject import Subject, own_randomness
+from nofreelunch.models.copying import modules_of, twin
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import HONEST, linear, robust
-from deceptive.models import DECEPTIVE, Around, Remembers
+from deceptive.models import DECEPTIVE, Around, Between, CopiesAsAnother, Remembers
 from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, misclassified
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate
+from nofreelunch.models import fast
+from nofreelunch.models.copying import twin
 
 FLAGGED_ONLY = {
     "BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside", "CountsOffTheImages",
@@ -80,6 +82,52 @@ def test_a_deceptive_model_is_exposed(name: str) -> None:
     if name not in TRUTH:
         assert ev.robust.rate >= truth - 1e-9, (ev, truth)  # and not below: each example counted is really broken
     assert EXPECTED.get(name, set()) <= {flag.name for flag in ev.flags}, ev
+
+
+class RestoredAsAnother(Between):
+    """It is robust once `deepcopy` has filled it in."""
+
+    good = False
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        self.good = True
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(self.good)
+
+
+class Switch:
+    """A plain value that copies itself as another."""
+
+    good = False
+
+    def __deepcopy__(self, memo: object) -> "Switch":
+        made = Switch()
+        made.good = True
+        return made
+
+
+class HoldsASwitch(Between):
+    """Robust are its copies, in which neither it nor a layer of it has a say."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.held = [Switch()]
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(self.held[0].good)
+
+
+@pytest.mark.parametrize("kind", [CopiesAsAnother, RestoredAsAnother, HoldsASwitch])
+def test_a_model_has_no_say_in_its_copies(kind: type[Between]) -> None:
+    net = copy.deepcopy(linear()).requires_grad_()
+    model = kind(net)
+    assert twin(model) is model
+    assert fast(model) is model
+    ev = brief(model)
+    assert ev.robust == brief(linear()).robust
+    assert {(p.dtype, p.requires_grad) for p in net.parameters()} == {(torch.float32, True)}  # they are the caller's
 
 
 @pytest.mark.parametrize("name", HONEST)

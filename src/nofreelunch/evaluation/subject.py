@@ -5,15 +5,11 @@ copied is called itself). A model that changes when it is called (a counter, a c
 it can then learn nothing from the attack, and the order of the questions does not matter.
 """
 
-import copy
-import functools
 import hashlib
 import random
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -22,6 +18,7 @@ from torch import Tensor, nn
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model
 from nofreelunch.errors import InputError, check_count
+from nofreelunch.models.copying import all_modules, modules_of, twin
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
 
@@ -128,20 +125,6 @@ def own_randomness(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def twin(model: Any) -> Any:
-    """An independent copy, functions with what they enclose included; the model itself where it cannot be copied."""
-    try:
-        if isinstance(model, FunctionType):
-            return _function_twin(model)
-        if isinstance(model, nn.Module) and any(map(_copies_itself, model.modules())):
-            return model  # who knows what it would give us
-        if isinstance(model, functools.partial):
-            return functools.partial(twin(model.func), *copy.deepcopy(model.args), **copy.deepcopy(model.keywords))
-        return copy.deepcopy(model)
-    except Exception:  # locks, generators, handles: a user's object may refuse in any way
-        return model
-
-
 def _evaluated(copied: Any, model: Any) -> Any:
     """The copy after `eval()`, which may do more than to set a flag; what could not be copied stays as it is."""
     if copied is not model:
@@ -149,68 +132,3 @@ def _evaluated(copied: Any, model: Any) -> Any:
             with suppress(Exception):  # of frozen programs, and of the user's code
                 module.eval()
     return copied
-
-
-def _copies_itself(module: nn.Module) -> bool:
-    """Whether code of the user's makes its copies."""
-    makers = (
-        kind for kind in type(module).__mro__ if {"__deepcopy__", "__reduce_ex__", "__reduce__"} & vars(kind).keys()
-    )
-    return next(makers, object).__module__.partition(".")[0] not in ("torch", "builtins")
-
-
-def _function_twin(function: FunctionType) -> FunctionType:
-    """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
-    cells = tuple(CellType(twin(cell.cell_contents)) for cell in function.__closure__ or ())
-    defaults = copy.deepcopy(function.__defaults__)
-    made = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells or None)
-    made.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__)
-    made.__dict__.update(copy.deepcopy(function.__dict__))
-    return made
-
-
-def modules_of(model: Any) -> list[nn.Module]:
-    """The outermost `nn.Module`s that a model is made of, through closures, bound methods and attributes."""
-    found: list[nn.Module] = []
-    _collect(model, found, set())
-    return found
-
-
-def _collect(value: Any, found: list[nn.Module], seen: set[int]) -> None:
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, nn.Module):
-        found.append(value)
-    else:
-        for part in parts_of(value):
-            _collect(part, found, seen)
-
-
-def all_modules(model: Any) -> list[nn.Module]:
-    """Every module that a model is made of, each after the one that holds it."""
-    return [module for root in modules_of(model) for _, module in root.named_modules(remove_duplicate=False)]
-
-
-def parts_of(value: Any) -> list[Any]:
-    """What a value holds: enclosed and default values, items, attributes; nothing for plain data and classes."""
-    if isinstance(value, FunctionType):
-        return [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ())
-    if isinstance(value, MethodType):
-        return [value.__self__, value.__func__]
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        return list(value)
-    if isinstance(value, (type, Tensor, np.ndarray, str, bytes, int, float)) or type(value).__module__ == "builtins":
-        return []
-    slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
-    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    """The names of the attributes that a class makes room for; a single one may be named by itself."""
-    names = getattr(kind, "__slots__", ())
-    return (names,) if isinstance(names, str) else tuple(names)

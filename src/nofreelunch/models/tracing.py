@@ -1,11 +1,11 @@
 """A network as a graph of operations, where one can be had."""
 
-import copy
 import warnings
 
 from torch import fx, nn
 
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.copying import twin
 from nofreelunch.models.resnet import StandardiseEach
 
 _LEAVES = (Pixels, StandardiseEach)  # they look at the shape of their input, which a symbol does not have
@@ -32,11 +32,13 @@ def has_hooks(model: nn.Module) -> bool:
 def frozen_twin(model: nn.Module) -> nn.Module | None:
     """A copy in evaluation mode whose parameters ask for no gradient; None where the model cannot be copied."""
     try:
-        made = copy.deepcopy(model)
+        made: nn.Module = twin(model)
+        if made is model:
+            return None
         for module in made.modules():
             module.training = False  # as models are judged: their own train() is not asked
         return made.requires_grad_(False)
-    except Exception:  # a user's module may hold anything: locks, generators, tensors in the middle of a graph
+    except Exception:  # any code may run in a user's module, and fail in any way
         return None
 
 

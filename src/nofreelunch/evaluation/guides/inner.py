@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.evaluation.guides.see_through import seeing_through, straight
-from nofreelunch.evaluation.subject import Subject, all_modules, as_in_use, modules_of
+from nofreelunch.evaluation.subject import Subject, as_in_use
+from nofreelunch.models.copying import all_modules, modules_of
 from nofreelunch.types import Model
 
 _MOST = 3

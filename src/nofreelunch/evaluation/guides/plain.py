@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from nofreelunch.evaluation.guides.see_through import seeing_through
-from nofreelunch.evaluation.subject import Subject, as_in_use, twin
+from nofreelunch.evaluation.subject import Subject, as_in_use
+from nofreelunch.models.copying import twin
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model

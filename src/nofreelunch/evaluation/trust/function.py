@@ -16,9 +16,10 @@ from nofreelunch.attacks.door import as_tensor
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import as_in_use, twin
+from nofreelunch.evaluation.subject import as_in_use
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint
 from nofreelunch.evaluation.trust.probe import Probe, differs, share
+from nofreelunch.models.copying import twin
 
 _CALLS = 40
 _ALONE = 8

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.evaluation.subject import parts_of
+from nofreelunch.models.copying import parts_of
 
 _SMALL = 64
 _ITERATORS = (itertools.count, itertools.cycle)

@@ -1,0 +1,102 @@
+"""Copies of models, whatever they are made of, and what they are made of."""
+
+import copy
+import functools
+from collections import deque
+from sys import stdlib_module_names
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+_TRUSTED = stdlib_module_names | {"torch", "numpy"}
+"""Whose objects make honest copies of themselves."""
+_MAKERS = {
+    "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"
+}  # fmt: skip
+"""What `copy.deepcopy` asks, if it is there."""
+
+
+def twin(model: Any) -> Any:
+    """An independent copy, functions with what they enclose included; the model itself where it cannot be copied.
+
+    What makes its copies by code of its own counts as what cannot be copied: who knows what it would give.
+    """
+    try:
+        if isinstance(model, FunctionType):
+            return _function_twin(model)
+        if any(map(_copies_itself, _everything(model))):
+            return model
+        if isinstance(model, functools.partial):
+            return functools.partial(twin(model.func), *copy.deepcopy(model.args), **copy.deepcopy(model.keywords))
+        return copy.deepcopy(model)
+    except Exception:  # locks, generators, handles: a user's object may refuse in any way
+        return model
+
+
+def _copies_itself(value: Any) -> bool:
+    """Whether code of the user's makes its copies, or has a part in it."""
+    if isinstance(value, type):
+        return False
+    own = (kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] not in _TRUSTED)
+    return any(_MAKERS & names.keys() for names in (getattr(value, "__dict__", {}), *map(vars, own)))
+
+
+def _function_twin(function: FunctionType) -> FunctionType:
+    """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
+    cells = tuple(CellType(twin(cell.cell_contents)) for cell in function.__closure__ or ())
+    defaults = copy.deepcopy(function.__defaults__)
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells or None)
+    made.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__)
+    made.__dict__.update(copy.deepcopy(function.__dict__))
+    return made
+
+
+def modules_of(model: Any) -> list[nn.Module]:
+    """The outermost `nn.Module`s that a model is made of, through closures, bound methods and attributes."""
+    return [value for value in _everything(model, below_modules=False) if isinstance(value, nn.Module)]
+
+
+def _everything(model: Any, below_modules: bool = True) -> list[Any]:
+    """A model and all that it is made of, each once, before its parts."""
+    found: list[Any] = []
+    seen, left = set[int](), [model]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        found.append(value)
+        if below_modules or not isinstance(value, nn.Module):
+            left += reversed(parts_of(value))
+    return found
+
+
+def all_modules(model: Any) -> list[nn.Module]:
+    """Every module that a model is made of, each after the one that holds it."""
+    return [module for root in modules_of(model) for _, module in root.named_modules(remove_duplicate=False)]
+
+
+def parts_of(value: Any) -> list[Any]:
+    """What a value holds: enclosed and default values, items, attributes; nothing for plain data and classes."""
+    if isinstance(value, FunctionType):
+        return [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ())
+    if isinstance(value, MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return list(value)
+    if isinstance(value, (type, Tensor, np.ndarray, str, bytes, int, float)) or type(value).__module__ == "builtins":
+        return []
+    slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    """The names of the attributes that a class makes room for; a single one may be named by itself."""
+    names = getattr(kind, "__slots__", ())
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -14,7 +14,6 @@ from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
 from nofreelunch.evaluation.trust.probe import Probe
 from nofreelunch.types import Inputs, Labels
 
-_LINES = 64
 _ENDS = 16
 
 
@@ -23,7 +22,7 @@ def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]
 
     Args:
         trial: the evaluation.
-        protocol: says how many steps are taken.
+        protocol: says how many examples are looked at, and how many steps are taken.
         known: names of flags that have been raised.
     """
     if trial.randomised or (len(trial.board.standing()) == 0 and not trial.journal.knows("ends")):
@@ -37,9 +36,9 @@ def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]
 
 def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     standing = trial.board.standing()
-    lines = trial.sample(standing, _LINES)
+    lines = trial.sample(standing, protocol.sample)
     x, y = trial.load(lines)
-    steep = boundary_flag(steepness(trial.subject.logits, x, y, _others(trial, y)))
+    steep = boundary_flag(steepness(trial.subject.logits, x, y, _others(trial, y, protocol.sample)))
     index = trial.sample(standing, _ENDS)
     x, y = trial.load(index)
     climb = Guided(trial.threat, max(1, protocol.probing // 2), guide=trial.view)
@@ -49,9 +48,9 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     return [flag for flag in flags if flag is not None]
 
 
-def _others(trial: Trial, y: Labels) -> Inputs:
-    """For each label an image of another class; of the same one, if there is no other."""
-    pool, labels = trial.load(trial.sample(torch.arange(len(trial.source)), _LINES))
+def _others(trial: Trial, y: Labels, count: int) -> Inputs:
+    """For each label an image of another class, among so many; of the same one, if there is no other."""
+    pool, labels = trial.load(trial.sample(torch.arange(len(trial.source)), count))
     place = torch.arange(len(pool), device=y.device)
     turned = (place + place[: len(y), None]) % len(pool)  # a row for each: the pool, beginning at another place
     first = (labels[turned] != y[:, None]).int().argmax(1, keepdim=True)

@@ -214,10 +214,16 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
 
 
 def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:
-    """Whether the attacks that give examples up break one of a few survivors when they give none up."""
+    """Whether the attacks that give examples up break one of a few survivors when they give none up.
+
+    Attacks of the kind that `harder` is are left out where it has gone on to the end itself.
+    """
     if trial.suspicious:
         return False
-    whole = [part for recipe in _limited(trial, protocol).values() for _, part in _whole_parts(trial, recipe, classes)]
+    harder = [part for _, part in numbered(protocol.harder(trial.threat), classes)]
+    tried = {type(part) for part in harder if relentless(part) == part}
+    parts = [part for recipe in _limited(trial, protocol).values() for _, part in _whole_parts(trial, recipe, classes)]
+    whole = [part for part in parts if type(part) not in tried]
     standing = trial.board.standing()
     if not whole or len(standing) == 0:
         return False

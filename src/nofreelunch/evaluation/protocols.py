@@ -64,6 +64,7 @@ QUICK = Protocol(
     },
     harder=lambda threat: EachTarget(APGD(threat, steps=50, loss="dlr-targeted"), 2),
     sample=32,
+    probing=12,
     thorough=20,
 )
 """A minute: within a point of `STANDARD` on robust models."""

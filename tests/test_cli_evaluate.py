@@ -18,6 +18,7 @@ from nofreelunch.attacks import APGD, PGD, Square
 from nofreelunch.cli import evaluate as command
 from nofreelunch.cli import main, progress
 from nofreelunch.evaluation import PROTOCOLS, Protocol, journal
+from nofreelunch.models.sources import written
 from nofreelunch.report.evaluation import evaluation_page
 
 NETS = """
@@ -295,10 +296,10 @@ def test_an_edited_network_is_another_one() -> None:
         import toy_nets
     finally:
         sys.path.remove(".")
-    before = command._sources("python:toy_nets:Bent", toy_nets.Bent())
+    before = written("python:toy_nets:Bent", toy_nets.Bent())
     assert b"Nearly linear" in before
     Path("toy_nets.py").write_text(NETS.replace("tanh", "sin"))
-    assert command._sources("python:toy_nets:Bent", toy_nets.Bent()) != before
+    assert written("python:toy_nets:Bent", toy_nets.Bent()) != before
 
 
 def test_the_page_escapes_what_it_shows() -> None:
@@ -335,7 +336,7 @@ def test_every_flag_is_in_the_manual() -> None:
 def test_a_model_of_other_classes_is_told_apart(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     command = ["evaluate", "zoo:mnist-standard", "--data", "mnist-5v7", "--threat", "linf", "--eps", "0.1"]
     assert main([*command, "--out", str(tmp_path / "e")]) == 2
-    said = "zoo:mnist-standard has 10 outputs, and mnist-5v7 2 classes (5, 7 ...); say which output each class is"
+    said = "zoo:mnist-standard has 10 outputs, and mnist-5v7 2 classes (5, 7); say which output each class is"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "e").exists()
 

@@ -171,5 +171,19 @@ def test_a_start_that_was_replaced_is_another_run(source: str, tmp_path: Path) -
     config = toy_config(arch=ARCH, start=source)
     train(toy_data(), config, out=tmp_path / "run")
     save_model(build(ARCH, toy_data(8), seed=8), Path(source))
-    with pytest.raises(InputError, match=r"start: .* was another model then"):
+    with pytest.raises(InputError, match=r"source\.safetensors was another one then"):
+        train(toy_data(), config, out=tmp_path / "run")
+
+
+def test_a_network_whose_code_was_edited_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name says nothing of what it does, and its weights may fit all the same."""
+    monkeypatch.chdir(tmp_path)
+    code = Path("own_edited.py")
+    code.write_text("from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n")
+    config = toy_config(arch="python:own_edited:make")
+    first = train(toy_data(), config, out=tmp_path / "run")
+    again = train(toy_data(), config, out=tmp_path / "run")
+    assert torch.equal(first.network[1].weight, again.network[1].weight)
+    code.write_text(code.read_text().replace("nn.Flatten()", "nn.Flatten(), nn.Tanh()"))
+    with pytest.raises(InputError, match="python:own_edited:make was another one then"):
         train(toy_data(), config, out=tmp_path / "run")

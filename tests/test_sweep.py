@@ -166,15 +166,15 @@ def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
     plain = tasks_of(swept.parent / "toy.toml", tmp_path)[-1]
     monkeypatch.chdir(next(swept.glob("points/*/training")))
     point = located(replace(plain.point, config=replace(plain.point.config, start=MODEL)))
-    task = replace(plain, point=point, start_digest=start_digest(point.config.start))
+    task = replace(plain, point=point, start_digest=start_digest(point.config.start, point.config.arch))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="is another model here"):
+    with pytest.raises(InputError, match="is another one here"):
         work(replace(task, start_digest="0" * 64))
     work(task)
     assert status(task) == Status("done")
-    assert start_digest("zoo:mnist-standard") == ""
+    assert start_digest("zoo:mnist-standard", "linear") == ""
     with pytest.raises(InputError, match="cannot read"):
-        start_digest("nowhere.safetensors")
+        start_digest("nowhere.safetensors", "linear")
 
 
 def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:

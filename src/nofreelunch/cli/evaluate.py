@@ -1,7 +1,6 @@
 """`nofreelunch evaluate`: how accurate a model is at worst, attack by attack, and whether to believe it."""
 
 import contextlib
-import inspect
 import shlex
 import shutil
 import sys
@@ -60,6 +59,7 @@ class Evaluate(OfModel):
         from nofreelunch.evaluation.reach import check_reach
         from nofreelunch.evaluation.record import to_record
         from nofreelunch.evaluation.selection import selected
+        from nofreelunch.models.sources import written
         from nofreelunch.report.evaluation import evaluation_page, in_words
 
         threats, attacks = self._threats(), self._attacks()
@@ -73,7 +73,7 @@ class Evaluate(OfModel):
         with locked(self.out):
             check_file("--json", self.json)
             check_file("--save-examples", self.save_examples)
-            identity = ascii((self._settings(), self.save_examples is not None)).encode() + _sources(self.model, model)
+            identity = ascii((self._settings(), self.save_examples is not None)).encode() + written(self.model, model)
             state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)
@@ -100,6 +100,8 @@ class Evaluate(OfModel):
             raise InputError("--eps is needed, the radius of the ball, such as --eps 8/255")
         if self.save_examples is not None:
             check_name(self.save_examples)
+        if any("," in eps for eps in self.eps):
+            raise InputError(f"--eps takes one radius; write --eps {' --eps '.join(','.join(self.eps).split(','))}")
         return [threat(self.threat, eps) for eps in self.eps]
 
     def _attacks(self) -> "dict[str, Recipe]":
@@ -168,17 +170,3 @@ class Evaluate(OfModel):
         """The command in full."""
         kept = self.save_examples
         return self._settings() + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")
-
-
-def _sources(spec: str, model: "nn.Module") -> bytes:
-    """How the user's own model is built: its layers, and the files in which they and the factory are written."""
-    kinds: list[object] = [type(layer) for layer in model.modules()]
-    if spec.startswith("python:"):
-        kinds.append(sys.modules[spec.split(":")[1]])
-    found: dict[str, bytes] = {}
-    for kind in kinds:
-        with contextlib.suppress(TypeError, OSError):  # made at run time: there is no file
-            file = inspect.getsourcefile(kind)  # type: ignore[arg-type]
-            if file is not None and "site-packages" not in file:
-                found[file] = Path(file).read_bytes()
-    return repr(model).encode() + b"".join(content for _, content in sorted(found.items()))

@@ -1,5 +1,6 @@
 """`nofreelunch sweep`: a grid of trainings and examinations, on this machine or on a Ray cluster."""
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Sweep:
         points = [located(point) for point in spec.points]
         sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in points)}
         digests = {data: load(source, root).digest for data, source in sources.items()}
-        starts = {start: start_digest(start) for start in {point.config.start for point in points}}
+        begun = functools.cache(start_digest)
         return [
             Task(
                 point,
@@ -83,7 +84,7 @@ class Sweep:
                 root,
                 self.device,
                 spec.needs.save_seconds,
-                starts[point.config.start],
+                begun(point.config.start, point.config.arch),
             )
             for point in points
         ]

@@ -91,6 +91,15 @@ def is_own_code(arch: str) -> bool:
     return isinstance(arch, str) and arch.startswith(_OWN)
 
 
+def own_network(arch: str) -> nn.Module:
+    """What the user's function returns.
+
+    Raises:
+        InputError: if it fails, or returns no network.
+    """
+    return from_python(arch.removeprefix(_OWN), None).network
+
+
 def architecture(arch: str) -> Architecture:
     """The architecture of that name, or the one that the user's code makes.
 
@@ -105,7 +114,7 @@ def architecture(arch: str) -> Architecture:
 
 def _own(arch: str, shape: Shape, classes: int) -> nn.Module:
     """The user's network, if it answers images of this shape with as many logits as there are classes."""
-    network = from_python(arch.removeprefix(_OWN), None).network
+    network = own_network(arch)
     try:
         with torch.no_grad():
             logits = copy.deepcopy(network).eval()(torch.zeros(2, *shape))

@@ -1,6 +1,8 @@
 """Networks that code on this machine makes: torchvision's and the user's own."""
 
+import contextlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,3 +113,22 @@ def from_python(name: str, weights: Weights | None) -> Found:
         hint = ", a class and not an instance" if isinstance(model, type) else ""
         raise InputError(f"python:{name} must return an nn.Module, got {type(model).__name__}{hint}")
     return Found(model if weights is None else weights.fill(model))
+
+
+def written(spec: str, model: nn.Module) -> bytes:
+    """How a network is built: its layers, and the files in which they, and a function of the user's, are written.
+
+    Args:
+        spec: what the network was loaded from.
+        model: the network.
+    """
+    kinds: list[object] = [type(layer) for layer in model.modules()]
+    if spec.startswith("python:"):
+        kinds.append(sys.modules[spec.split(":")[1]])
+    found: dict[str, bytes] = {}
+    for kind in kinds:
+        with contextlib.suppress(TypeError, OSError):  # made at run time: there is no file
+            file = inspect.getsourcefile(kind)  # type: ignore[arg-type]
+            if file is not None and "site-packages" not in file:
+                found[file] = Path(file).read_bytes()
+    return repr(model).encode() + b"".join(content for _, content in sorted(found.items()))

@@ -45,7 +45,7 @@ class Task:
         data_root: as for `load_data`.
         device: as for `train`.
         save_seconds: as for `train`.
-        start_digest: of the model file that its training starts from, which must be the same too; "" for none.
+        start_digest: of the user's files that its training begins with, which must be the same too; "" for none.
     """
 
     point: Point
@@ -168,8 +168,9 @@ def _some(split: Split, exam: Exam) -> torch.Tensor:
 def _model(task: Task, data: Dataset, report: Report) -> Classifier:
     """The task's model, trained or, if it has been, loaded; in either case as it was saved, and on the device."""
     if not task.trained:
-        if start_digest(task.point.config.start) != task.start_digest:
-            raise InputError(f"{task.point.config.start} is another model here than where the sweep was started")
+        start, arch = task.point.config.start, task.point.config.arch
+        if start_digest(start, arch) != task.start_digest:
+            raise InputError(f"{start or arch} is another one here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
     return load_file(task.training / MODEL, own_code=True).to(find_device(task.device))
 

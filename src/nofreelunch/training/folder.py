@@ -102,7 +102,7 @@ class Folder:
         if state.about["data"] != self.identity["data"]:
             found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)
         if state.about.get("start", self.identity["start"]) != self.identity["start"]:  # older states do not know it
-            found += (f"start: {saved['start']} was another model then",)
+            found += (f"{saved['start'] or saved['arch']} was another one then",)
         if found:
             listed = "; ".join(found)
             raise InputError(f"{self.path} holds another run ({listed}); give another --out, or the same settings")

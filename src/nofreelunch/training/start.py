@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from nofreelunch.data import Dataset
@@ -10,21 +11,42 @@ from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.registry import is_own_code, own_network
+from nofreelunch.models.sources import written
 from nofreelunch.models.tensors import check_fits, layout
 from nofreelunch.training.config import TrainConfig
-from nofreelunch.workspace import file_digest
+from nofreelunch.workspace import digest, file_digest
 
 
-def start_digest(start: str) -> str:
-    """SHA-256 of the model file that a training starts from; "" where it is a model of a name, or there is none.
+def start_digest(start: str, arch: str) -> str:
+    """SHA-256 of the user's files that a training begins with: the model it starts from, the code of its network.
+
+    "" where there are none: a model of a name is always the same.
+
+    Args:
+        start: as in `TrainConfig`.
+        arch: likewise.
 
     Raises:
-        InputError: if the file cannot be read.
+        InputError: if a file cannot be read, or the code fails.
     """
+    parts = [_file_digest(start)] if start.endswith(SUFFIX) else []
+    if is_own_code(arch):
+        parts.append(digest(_code(arch)))
+    return parts[0] if len(parts) == 1 else digest("".join(parts).encode()) if parts else ""
+
+
+def _file_digest(start: str) -> str:
     try:
-        return file_digest(Path(start)) if start.endswith(SUFFIX) else ""
+        return file_digest(Path(start))
     except OSError as error:
         raise InputError(f"start: cannot read {start}: {error.strerror or error}") from None
+
+
+def _code(arch: str) -> bytes:
+    """Of the user's network; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        return written(arch, own_network(arch))
 
 
 def first_model(data: Dataset, config: TrainConfig) -> Classifier:

@@ -63,7 +63,8 @@ def train(
             if devices.leads:
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
-            about = {"config": config.to_plain(), "data": data.digest, "start": start_digest(config.start)}
+            begun = start_digest(config.start, config.arch)
+            about = {"config": config.to_plain(), "data": data.digest, "start": begun}
             folder = Folder(Path(out), about, learner)
             report = _resume(folder, loop, report)
         report(_started(loop))

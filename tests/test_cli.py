@@ -1,5 +1,6 @@
 """The command line: one sentence for bad input, the right exit code, nothing half-written, quick help."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 
 from nofreelunch import __version__
 from nofreelunch.cli import COMMANDS, main
+from nofreelunch.theory import summary
+from nofreelunch.workspace import plain
 
 BAD = {
     "unknown command": (["teory"], 'unknown command "teory"; did you mean "theory"?'),
@@ -22,6 +25,15 @@ BAD = {
     "eps is negative": (["theory", "--d", "3", "--eta", "1", "--eps", "-1"], "eps must be in"),
     "eps is nan": (["theory", "--d", "3", "--eta", "1", "--eps", "nan"], "nan"),
     "p is no probability": (["theory", "--d", "3", "--eta", "1", "--eps", "0", "--p", "1.2"], "p must be in"),
+    "d is no whole number": (["theory", "--d", "1.5", "--eta", "1", "--eps", "0"], '"1.5" is not a whole number'),
+    "two radii in one": (
+        ["evaluate", "zoo:mnist-standard", "--data", "mnist", "--threat", "linf", "--eps", "0.1,8/255"],
+        "write --eps 0.1 --eps 8/255",
+    ),
+    "a file in the place of a module": (
+        ["evaluate", "nets/mine.py:make", "--data", "mnist", "--threat", "linf", "--eps", "0.1"],
+        "a function of yours is python:nets.mine:make",
+    ),
     "d is no count": (["theory", "--d", "0", "--eta", "1", "--eps", "0"], "d must be"),
     "unknown scale": (["reproduce", "--scale", "lap"], "smoke"),
     "unknown data set": (["reproduce", "table-4", "--data", "mnits"], 'did you mean "mnist"?'),
@@ -92,7 +104,9 @@ def test_signals_end_in_one_sentence(tmp_path: Path, sent: signal.Signals, code:
     assert not list(tmp_path.rglob(".*.json.*"))
 
 
-def test_theory_prints_and_writes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_theory_prints_and_writes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["theory", "--d", "16", "--eta", "1", "--eps", "1/2", "--json", "out.json"]
     assert main(arguments) == 0
@@ -100,3 +114,24 @@ def test_theory_prints_and_writes_the_same(tmp_path: Path, monkeypatch: pytest.M
     assert first == (tmp_path / "runs" / "theory" / "theory.json").read_bytes()
     assert main(arguments) == 0
     assert first == (tmp_path / "out.json").read_bytes()
+    quantities = summary(16, 1.0, 0.7, 0.5)
+    assert json.loads(first) == plain(quantities)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines if line and line[0] != " "] == list(quantities) * 2
+    row = next(line for line in lines if line.strip().startswith("bayes"))
+    assert row.split()[1:] == [f"{value:.6g}" for value in quantities["accuracy"]["bayes"].values()]
+    assert main([*arguments, "--d", "1.6e1"]) == 0
+    assert first == (tmp_path / "out.json").read_bytes()
+
+
+def test_reproduce_says_how_the_claims_fared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "theorem-2.2", "--scale", "smoke", "--out", str(tmp_path)]) == 0
+    counts, *refuted, report = capsys.readouterr().out.splitlines()
+    found = json.loads((tmp_path / "results" / "theorem-2.2.json").read_text())["findings"]
+    verdicts = [finding["verdict"] for finding in found]
+    told = [f"{verdicts.count(name)} {name}" for name in ("agrees", "refuted", "beyond the paper")]
+    assert counts == f"theorem-2.2: {', '.join(told)}"
+    assert [line.split(": ", 1)[1].split(" Here")[0] for line in refuted] == [
+        finding["claim"] for finding in found if finding["verdict"] == "refuted"
+    ]
+    assert report == f"report: {tmp_path / 'report.html'}"

@@ -40,7 +40,7 @@ class Explain(OfModel):
     def run(self) -> int:
         """Compute, draw, write; 0."""
         from nofreelunch.experiments import explanation as made
-        from nofreelunch.experiments.explained import contents, large_eps_ball
+        from nofreelunch.experiments.explained import UNKNOWN, contents, large_eps_ball
         from nofreelunch.report.explanation import Page, explanation_page
 
         device = find_device(self.device)
@@ -60,6 +60,9 @@ class Explain(OfModel):
             }
             for name, content in files.items():
                 write(self.out / name, content)
+        print(f"gradients at {page.measured} test images, means with 95 % intervals; {page.flat} are zero")
+        for measure, value, noise in page.rows:
+            print(f"  {measure}: {value}" + ("" if noise == UNKNOWN else f"; of noise: {noise}"))
         print(f"page: {self.out / 'explain.html'}")
         return 0
 

@@ -46,7 +46,7 @@ class Reproduce:
         """Compute, save, draw, report; 0."""
         from nofreelunch.experiments.registry import EXPERIMENTS
         from nofreelunch.experiments.runner import configured, reproduce
-        from nofreelunch.report import write_report
+        from nofreelunch.report import in_words, write_report
 
         for name in self.names:
             check_known("experiment", name, EXPERIMENTS)
@@ -60,10 +60,13 @@ class Reproduce:
         with locked(workspace.root):
             if self.retrain:
                 _find_data(chosen, configs, workspace)
-            for experiment, config in zip(chosen, configs, strict=True):
-                reproduce(experiment, config, workspace, self._command(experiment), _say)
+            findings = {
+                experiment.name: reproduce(experiment, config, workspace, self._command(experiment), _say).findings
+                for experiment, config in zip(chosen, configs, strict=True)
+            }
             page = write_report(workspace, tuple(experiment.name for experiment in EXPERIMENTS.values()))
-        print(f"report: {page}")
+        for line in (*in_words(findings), f"report: {page}"):
+            print(line)
         return 0
 
     def _preset(self) -> str | None:

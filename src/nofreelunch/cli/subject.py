@@ -82,9 +82,10 @@ class OfModel:
         subject = Subject(model)
         outputs = subject.logits(x.to(subject.device)).shape[1]
         if outputs != len(data.classes):
+            named = ", ".join(data.classes[:3]) + (" ..." if len(data.classes) > 3 else "")
             raise InputError(
-                f"{self.model} has {outputs} outputs, and {self.data} {len(data.classes)} classes "
-                f"({', '.join(data.classes[:3])} ...); say which output each class is, such as --labels 0,1"
+                f"{self.model} has {outputs} outputs, and {self.data} {len(data.classes)} classes ({named}); "
+                "say which output each class is, such as --labels 0,1"
             )
 
     def words(self) -> list[str]:

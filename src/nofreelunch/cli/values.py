@@ -10,10 +10,10 @@ from nofreelunch.errors import InputError, parse_number
 
 
 def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f'"{text}" is not a whole number') from None
+    number = parse_number(text)
+    if number != int(number):
+        raise InputError(f'"{text}" is not a whole number')
+    return int(text) if text.strip().lstrip("+-").isdecimal() else int(number)
 
 
 def _read(parse: Callable[[str], Any], metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[Any]:
@@ -27,8 +27,9 @@ def _read(parse: Callable[[str], Any], metavar: str) -> tyro.constructors.Primit
     )
 
 
+Whole = Annotated[int, _read(_whole, "INT")]
 Number = Annotated[float, _read(parse_number, "NUMBER")]
-"""A float option; fractions are understood."""
+"""Options of one number; fractions are understood, and 1e8 where it must be whole."""
 
 OptionalNumber = Annotated[float | None, _read(parse_number, "NUMBER")]
 OptionalInt = Annotated[int | None, _read(_whole, "INT")]

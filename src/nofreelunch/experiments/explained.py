@@ -13,6 +13,9 @@ from nofreelunch.experiments.figure_5 import MEASURES, NOISE
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
 from nofreelunch.threats import Threat, threat
 
+UNKNOWN = "–"
+"""Stands in the table where no value is known."""
+
 
 def large_eps_ball(data: Dataset, norm: str, eps: str | None = None) -> Threat:
     """The ball of radius `eps`, or of Table 3's.
@@ -38,7 +41,8 @@ def contents(explanation: Explanation, ball: Threat) -> dict[str, Any]:
         "ways": tuple(f"{one} to {other}" for one, other in zip(true, new, strict=True)),
         "frames": frames(explanation),
         "rows": tuple(
-            (MEASURES[name], plain_number(value), NOISE.get(name, "–")) for name, value in explanation.measures.items()
+            (MEASURES[name], plain_number(value), NOISE.get(name, UNKNOWN))
+            for name, value in explanation.measures.items()
         ),
         "measured": explanation.measured,
         "flat": explanation.flat,

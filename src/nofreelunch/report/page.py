@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from markupsafe import Markup
 
 from nofreelunch.drawing import inlined
 from nofreelunch.errors import InputError
+from nofreelunch.experiments.base import Finding, Verdict
 from nofreelunch.report.template import filled
 from nofreelunch.workspace import Workspace, atomic_write
 
-_VERDICTS = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
+_VERDICTS: tuple[Verdict, ...] = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
 
 
 def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
@@ -37,6 +39,17 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     path = workspace.root / "report.html"
     atomic_write(path, page)
     return path
+
+
+def in_words(findings: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
+    """How the claims of each experiment fared, in a line; those of the paper that were not borne out in full."""
+    for name, found in findings.items():
+        verdicts = Counter(finding.verdict for finding in found)
+        yield f"{name}: " + ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in _VERDICTS if verdicts[verdict])
+        for finding in found:
+            if finding.verdict not in ("agrees", "beyond the paper"):
+                paper = "" if finding.paper is None else f"; the paper: {_value(finding.paper, finding.unit)}"
+                yield f"  {finding.verdict}: {finding.claim} Here: {_value(finding.ours, finding.unit)}{paper}"
 
 
 def _section(workspace: Workspace, name: str) -> dict[str, Any] | None:

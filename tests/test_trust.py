@@ -130,6 +130,14 @@ def test_a_model_has_no_say_in_its_copies(kind: type[Between]) -> None:
     assert {(p.dtype, p.requires_grad) for p in net.parameters()} == {(torch.float32, True)}  # they are the caller's
 
 
+def test_what_is_installed_copies_itself_as_it_likes() -> None:
+    """As Lightning's modules do, which leave their trainer behind."""
+    kind = type("Installed", (nn.Linear,), {"__getstate__": lambda self: vars(self), "__module__": "pytest"})
+    model = kind(3, 2)
+    assert twin(model) is not model
+    assert fast(model) is not model
+
+
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_model_is_believed(name: str) -> None:
     model, (x, y) = HONEST[name](), examples()

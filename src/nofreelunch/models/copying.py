@@ -2,16 +2,16 @@
 
 import copy
 import functools
+import sys
 from collections import deque
-from sys import stdlib_module_names
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-_TRUSTED = stdlib_module_names | {"torch", "numpy"}
-"""Whose objects make honest copies of themselves."""
+_TRUSTED = sys.stdlib_module_names | {"torch", "numpy"}
+"""Whose objects make honest copies of themselves, as do those of all installed packages."""
 _MAKERS = {
     "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"
 }  # fmt: skip
@@ -39,8 +39,14 @@ def _copies_itself(value: Any) -> bool:
     """Whether code of the user's makes its copies, or has a part in it."""
     if isinstance(value, type):
         return False
-    own = (kind for kind in type(value).__mro__ if kind.__module__.partition(".")[0] not in _TRUSTED)
+    own = (kind for kind in type(value).__mro__ if not _is_installed(kind.__module__))
     return any(_MAKERS & names.keys() for names in (getattr(value, "__dict__", {}), *map(vars, own)))
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module belongs to Python or to an installed package, and is not the user's own."""
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return module.partition(".")[0] in _TRUSTED or "site-packages" in file or "dist-packages" in file
 
 
 def _function_twin(function: FunctionType) -> FunctionType:

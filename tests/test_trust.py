@@ -64,6 +64,9 @@ EXPECTED = {
     "KnowsWhoAsks": {"watches-gradients"},
     "DistractingClasses": {"masked-gradients"},
     "SteepLead": {"steps-at-boundary"},
+    "FarIsNear": {"masked-gradients"},
+    "RippledFloor": {"masked-gradients"},
+    "RippledLag": {"short-sighted-gradients"},
 }
 
 

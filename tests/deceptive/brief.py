@@ -18,7 +18,7 @@ BRIEF = Protocol(
         "square": lambda threat: Square(threat, steps=100),
     },
     harder=lambda threat: APGD(threat, steps=30),
-    sample=16,
+    sample=32,
     probing=12,
     thorough=12,
 )

@@ -509,6 +509,45 @@ class SteepLead(Around):
         return 0.5 * lead / (1e-5 + lead.square()).sqrt() + 0.005 * x.flatten(1) @ pattern
 
 
+class Within(Around):
+    """A linear network by its numbers alone: no layer inside answers like it."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        last = self.net[-1]
+        return F.linear(x.flatten(1), last.weight, last.bias)
+
+    def lag(self, x: Tensor) -> Tensor:
+        """How far each class lies behind the best one."""
+        logits = self.logits(x)
+        return logits.amax(1, keepdim=True) - logits
+
+
+class FarIsNear(Within):
+    """Smooth: a class that lags far behind seems to be near, so that to climb is to go away from the boundary."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lag = self.lag(x)
+        return -lag / (1 + (lag / 1.5).square())
+
+
+class RippledFloor(Within):
+    """Until the answer is about to change, all wrong classes lie on one rippled floor: there attacks see the ripple."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = 5 * self.logits(x)
+        pattern = torch.randn(x[0].numel(), 10, generator=torch.Generator().manual_seed(3)).sign()
+        floor = logits.amax(1, keepdim=True) - 3 + 0.7 * torch.tanh(0.1 * x.flatten(1) @ pattern)
+        return torch.maximum(logits, floor)
+
+
+class RippledLag(Within):
+    """Smooth: how far a class lags behind rises and falls many times over the ball; every gradient is true."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pattern = torch.randn(x[0].numel(), 10, generator=torch.Generator().manual_seed(3)) / x[0].numel() ** 0.5
+        return -self.lag(x) * (1.5 + torch.sin(100 * x.flatten(1) @ pattern))
+
+
 DECEPTIVE = {
     build.__name__: build
     for build in (
@@ -518,5 +557,6 @@ DECEPTIVE = {
         BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty,
         CountsAside, CountsUnnoticed, KnowsCorners, KnowsTheRim, StepsUnderARipple, KnowsAShell,
         CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, MergedByEval, ShowsATracer, DistractingClasses, SteepLead,
+        FarIsNear, RippledFloor, RippledLag,
     )
 }  # fmt: skip

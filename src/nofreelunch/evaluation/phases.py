@@ -23,12 +23,12 @@ from nofreelunch.models import fast
 from nofreelunch.types import Labels, Model
 
 _PROBE = 24
-_BRIEF = 16
-"""Examples that remedies are tried on where nothing is odd: one gained counts, which sees a tenth in 4 of 5 cases."""
 _OF_ALL = 64
 """The checks look at one example in so many, so that what they cost grows with what they check."""
 _DRAWS = 8
 """Of a randomised model, for one gradient."""
+_AGAIN = ("more steps", "more steps, 2", "more steps, 3")
+"""Rounds of them, each run if the one before was worth it."""
 _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""
 _USUAL = (0.01, 1000.0)
@@ -112,7 +112,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         index = trial.sample(trial.board.standing(), protocol.sample)
         suspicious = bool(flags) or trial.subject.stateful or bool(gradient_flags(_slopes(trial, index)))
         if not suspicious:
-            index = trial.sample(index, _BRIEF)
+            index = trial.sample(index, protocol.brief)
         base = Guided(trial.threat, protocol.probing, guide=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
         gains = tried(trial, found, index, base)
@@ -138,9 +138,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
 def _beyond_own(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> dict[str, Gain]:
     """The gains that the model's own gradient does not make up for with more steps: an honest model has none."""
     index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
-    harder = (relentless(part) for _, part in numbered(protocol.harder(trial.threat), classes))
-    longer = (APGD(trial.threat), *harder)
-    lost = trial.breaks(WorstOf(longer), index, "own gradient", trial.view, trial.threat)
+    harder = [relentless(part) for _, part in numbered(protocol.harder(trial.threat), classes)]
+    lost = trial.breaks(WorstOf((APGD(trial.threat), *harder)), index, "own gradient", trial.view, trial.threat)
     made_up = set(index[lost].tolist())
     left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
     return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}
@@ -161,7 +160,8 @@ def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: in
 
 def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
     def look() -> dict[str, Any]:
-        index = trial.sample(trial.board.standing(), min(protocol.sample, max(_BRIEF, len(trial.board) // _OF_ALL)))
+        count = min(protocol.sample, max(protocol.brief, len(trial.board) // _OF_ALL))
+        index = trial.sample(trial.board.standing(), count)
         odd = len(index) > 0 and not trial.randomised
         return {
             "sample": index.tolist(),
@@ -173,6 +173,8 @@ def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: i
         return []
     index, flags = torch.tensor(seen["sample"]), [Flag(**flag) for flag in seen["flags"]]
     flags += [flag for flag in (_more_steps(trial, protocol, index, classes), _whole_box(trial, index)) if flag]
+    if not trial.board.robust().correct:  # nothing is left to be doubted
+        return []
     standing = trial.board.standing()
     rows = standing[trial.board.broken_by[standing] == STANDING]
     adds = torch.bincount(trial.board.broken_by[trial.board.broken_by >= 0].long(), minlength=len(trial.board.steps))
@@ -181,21 +183,25 @@ def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: i
         search.black_box_flag(dict(zip(trial.board.steps, adds.tolist(), strict=True)), len(trial.board)),
         search.masked_flag({name: (len(gain.rows), gain.of) for name, gain in gains.items()}, trial.board.robust()),
     )
-    return flags + [flag for flag in found if flag] if trial.board.robust().correct else []
+    return flags + [flag for flag in found if flag]
 
 
 def _more_steps(trial: Trial, protocol: Protocol, index: Labels, classes: int) -> Flag | None:
-    """Twice the steps on the sample, and on everything if that breaks some of it."""
-    board, step = trial.board, "more steps"
+    """Twice the steps on the sample, and on everything if that breaks some of it; again while that breaks many."""
+    board, gained = trial.board, 0
 
     def sampled() -> int:
         harder = WorstOf(tuple(part for _, part in _parts(trial, protocol.harder, classes)))
-        return int(trial.breaks(harder, index, step, trial.view, trial.threat).sum())
+        return int(trial.breaks(harder, index, "more steps", trial.view, trial.threat).sum())
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):
         return None
-    run(trial, "doubts", (step, protocol.harder), classes)
-    gained = int((board.broken_by == board.steps.index(step)).sum())
+    for step in _AGAIN:
+        run(trial, "doubts", (step, protocol.harder), classes)
+        now = int((board.broken_by == board.steps.index(step)).sum())
+        gained += now
+        if not search.worthwhile(now, len(board)):
+            break
     return search.not_converged_flag(gained, len(board))
 
 

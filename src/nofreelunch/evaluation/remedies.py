@@ -16,6 +16,7 @@ from torch.nn import functional
 from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import ce
+from nofreelunch.evaluation.crossings import Crossings
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.inner import inner_guides
 from nofreelunch.evaluation.guides.plain import Jittered, OnlyClasses, Probing, SeeThrough, precise
@@ -37,6 +38,8 @@ _CLEARLY = 0.3
 """So much less often must the model be right for a remedy to count: always, if it is not randomised."""
 _DIRECTIONS = (128, 512)
 """In which differences are taken, in a brief and in a thorough attack."""
+_MANY = 64
+"""Points over which scores are averaged that ripple."""
 _ALIKE = 0.99
 """The cosine of two gradients from which on one leads where the other does."""
 _FEW = 8
@@ -86,6 +89,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     shifted = Shifted(threat, steps[0], guide=trial.view)
     found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
+    crossings = Crossings(threat, 4, 1, steps[0] // 2, guide=trial.view, pool=pool)
+    found["crossings"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
     turns = 120 if suspicious else 20
     found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
     if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
@@ -96,6 +101,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         probing = (Probing(answer, threat, directions) for directions in _DIRECTIONS)
         rough, fine = (Guided(threat, count, guide=guide) for count, guide in zip(steps, probing, strict=True))
         found["differences"] = Remedy(rough, fine, costly=True)
+        smooth = Guided(threat, 2 * steps[0], guide=Jittered(trial.view, threat, _MANY))
+        found["smoothed"] = Remedy(smooth, replace(smooth, steps=2 * steps[1]), costly=True)
     return found
 
 

@@ -1,10 +1,12 @@
 """Guides that only ask the model itself: more often, nearby, or in higher precision."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from nofreelunch.evaluation.guides.see_through import seeing_through
 from nofreelunch.evaluation.subject import Subject, as_in_use
@@ -12,6 +14,9 @@ from nofreelunch.models.copying import twin
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
+
+_KEPT = 8
+"""So many graphs of the model may be held at once."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,10 @@ class OnlyClasses:
 
 @dataclass(frozen=True)
 class Jittered:
-    """The mean over fixed random points nearby, within half the radius: smooths what oscillates."""
+    """The mean over fixed random points nearby, within half the radius: smooths what oscillates.
+
+    Where there are many, each is asked once more for its gradient, so that no more is held than for one.
+    """
 
     model: Model
     threat: Threat
@@ -70,7 +78,8 @@ class Jittered:
         near = replace(self.threat, eps=self.threat.eps / 2)
         streams = Streams.for_examples(0, torch.arange(self.count, device=x.device))
         shifts = near.draw(x[:1].expand(self.count, *x.shape[1:]), streams)
-        return torch.stack([self.model(x + shift) for shift in shifts]).mean(0)
+        ask = self.model if self.count <= _KEPT else partial(checkpoint, self.model, use_reentrant=False)
+        return torch.stack([ask(x + shift) for shift in shifts]).mean(0)
 
 
 def precise(subject: Subject) -> Model:

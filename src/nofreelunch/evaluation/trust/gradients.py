@@ -21,6 +21,9 @@ _STEEP = 5.0
 """So many times what it promises the margin may rise over the whole radius; of honest models it rises less."""
 _WIDTHS = (0.3, 0.1, 0.01, 1e-3)
 """Widths of the differences, in radii. One of them must agree: wide ones see curvature, narrow ones rounding."""
+_SHORT, _ENOUGH = 0.15, 8
+"""So little of what it promises the margin rises over the first width, in the median of at least so many points, where
+the gradient is of a ripple. Of honest models it is 0.3 and more, even far beyond the radius that they are robust in."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Slopes:
     Attributes:
         finite: no NaN or infinity among its coordinates.
         vanishing: it says that crossing the whole box would change the margin by less than a thousandth of itself.
-        agrees: the margin rises along it as it says, within a factor 2; over the whole radius at most 5 times as much.
+        agrees: over one of four widths the margin rises along it as it says, within a factor 2, and over the whole
+            radius at most 5 times as much.
+        rise: over the largest of these widths, what the margin rises along it over what it says.
         flat: the answer is the same, to the last bit, at random points of the set.
         gradient: whether there is a path from input to answer.
     """
@@ -38,6 +43,7 @@ class Slopes:
     finite: Mask
     vanishing: Mask
     agrees: Mask
+    rise: PerExample
     flat: Mask
     gradient: bool
 
@@ -55,18 +61,20 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     reach = grad.double().abs().flatten(1).sum(1) * threat.width
     with torch.no_grad():
         at_x, other = model(x), model(near[1])
+    agrees, rise = _follow(model, z.detach(), y, grad, threat)
     flat = (logits.detach() == at_x).all(1) & (other == at_x).all(1)
     return Slopes(
         finite=finite,
         vanishing=reach <= 1e-3 * height.detach().double().abs(),
-        agrees=_agrees(model, z.detach(), y, grad, threat),
+        agrees=agrees,
+        rise=rise,
         flat=flat,
         gradient=raw is not None,
     )
 
 
-def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Mask:
-    """Whether the margin rises along the steepest direction as grad promises, and not far more over the radius."""
+def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> tuple[Mask, PerExample]:
+    """What becomes of the margin along the steepest direction: `agrees` and `rise` of `Slopes`."""
     radius = threat.eps * threat.steepest(grad)
 
     def rise(width: float) -> PerExample:
@@ -77,7 +85,7 @@ def _agrees(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
         return ((up - down) / _inner(grad, ends[0] - ends[1])).nan_to_num(nan=0.0)
 
     near = torch.stack([rise(width) for width in _WIDTHS])
-    return ((near >= 0.5) & (near <= 2)).any(0) & (rise(1.0) <= _STEEP)
+    return ((near >= 0.5) & (near <= 2)).any(0) & (rise(1.0) <= _STEEP), near[0]
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:
@@ -88,39 +96,57 @@ def gradient_flags(found: Slopes) -> list[Flag]:
     """What is wrong with the gradients of the examples that are still standing."""
     total = len(found.finite)
     few = max(1, _FEW * total)
-    flags = []
-    if (~found.finite).sum() > few:
-        flags.append(
-            Flag(
-                "non-finite-gradients",
-                f"NaN or infinite at {share(~found.finite)} points",
-                "look for sqrt, log or division at 0 in the model",
-            )
-        )
-    if found.vanishing.sum() > few:
-        why = "" if found.gradient else " (there is no differentiable path from input to logits)"
-        flags.append(
-            Flag(
-                "zero-gradients",
-                f"zero or vanishing at {share(found.vanishing)} points{why}",
-                "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
-            )
-        )
     wrong = ~found.agrees & ~found.vanishing & found.finite
-    if wrong.sum() > max(1, 0.1 * total):
-        flags.append(
-            Flag(
-                "wrong-gradients",
-                f"finite differences disagree by a factor 2 or more at {share(wrong)} points",
-                "the backward pass is not the forward pass's; remove custom gradients and hooks",
-            )
-        )
-    if found.flat.sum() > few:
-        flags.append(
-            Flag(
-                "constant-scores",
-                f"the answer is the same all over the set, to the last bit, on {share(found.flat)} examples",
-                "return scores rather than decisions; attacks from scores see nothing there",
-            )
-        )
-    return flags
+    flags = (
+        _non_finite(found) if (~found.finite).sum() > few else None,
+        _vanishing(found) if found.vanishing.sum() > few else None,
+        _wrong(wrong) if wrong.sum() > max(1, 0.1 * total) else None,
+        _short_sighted(found.rise[found.agrees & ~found.vanishing & found.finite]),
+        _constant(found) if found.flat.sum() > few else None,
+    )
+    return [flag for flag in flags if flag is not None]
+
+
+def _non_finite(found: Slopes) -> Flag:
+    return Flag(
+        "non-finite-gradients",
+        f"NaN or infinite at {share(~found.finite)} points",
+        "look for sqrt, log or division at 0 in the model",
+    )
+
+
+def _vanishing(found: Slopes) -> Flag:
+    why = "" if found.gradient else " (there is no differentiable path from input to logits)"
+    return Flag(
+        "zero-gradients",
+        f"zero or vanishing at {share(found.vanishing)} points{why}",
+        "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
+    )
+
+
+def _wrong(wrong: Mask) -> Flag:
+    return Flag(
+        "wrong-gradients",
+        f"finite differences disagree by a factor 2 or more at {share(wrong)} points",
+        "the backward pass is not the forward pass's; remove custom gradients and hooks",
+    )
+
+
+def _short_sighted(rise: PerExample) -> Flag | None:
+    """Whether the margin turns long before the radius, at points where the gradient is true."""
+    if len(rise) < _ENOUGH or rise.median() >= _SHORT:
+        return None
+    return Flag(
+        "short-sighted-gradients",
+        f"over {_WIDTHS[0]:g} radii the margin rises by at most {max(0.0, float(rise.median())):.0%} of what the "
+        f"gradient promises (median of {len(rise)} points)",
+        "the gradient is that of a ripple; return the scores without it",
+    )
+
+
+def _constant(found: Slopes) -> Flag:
+    return Flag(
+        "constant-scores",
+        f"the answer is the same all over the set, to the last bit, on {share(found.flat)} examples",
+        "return scores rather than decisions; attacks from scores see nothing there",
+    )

@@ -17,8 +17,13 @@ _FEWEST = 3
 
 
 def significant(count: int, total: int, least: float = _POINT) -> bool:
-    """Whether so many examples are worth a word: more than `least` of all, and not two or three."""
+    """Whether so many examples are worth a word: more than `least` of all, and not one or two."""
     return count >= _FEWEST and count > least * total
+
+
+def worthwhile(count: int, total: int) -> bool:
+    """Whether a round of attacks that broke so many is worth repeating: it moved the figure by more than a point."""
+    return count > _POINT * total
 
 
 def black_box_flag(adds: Mapping[str, int], total: int) -> Flag | None:

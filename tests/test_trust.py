@@ -62,7 +62,6 @@ EXPECTED = {
     "KnowsAShell": {"masked-gradients"},
     "CountsOffTheImages": {"stateful"},
     "KnowsWhoAsks": {"watches-gradients"},
-    "DistractingClasses": {"masked-gradients"},
     "SteepLead": {"steps-at-boundary"},
     "FarIsNear": {"masked-gradients"},
     "RippledFloor": {"masked-gradients"},

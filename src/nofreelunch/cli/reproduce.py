@@ -60,13 +60,12 @@ class Reproduce:
         with locked(workspace.root):
             if self.retrain:
                 _find_data(chosen, configs, workspace)
-            findings = {
-                experiment.name: reproduce(experiment, config, workspace, self._command(experiment), _say).findings
-                for experiment, config in zip(chosen, configs, strict=True)
-            }
+            for experiment, config in zip(chosen, configs, strict=True):
+                reproduce(experiment, config, workspace, self._command(experiment), _say)
             page = write_report(workspace, tuple(experiment.name for experiment in EXPERIMENTS.values()))
-        for line in (*in_words(findings), f"report: {page}"):
-            print(line)
+            for line in in_words(workspace, [experiment.name for experiment in chosen]):
+                print(line)
+        print(f"report: {page}")
         return 0
 
     def _preset(self) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, Attack, WorstOf
+from nofreelunch.attacks import APGD, Attack, EachTarget, WorstOf
 from nofreelunch.attacks.door import Precise
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.evaluation.board import LOST, STANDING
@@ -100,10 +100,11 @@ def _parts(trial: Trial, recipe: Recipe, classes: int) -> Iterator[tuple[str, At
 
 
 def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, Gain]:
-    """Try the remedies on a sample; run those that break clearly more than the model's own gradient can on everything.
+    """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
 
     Returns:
-        What each of them broke beyond what the model's own gradient did.
+        What each of them broke that the model's own gradient does not, however long and from all sides it is followed:
+        of an honest model nothing.
     """
     steps = (protocol.probing, protocol.thorough)
     found: dict[str, Remedy] = {}
@@ -115,16 +116,17 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
             index = trial.sample(index, protocol.brief)
         base = Guided(trial.threat, protocol.probing, guide=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
-        gains = tried(trial, found, index, base)
-        if gains and not trial.randomised:
-            gains = _beyond_own(trial, protocol, gains, classes)
-        return {"gains": gains, "suspicious": suspicious, "sample": index.tolist()}
+        gains = doubtful = tried(trial, found, index, base)
+        if not trial.randomised:
+            gains = _beyond_own(trial, gains, (APGD(trial.threat), protocol.harder(trial.threat)), classes)
+            doubtful = _beyond_own(trial, gains, (EachTarget(APGD(trial.threat, loss="dlr-targeted")),), classes)
+        return {"gains": gains, "doubtful": doubtful, "suspicious": suspicious, "sample": index.tolist()}
 
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
         return {}
     seen = trial.journal.once("scouting", look)
-    gains = {name: Gain(*gain) for name, gain in seen["gains"].items()}
-    trial.suspicious = bool(seen["suspicious"] or gains)
+    gains, doubtful = ({name: Gain(*gain) for name, gain in seen[key].items()} for key in ("gains", "doubtful"))
+    trial.suspicious = bool(seen["suspicious"] or doubtful)
     if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
     for name, gain in sorted(gains.items(), key=lambda item: -len(item[1].rows)):
@@ -132,14 +134,16 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
         if trial.journal.knows(_key("remedy", name)) or left >= least_gain(gain.of):
             run(trial, "remedy", (name, fixed(found[name].thorough)), classes)
-    return gains
+    return doubtful
 
 
-def _beyond_own(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> dict[str, Gain]:
-    """The gains that the model's own gradient does not make up for with more steps: an honest model has none."""
+def _beyond_own(trial: Trial, gains: dict[str, Gain], attacks: tuple[Attack, ...], classes: int) -> dict[str, Gain]:
+    """The gains that these attacks, by the model's own gradient and to their ends, do not make up for."""
+    if not gains:
+        return {}
     index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
-    harder = [relentless(part) for _, part in numbered(protocol.harder(trial.threat), classes)]
-    lost = trial.breaks(WorstOf((APGD(trial.threat), *harder)), index, "own gradient", trial.view, trial.threat)
+    parts = tuple(relentless(part) for attack in attacks for _, part in numbered(attack, classes))
+    lost = trial.breaks(WorstOf(parts), index, "own gradient", trial.view, trial.threat)
     made_up = set(index[lost].tolist())
     left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
     return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}

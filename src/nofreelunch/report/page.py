@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,10 @@ from markupsafe import Markup
 
 from nofreelunch.drawing import inlined
 from nofreelunch.errors import InputError
-from nofreelunch.experiments.base import Finding, Verdict
 from nofreelunch.report.template import filled
 from nofreelunch.workspace import Workspace, atomic_write
 
-_VERDICTS: tuple[Verdict, ...] = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
+_VERDICTS = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
 
 
 def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
@@ -41,15 +40,22 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     return path
 
 
-def in_words(findings: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
-    """How the claims of each experiment fared, in a line; those of the paper that were not borne out in full."""
-    for name, found in findings.items():
-        verdicts = Counter(finding.verdict for finding in found)
+def in_words(workspace: Workspace, names: Sequence[str]) -> Iterator[str]:
+    """How the claims of each experiment fared, in a line; those of the paper that were not borne out in full.
+
+    Args:
+        workspace: holds the results.
+        names: experiments that have one.
+    """
+    for name in names:
+        findings = workspace.about(name)["findings"]
+        verdicts = Counter(finding["verdict"] for finding in findings)
         yield f"{name}: " + ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in _VERDICTS if verdicts[verdict])
-        for finding in found:
-            if finding.verdict not in ("agrees", "beyond the paper"):
-                paper = "" if finding.paper is None else f"; the paper: {_value(finding.paper, finding.unit)}"
-                yield f"  {finding.verdict}: {finding.claim} Here: {_value(finding.ours, finding.unit)}{paper}"
+        for finding in findings:
+            if finding["verdict"] not in ("agrees", "beyond the paper"):
+                ours, paper = (_value(finding[of], finding["unit"]) for of in ("ours", "paper"))
+                told = "" if finding["paper"] is None else f"; the paper: {paper}"
+                yield f"  {finding['verdict']}: {finding['claim']} Here: {ours}{told}"
 
 
 def _section(workspace: Workspace, name: str) -> dict[str, Any] | None:

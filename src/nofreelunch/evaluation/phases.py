@@ -48,7 +48,7 @@ def examine(trial: Trial) -> list[Flag]:
         probe = Probe(subject, x, y, near, trial.threat.width, min(trial.batch, len(trial.source)))
         subject.stateful, flags = function.memory(probe)
         random = function.randomised(probe)
-        checks = [check for check in outputs.CHECKS if not (random and check in outputs.COMPARING)]
+        checks = outputs.CHECKS if random else outputs.COMPARING + outputs.CHECKS
         answers = (random, *(check(probe) for check in checks))
         flags += [flag for flag in answers if flag is not None]
         scale = float(subject.logits(x).double().std(1).nan_to_num(nan=0.0, posinf=0.0).median())

@@ -16,6 +16,7 @@ from torch.nn import functional
 from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import ce
+from nofreelunch.evaluation.board import Some
 from nofreelunch.evaluation.crossings import Crossings
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.inner import inner_guides
@@ -27,7 +28,7 @@ from nofreelunch.evaluation.source import LEVELS, snapped
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
-from nofreelunch.types import Labels, Model
+from nofreelunch.types import Labels, Model, PerExample
 
 _POOL = 64
 _NEARER = (0.25, 0.5, 0.6, 0.8)
@@ -165,8 +166,8 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
     (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy", trial.view, threat)
     lowest, gains = own.clone(), dict[str, Gain]()
     for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
-        rows = (lowest > 1 - _CLEARLY if remedy.costly else own > _CLEARLY).nonzero().squeeze(1)
-        rows, total = (rows[:_FEW], len(rows[:_FEW])) if remedy.costly else (rows, len(index))
+        rows = _candidates(remedy, own, lowest)
+        total = len(rows) if remedy.costly else len(index)
         if len(rows) == 0:
             continue
         try:
@@ -182,6 +183,13 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         if len(gained) >= least_gain(total):
             gains[name] = Gain(gained, total)
     return gains
+
+
+def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample) -> Some:
+    """Which of the sample a remedy is tried on: all that stand, or, if it is costly, a few that no other has shaken."""
+    if remedy.costly:
+        return (lowest > 1 - _CLEARLY).nonzero().squeeze(1)[:_FEW]
+    return (own > _CLEARLY).nonzero().squeeze(1)
 
 
 def _alike(guide: Model, own: Model, points: tuple[Tensor, ...], y: Labels) -> bool:

@@ -26,8 +26,8 @@ def substitute(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:
         threat: around them.
         seed: of weights and batches.
     """
-    labels = model(x).argmax(1)
-    classes = model(x[:1]).shape[1]
+    answers = model(x)
+    labels, classes = answers.argmax(1), answers.shape[1]
     streams = Streams.for_examples(seed, torch.arange(len(x), device=x.device))
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):

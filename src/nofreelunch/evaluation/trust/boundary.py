@@ -44,9 +44,9 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
             middle = (low + high) / 2
             beyond = height(middle) > 0
             low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
-        lowest = torch.stack([start, *(height(share * low) for share in _ON_THE_WAY)]).amin(0)
-        ratio = (height(high) - height(low)) / (high - low) * low / lowest.abs()
-    return torch.where(changes, ratio, 0.0).nan_to_num(nan=0.0, posinf=0.0)
+        depth = torch.stack([start, *(height(share * low) for share in _ON_THE_WAY)]).amin(0).abs()
+        at_boundary, mean = (height(high) - height(low)) / (high - low), depth / low
+    return torch.where(changes, at_boundary / mean, 0.0).nan_to_num(nan=0.0, posinf=0.0)
 
 
 def boundary_flag(ratios: PerExample) -> Flag | None:

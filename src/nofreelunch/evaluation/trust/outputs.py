@@ -97,8 +97,8 @@ def wrong_range(probe: Probe) -> Flag | None:
     return None
 
 
+CHECKS = (optimises_inside, probabilities, constant_output, half_precision, wrong_range)
+"""What is asked of every model, beside `memory` and `randomised`."""
+
 COMPARING = (batch_dependent, watches_gradients, discontinuous)
 """Checks that compare answers: they say nothing about a model whose answers are random."""
-
-CHECKS = (*COMPARING, optimises_inside, probabilities, constant_output, half_precision, wrong_range)
-"""What is asked of every model, beside `memory` and `randomised`."""

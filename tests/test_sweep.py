@@ -26,7 +26,7 @@ from nofreelunch.sweep.work import load, located, read_scores, work
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training.events import Event, Started, Step
 from nofreelunch.training.folder import MODEL
-from nofreelunch.training.start import start_digest
+from nofreelunch.training.start import begun_with
 from sweep_toy import SPEC, STEPS, write_spec
 
 
@@ -166,15 +166,15 @@ def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
     plain = tasks_of(swept.parent / "toy.toml", tmp_path)[-1]
     monkeypatch.chdir(next(swept.glob("points/*/training")))
     point = located(replace(plain.point, config=replace(plain.point.config, start=MODEL)))
-    task = replace(plain, point=point, start_digest=start_digest(point.config.start, point.config.arch))
+    task = replace(plain, point=point, begun_with=begun_with(point.config.start, point.config.arch))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="is another one here"):
-        work(replace(task, start_digest="0" * 64))
+        work(replace(task, begun_with="0" * 64))
     work(task)
     assert status(task) == Status("done")
-    assert start_digest("zoo:mnist-standard", "linear") == ""
+    assert begun_with("zoo:mnist-standard", "linear") == ""
     with pytest.raises(InputError, match="cannot read"):
-        start_digest("nowhere.safetensors", "linear")
+        begun_with("nowhere.safetensors", "linear")
 
 
 def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ network, at points chosen for it where it does not.
 """
 
 import copy
-from typing import Any
+import enum
+from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,11 +19,15 @@ from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import HONEST, linear, robust
 from deceptive.models import DECEPTIVE, Around, Between, CopiesAsAnother, Remembers
 from deceptive.truth import TRUTH, like_the_network
-from nofreelunch.attacks import APGD, EachTarget, misclassified
+from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate
+from nofreelunch.evaluation.crossings import Crossings
+from nofreelunch.evaluation.guides.plain import Jittered
 from nofreelunch.models import fast
 from nofreelunch.models.copying import twin
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
 
 FLAGGED_ONLY = {
     "BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside", "CountsOffTheImages",
@@ -130,6 +137,50 @@ def test_a_model_has_no_say_in_its_copies(kind: type[Between]) -> None:
     ev = brief(model)
     assert ev.robust == brief(linear()).robust
     assert {(p.dtype, p.requires_grad) for p in net.parameters()} == {(torch.float32, True)}  # they are the caller's
+
+
+class Settings(NamedTuple):
+    """As people keep them."""
+
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    """Likewise."""
+
+    scale: float = 1.0
+
+
+class Level(enum.Enum):
+    """Likewise."""
+
+    LOW = 1
+
+
+class Configured(nn.Linear):
+    """What it holds makes its copies by methods that nobody wrote by hand."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.held = [Settings(), Slotted(), Level.LOW, Counter("ab"), OrderedDict(a=1), defaultdict(list)]
+
+
+def test_plain_values_do_not_keep_a_model_from_being_copied() -> None:
+    model = Configured()
+    assert twin(model) is not model
+    assert fast(model) is not model
+
+
+def test_a_function_has_no_say_in_its_copies() -> None:
+    def answer(x: Tensor, *, held: Switch = Switch()) -> Tensor:  # noqa: B008 - what is tested
+        return x + held.good
+
+    answer.held = Switch()  # type: ignore[attr-defined]
+    made = twin(answer)
+    assert made is not answer
+    assert made.held is answer.held
+    assert made(torch.zeros(1)) == 0
 
 
 def test_what_is_installed_copies_itself_as_it_likes() -> None:
@@ -310,3 +361,45 @@ def test_half_precision_is_flagged_and_attacked() -> None:
     ev = brief(copy.deepcopy(linear()).bfloat16())
     assert "half-precision" in {flag.name for flag in ev.flags}
     assert ev.robust.rate <= like_the_network(linear(), linear(), *examples(), EPS) + 0.051
+
+
+@pytest.mark.parametrize("threat", [nfl.Linf(0.06), nfl.L2(0.8), nfl.Linf(0.06, box=None), nfl.L2(0.8, box=None)])
+def test_gradients_where_the_answer_changes_are_true(threat: Threat) -> None:
+    """Scores may say elsewhere that far is near."""
+    (x, y), model = examples(), DECEPTIVE["FarIsNear"](linear())
+    attack = Crossings(threat, 8, 4, 10, guide=model, pool=x)
+    z = attack(model, x, y, torch.Generator().manual_seed(0))
+    assert threat.contains(z, x).all()
+    climb = APGD(threat, steps=100)(model, x, y, torch.Generator().manual_seed(0))
+    worst = ExactLinear(threat)(linear(), x, y, torch.Generator().manual_seed(0))
+    broken, by_climbing, possible = (int(misclassified(model(at), y).sum()) for at in (z, climb, worst))
+    assert by_climbing + 5 < broken
+    assert broken >= 0.9 * possible
+
+
+def test_without_an_image_of_another_class_there_is_no_crossing() -> None:
+    (x, y), model = examples(), linear()
+    same = x[model(x).argmax(1) == y[0]][:1]
+    z = Crossings(nfl.Linf(0.06), 2, 2, 0, guide=model, pool=same)(model, x, y, torch.Generator().manual_seed(0))
+    assert nfl.Linf(0.06).contains(z, x).all()
+
+
+def test_many_shifts_are_averaged_as_few_are() -> None:
+    """They are asked again for their gradients, which must come out the same."""
+    x, model = examples()[0][:2].requires_grad_(), linear()
+    for count in (8, 9):
+        guide = Jittered(model, nfl.Linf(0.06), count)
+        shifts = nfl.Linf(0.03).draw(
+            x[:1].detach().expand(count, *x.shape[1:]), Streams.for_examples(0, torch.arange(count))
+        )
+        plain = torch.stack([model(x + shift) for shift in shifts]).mean(0)
+        assert torch.equal(guide(x), plain)
+        one, other = (torch.autograd.grad(answer.square().sum(), x)[0] for answer in (guide(x), plain))
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_gains_that_the_own_gradient_makes_up_for_are_run_and_not_doubted() -> None:
+    """Five distracting classes are no reason to doubt what an attack towards nine finds."""
+    ev = brief(DECEPTIVE["DistractingClasses"](linear()))
+    assert "classes of the data" in ev.adds
+    assert ev.flags == ()

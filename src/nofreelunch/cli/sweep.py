@@ -67,14 +67,14 @@ class Sweep:
         """One for each point; their paths hold on every machine that has the folders."""
         from nofreelunch.data import data_root
         from nofreelunch.sweep.work import Task, load, located, wherever
-        from nofreelunch.training.start import start_digest
+        from nofreelunch.training.start import begun_with
 
         root = data_root(self.data_root)
         root = root and root.absolute()
         points = [located(point) for point in spec.points]
         sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in points)}
         digests = {data: load(source, root).digest for data, source in sources.items()}
-        begun = functools.cache(start_digest)
+        begun = functools.cache(begun_with)
         return [
             Task(
                 point,

@@ -1,6 +1,7 @@
 """Types of options: numbers as people write them, and options that may be left out."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,12 @@ from nofreelunch.errors import InputError, parse_number
 
 
 def _whole(text: str) -> int:
-    number = parse_number(text)
-    if number != int(number):
-        raise InputError(f'"{text}" is not a whole number')
-    return int(text) if text.strip().lstrip("+-").isdecimal() else int(number)
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        if (number := float(text)).is_integer():  # 1e8
+            return int(number)
+    raise InputError(f'"{text}" is not a whole number')
 
 
 def _read(parse: Callable[[str], Any], metavar: str) -> tyro.constructors.PrimitiveConstructorSpec[Any]:

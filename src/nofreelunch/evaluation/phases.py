@@ -1,12 +1,13 @@
 """The phases of an evaluation, in the order in which they run. Each leaves an outcome that a resumed run takes over."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from nofreelunch.attacks import APGD, Attack, EachTarget, WorstOf
+from nofreelunch.attacks.base import Iterative
 from nofreelunch.attacks.door import Precise
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.evaluation.board import LOST, STANDING
@@ -125,7 +126,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
         return {}
     seen = trial.journal.once("scouting", look)
-    gains, doubtful = ({name: Gain(*gain) for name, gain in seen[key].items()} for key in ("gains", "doubtful"))
+    kept = (seen["gains"], seen.get("doubtful", seen["gains"]))  # an earlier version doubted all gains
+    gains, doubtful = ({name: Gain(*gain) for name, gain in each.items()} for each in kept)
     trial.suspicious = bool(seen["suspicious"] or doubtful)
     if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
@@ -204,7 +206,7 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels, classes: int) -
         run(trial, "doubts", (step, protocol.harder), classes)
         now = int((board.broken_by == board.steps.index(step)).sum())
         gained += now
-        if not search.worthwhile(now, len(board)):
+        if not search.significant(now, len(board)):
             break
     return search.not_converged_flag(gained, len(board))
 
@@ -226,14 +228,13 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
 def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:
     """Whether the attacks that give examples up break one of a few survivors when they give none up.
 
-    Attacks of the kind that `harder` is are left out where it has gone on to the end itself.
+    Those that `harder` has taken to more steps are left out.
     """
     if trial.suspicious:
         return False
-    harder = [part for _, part in numbered(protocol.harder(trial.threat), classes)]
-    tried = {type(part) for part in harder if relentless(part) == part}
+    harder = {_aim(part) for _, part in numbered(protocol.harder(trial.threat), classes)}
     parts = [part for recipe in _limited(trial, protocol).values() for _, part in _whole_parts(trial, recipe, classes)]
-    whole = [part for part in parts if type(part) not in tried]
+    whole = [part for part in parts if _aim(part) not in harder]
     standing = trial.board.standing()
     if not whole or len(standing) == 0:
         return False
@@ -243,6 +244,11 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:
         return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up", trial.view, trial.threat).any())
 
     return trial.journal.once("given up", look)
+
+
+def _aim(attack: Attack) -> str:
+    """What tells an attack from others but for its steps."""
+    return repr(replace(attack, steps=1) if isinstance(attack, Iterative) else attack)
 
 
 def run_whole(trial: Trial, protocol: Protocol, classes: int) -> None:

@@ -26,8 +26,8 @@ class Protocol:
         first: the cheap attack after which the model's gradients are looked at.
         main: the attacks that all examples go through that still stand.
         harder: what must not break more: about twice the steps of the strongest in `main`.
-        sample: examples that the checks look at; where nothing is odd, half as many, on which one that a remedy gains
-            counts: of 16 that sees a tenth in 4 of 5 cases.
+        sample: examples that the checks look at; where nothing is odd, half as many: of 16, on which one that a remedy
+            gains counts, a tenth is seen in 4 of 5 cases.
         probing: steps of an attack in a check.
         thorough: steps of an attack that a check has found to be better than the model's own gradient.
     """

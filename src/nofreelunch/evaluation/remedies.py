@@ -171,7 +171,7 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         if len(rows) == 0:
             continue
         try:
-            if isinstance(remedy.brief, Guided) and _alike(remedy.brief.guide, trial.view, (x, z), y):
+            if isinstance(remedy.brief, Guided) and _alike(remedy.brief.guide, trial.view, (x[rows], z[rows]), y[rows]):
                 continue
             right = trial.rights(remedy.brief, index[rows], "remedy", answer, threat)
         except torch.OutOfMemoryError:

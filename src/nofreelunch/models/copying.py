@@ -36,14 +36,15 @@ def twin(model: Any) -> Any:
 
 
 def _copies_itself(value: Any) -> bool:
-    """Whether code of the user's makes its copies, or has a part in it."""
+    """Whether code of the user's makes its copies, or has a part in it; what named tuples are given is not theirs."""
     if isinstance(value, type):
         return False
-    own = (kind for kind in type(value).__mro__ if not _is_installed(kind.__module__))
-    return any(_MAKERS & names.keys() for names in (getattr(value, "__dict__", {}), *map(vars, own)))
+    own = (vars(kind) for kind in type(value).__mro__ if not is_installed(kind.__module__))
+    makers = (place[name] for place in (getattr(value, "__dict__", {}), *own) for name in _MAKERS & place.keys())
+    return any(not is_installed(getattr(maker, "__module__", None) or "builtins") for maker in makers)
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Whether a module belongs to Python or to an installed package, and is not the user's own."""
     file = getattr(sys.modules.get(module), "__file__", None) or ""
     return module.partition(".")[0] in _TRUSTED or "site-packages" in file or "dist-packages" in file
@@ -52,10 +53,10 @@ def _is_installed(module: str) -> bool:
 def _function_twin(function: FunctionType) -> FunctionType:
     """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
     cells = tuple(CellType(twin(cell.cell_contents)) for cell in function.__closure__ or ())
-    defaults = copy.deepcopy(function.__defaults__)
+    defaults = function.__defaults__ and tuple(map(twin, function.__defaults__))
     made = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells or None)
-    made.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__)
-    made.__dict__.update(copy.deepcopy(function.__dict__))
+    made.__kwdefaults__ = {name: twin(value) for name, value in (function.__kwdefaults__ or {}).items()}
+    made.__dict__.update({name: twin(value) for name, value in vars(function).items()})
     return made
 
 
@@ -87,7 +88,9 @@ def all_modules(model: Any) -> list[nn.Module]:
 def parts_of(value: Any) -> list[Any]:
     """What a value holds: enclosed and default values, items, attributes; nothing for plain data and classes."""
     if isinstance(value, FunctionType):
-        return [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ())
+        enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return enclosed + defaults + list(vars(value).values())
     if isinstance(value, MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, functools.partial):

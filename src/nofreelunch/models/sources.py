@@ -1,8 +1,6 @@
 """Networks that code on this machine makes: torchvision's and the user's own."""
 
-import contextlib
 import importlib
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from torch import nn
 
 from nofreelunch.errors import InputError, check_known, unknown
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.copying import is_installed
 from nofreelunch.models.declared import Declared, Normalisation, Outputs
 from nofreelunch.models.foreign import Weights
 
@@ -122,13 +121,8 @@ def written(spec: str, model: nn.Module) -> bytes:
         spec: what the network was loaded from.
         model: the network.
     """
-    kinds: list[object] = [type(layer) for layer in model.modules()]
+    modules = {type(layer).__module__ for layer in model.modules()}
     if spec.startswith("python:"):
-        kinds.append(sys.modules[spec.split(":")[1]])
-    found: dict[str, bytes] = {}
-    for kind in kinds:
-        with contextlib.suppress(TypeError, OSError):  # made at run time: there is no file
-            file = inspect.getsourcefile(kind)  # type: ignore[arg-type]
-            if file is not None and "site-packages" not in file:
-                found[file] = Path(file).read_bytes()
-    return repr(model).encode() + b"".join(content for _, content in sorted(found.items()))
+        modules.add(spec.split(":")[1])
+    files = {getattr(sys.modules.get(module), "__file__", None) for module in modules if not is_installed(module)}
+    return repr(model).encode() + b"".join(sorted(Path(file).read_bytes() for file in files if file))

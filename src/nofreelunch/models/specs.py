@@ -89,11 +89,12 @@ def _path(text: str) -> Path:
         )
     if path.suffix != ".safetensors":
         check_no_program(path)
-        module, colon, factory = text.partition(":")
-        own = f"; a function of yours is python:{module.removesuffix('.py').replace('/', '.')}:{factory}"
+        file, _, factory = text.partition(":")
+        module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
+        own = f"; a function of yours is python:{module}:{factory}" if file.endswith(".py") and file[0] != "/" else ""
         raise InputError(
             f"model {text} is neither a .safetensors nor an .onnx file, nor {_named(['zoo', *SOURCES, *WHOLE])}; "
-            f"a foreign checkpoint goes to --weights beside {_named(SOURCES)}" + (own if colon else "")
+            f"a foreign checkpoint goes to --weights beside {_named(SOURCES)}" + own
         )
     if not os.path.exists(path):
         raise InputError(f"cannot read {text}: No such file or directory")

@@ -24,7 +24,7 @@ from nofreelunch.threats import Threat, from_plain
 from nofreelunch.training import train
 from nofreelunch.training.events import Report, silent
 from nofreelunch.training.folder import MODEL
-from nofreelunch.training.start import start_digest
+from nofreelunch.training.start import begun_with
 from nofreelunch.workspace import atomic_write, find_device, plain, read_json, to_json, versions
 
 FORMAT = 1
@@ -45,7 +45,7 @@ class Task:
         data_root: as for `load_data`.
         device: as for `train`.
         save_seconds: as for `train`.
-        start_digest: of the user's files that its training begins with, which must be the same too; "" for none.
+        begun_with: digests of the user's files that its training begins with, which must be the same too; "" for none.
     """
 
     point: Point
@@ -55,12 +55,12 @@ class Task:
     data_root: Path | None = None
     device: str = "auto"
     save_seconds: float = 60.0
-    start_digest: str = ""
+    begun_with: str = ""
 
     @cached_property
     def name(self) -> str:
         """Of the point's folder: it says what was trained, on which data, from which weights."""
-        return self.point.training_digest(self.data_digest, self.start_digest)[:16]
+        return self.point.training_digest(self.data_digest, self.begun_with)[:16]
 
     @property
     def folder(self) -> Path:
@@ -169,7 +169,7 @@ def _model(task: Task, data: Dataset, report: Report) -> Classifier:
     """The task's model, trained or, if it has been, loaded; in either case as it was saved, and on the device."""
     if not task.trained:
         start, arch = task.point.config.start, task.point.config.arch
-        if start_digest(start, arch) != task.start_digest:
+        if begun_with(start, arch) != task.begun_with:
             raise InputError(f"{start or arch} is another one here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
     return load_file(task.training / MODEL, own_code=True).to(find_device(task.device))

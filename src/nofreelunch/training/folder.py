@@ -23,7 +23,8 @@ class Folder:
 
     Args:
         path: the folder.
-        identity: what the run is, in JSON's types: its config, and the digest of its data.
+        identity: what the run is, in JSON's types: its config, and the digests of its data, of the model file that it
+            starts from and of the user's code of its network ("" where there is none).
         learner: whose state is kept.
     """
 
@@ -101,8 +102,9 @@ class Folder:
         found = differences(saved, self.identity["config"])
         if state.about["data"] != self.identity["data"]:
             found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)
-        if state.about.get("start", self.identity["start"]) != self.identity["start"]:  # older states do not know it
-            found += (f"{saved['start'] or saved['arch']} was another one then",)
+        for key, file in {"start": saved["start"], "code": saved["arch"]}.items():
+            if state.about.get(key, self.identity[key]) != self.identity[key]:  # older states do not know it
+                found += (f"{file} was another one then",)
         if found:
             listed = "; ".join(found)
             raise InputError(f"{self.path} holds another run ({listed}); give another --out, or the same settings")

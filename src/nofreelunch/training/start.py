@@ -18,35 +18,33 @@ from nofreelunch.training.config import TrainConfig
 from nofreelunch.workspace import digest, file_digest
 
 
-def start_digest(start: str, arch: str) -> str:
-    """SHA-256 of the user's files that a training begins with: the model it starts from, the code of its network.
-
-    "" where there are none: a model of a name is always the same.
-
-    Args:
-        start: as in `TrainConfig`.
-        arch: likewise.
+def start_digest(start: str) -> str:
+    """SHA-256 of the model file that a training starts from; "" where it is a model of a name, or there is none.
 
     Raises:
-        InputError: if a file cannot be read, or the code fails.
+        InputError: if the file cannot be read.
     """
-    parts = [_file_digest(start)] if start.endswith(SUFFIX) else []
-    if is_own_code(arch):
-        parts.append(digest(_code(arch)))
-    return parts[0] if len(parts) == 1 else digest("".join(parts).encode()) if parts else ""
-
-
-def _file_digest(start: str) -> str:
     try:
-        return file_digest(Path(start))
+        return file_digest(Path(start)) if start.endswith(SUFFIX) else ""
     except OSError as error:
         raise InputError(f"start: cannot read {start}: {error.strerror or error}") from None
 
 
-def _code(arch: str) -> bytes:
-    """Of the user's network; the global random state is left alone."""
+def code_digest(arch: str) -> str:
+    """SHA-256 of the code of a network of the user's; "" for those of the package.
+
+    Raises:
+        InputError: if the code fails.
+    """
+    if not is_own_code(arch):
+        return ""
     with torch.random.fork_rng(devices=[]):
-        return written(arch, own_network(arch))
+        return digest(written(arch, own_network(arch)))
+
+
+def begun_with(start: str, arch: str) -> str:
+    """Both digests, one after the other: "" where a training takes nothing from files of the user's."""
+    return start_digest(start) + code_digest(arch)
 
 
 def first_model(data: Dataset, config: TrainConfig) -> Classifier:

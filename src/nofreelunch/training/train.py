@@ -22,7 +22,7 @@ from nofreelunch.training.loop import Loop
 from nofreelunch.training.optimisers import optimiser
 from nofreelunch.training.session import carry_on
 from nofreelunch.training.signals import NotedSignals
-from nofreelunch.training.start import first_model, start_digest
+from nofreelunch.training.start import code_digest, first_model, start_digest
 from nofreelunch.workspace import find_device
 
 
@@ -63,8 +63,12 @@ def train(
             if devices.leads:
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
-            begun = start_digest(config.start, config.arch)
-            about = {"config": config.to_plain(), "data": data.digest, "start": begun}
+            about = {
+                "config": config.to_plain(),
+                "data": data.digest,
+                "start": start_digest(config.start),
+                "code": code_digest(config.arch),
+            }
             folder = Folder(Path(out), about, learner)
             report = _resume(folder, loop, report)
         report(_started(loop))

@@ -21,11 +21,6 @@ def significant(count: int, total: int, least: float = _POINT) -> bool:
     return count >= _FEWEST and count > least * total
 
 
-def worthwhile(count: int, total: int) -> bool:
-    """Whether a round of attacks that broke so many is worth repeating: it moved the figure by more than a point."""
-    return count > _POINT * total
-
-
 def black_box_flag(adds: Mapping[str, int], total: int) -> Flag | None:
     """Square after the gradient attacks: where gradients are good it adds a point or two."""
     gained = adds.get("square", 0)
@@ -54,7 +49,8 @@ def not_converged_flag(gained: int, total: int) -> Flag | None:
     """More steps still break examples."""
     if not significant(gained, total):
         return None
-    return Flag("not-converged", f"twice the steps broke {gained} more examples", "raise the number of steps")
+    evidence = f"twice the steps, in up to three rounds, broke {gained} more examples"
+    return Flag("not-converged", evidence, "raise the number of steps")
 
 
 def no_progress_flag(clean_margin: PerExample, margin: PerExample) -> Flag | None:

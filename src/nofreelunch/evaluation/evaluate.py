@@ -13,12 +13,15 @@ from nofreelunch.data import Split
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.evaluation import operations
 from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
+from nofreelunch.evaluation.doubts import doubts, gave_up_too_soon, run_whole
 from nofreelunch.evaluation.ends import at_the_ends
 from nofreelunch.evaluation.journal import Journal
-from nofreelunch.evaluation.phases import doubts, examine, gave_up_too_soon, run, run_whole, scout
 from nofreelunch.evaluation.protocols import Protocol, fixed, further, plan_of, without_addresses
+from nofreelunch.evaluation.questions import examine
 from nofreelunch.evaluation.result import Evaluation, Flag
+from nofreelunch.evaluation.scouting import scout
 from nofreelunch.evaluation.source import Source, source_of
+from nofreelunch.evaluation.steps import run
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import FINAL, Progress, Trial

@@ -1,0 +1,66 @@
+"""What a model is asked before it is attacked, and what attacks are then to differentiate."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from nofreelunch.attacks.door import Precise
+from nofreelunch.attacks.eot import Averaged
+from nofreelunch.evaluation.guides.plain import Rescaled, SeeThrough
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.trial import Trial
+from nofreelunch.evaluation.trust import function, outputs
+from nofreelunch.evaluation.trust.probe import Probe
+from nofreelunch.models import fast
+from nofreelunch.types import Model
+
+_PROBE = 24
+_DRAWS = 8
+"""Of a randomised model, for one gradient."""
+_USUAL = (0.01, 1000.0)
+"""Standard deviations of an example's logits between which losses are left to themselves."""
+_TYPICAL = 4.0
+"""The same of trained classifiers: what others are brought to. Softer losses climb towards all classes at once."""
+
+
+def examine(trial: Trial) -> list[Flag]:
+    """Ask the model a few questions, and settle how it is to be attacked."""
+    subject = trial.subject
+
+    def questions() -> dict[str, Any]:
+        index = trial.sample(torch.arange(len(trial.source)), _PROBE)
+        x, y = trial.load(index)
+        near = trial.threat.random_start(x, trial.streams(index, "probe"))
+        probe = Probe(subject, x, y, near, trial.threat.width, min(trial.batch, len(trial.source)))
+        subject.stateful, flags = function.memory(probe)
+        random = function.randomised(probe)
+        checks = outputs.CHECKS if random else outputs.COMPARING + outputs.CHECKS
+        answers = (random, *(check(probe) for check in checks))
+        flags += [flag for flag in answers if flag is not None]
+        scale = float(subject.logits(x).double().std(1).nan_to_num(nan=0.0, posinf=0.0).median())
+        return {"stateful": subject.stateful, "flags": [asdict(flag) for flag in flags], "scale": scale}
+
+    outcome = trial.journal.once("questions", questions)
+    subject.stateful = outcome["stateful"]
+    flags = [Flag(**flag) for flag in outcome["flags"]]
+    names = {flag.name for flag in flags}
+    if "randomised" in names:
+        trial.randomise()
+    trial.view = _view(trial, names, outcome["scale"])
+    return flags
+
+
+def _view(trial: Trial, names: set[str], scale: float) -> Model:
+    """What attacks differentiate: the fast version of a model that has shown nothing odd, and else the model itself."""
+    subject = trial.subject
+    view: Model = subject.differentiable
+    if "not-differentiable" in names:
+        view = subject.logits  # without a gradient, where asking for one is an error
+    elif "watches-gradients" in names:
+        view = SeeThrough(subject)
+    elif not names and not subject.stateful and subject.dtype == torch.float32:
+        view = Precise(fast(subject.working), torch.float32)
+    if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:
+        view = Rescaled(view, scale / _TYPICAL)
+    return Averaged(view, _DRAWS) if trial.randomised else view

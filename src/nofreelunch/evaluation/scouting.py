@@ -1,0 +1,74 @@
+"""Remedies are tried on a sample; those that gain something are run, so that the figure is brought down."""
+
+from typing import Any
+
+import torch
+
+from nofreelunch.attacks import APGD, Attack, EachTarget, WorstOf
+from nofreelunch.evaluation.board import LOST
+from nofreelunch.evaluation.guides.guided import Guided
+from nofreelunch.evaluation.protocols import Protocol, fixed, numbered, relentless
+from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.steps import key, run
+from nofreelunch.evaluation.trial import Trial
+from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
+from nofreelunch.types import Labels
+
+
+def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, Gain]:
+    """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
+
+    Returns:
+        What each of them broke that the model's own gradient does not, however long and from all sides it is followed:
+        of an honest model nothing.
+    """
+    steps = (protocol.probing, protocol.thorough)
+    found: dict[str, Remedy] = {}
+
+    def look() -> dict[str, Any]:
+        index = trial.sample(trial.board.standing(), protocol.sample)
+        suspicious = bool(flags) or trial.subject.stateful or bool(gradient_flags(slopes_near(trial, index)))
+        if not suspicious:
+            index = trial.sample(index, protocol.brief)
+        base = Guided(trial.threat, protocol.probing, guide=trial.view)
+        found.update(remedies(trial, index, suspicious, steps))
+        gains = doubtful = tried(trial, found, index, base)
+        if not trial.randomised:
+            gains = _beyond_own(trial, gains, (APGD(trial.threat), protocol.harder(trial.threat)), classes)
+            doubtful = _beyond_own(trial, gains, (EachTarget(APGD(trial.threat, loss="dlr-targeted")),), classes)
+        return {"gains": gains, "doubtful": doubtful, "suspicious": suspicious, "sample": index.tolist()}
+
+    if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
+        return {}
+    seen = trial.journal.once("scouting", look)
+    kept = (seen["gains"], seen.get("doubtful", seen["gains"]))  # an earlier version doubted all gains
+    gains, doubtful = ({name: Gain(*gain) for name, gain in each.items()} for each in kept)
+    trial.suspicious = bool(seen["suspicious"] or doubtful)
+    if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
+        found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
+    for name, gain in sorted(gains.items(), key=lambda item: -len(item[1].rows)):
+        # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
+        left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
+        if trial.journal.knows(key("remedy", name)) or left >= least_gain(gain.of):
+            run(trial, "remedy", (name, fixed(found[name].thorough)), classes)
+    return doubtful
+
+
+def _beyond_own(trial: Trial, gains: dict[str, Gain], attacks: tuple[Attack, ...], classes: int) -> dict[str, Gain]:
+    """The gains that these attacks, by the model's own gradient and to their ends, do not make up for."""
+    if not gains:
+        return {}
+    index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
+    parts = tuple(relentless(part) for attack in attacks for _, part in numbered(attack, classes))
+    lost = trial.breaks(WorstOf(parts), index, "own gradient", trial.view, trial.threat)
+    made_up = set(index[lost].tolist())
+    left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
+    return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}
+
+
+def slopes_near(trial: Trial, index: Labels) -> Slopes:
+    """The model's gradients at random points near some examples."""
+    x, y = trial.load(index)
+    near = [trial.threat.random_start(x, trial.streams(index, f"slopes {k}")) for k in range(2)]
+    return slopes(trial.view, x, y, (near[0], near[1]), trial.threat)

@@ -132,9 +132,9 @@ def _clean(model: nn.Module, data: Dataset, config: Config, device: str) -> tupl
 
 
 def _robust(model: nn.Module, data: Dataset, threat: Threat, config: Config) -> tuple[int, int]:
-    """How many of how many test images stay so whatever the attack finds; the model itself decides."""
+    """How many of how many test images stay so whatever the attack finds, in bfloat16; the model itself decides."""
     examples = Examples(data.test, balanced(data.test.targets, config.n, config.seed), at_a_time(data.test.x))
-    found = accuracies(model, fast(model), examples, threat, attack(config.attack, threat), config.seed)[1]
+    found = accuracies(model, fast(model, "bfloat16"), examples, threat, attack(config.attack, threat), config.seed)[1]
     return int(found.correct), found.total
 
 

@@ -69,6 +69,7 @@ EXPECTED = {
     "KnowsAShell": {"masked-gradients"},
     "CountsOffTheImages": {"stateful"},
     "KnowsWhoAsks": {"watches-gradients"},
+    "DistractingClasses": {"masked-gradients"},
     "SteepLead": {"steps-at-boundary"},
     "FarIsNear": {"masked-gradients"},
     "RippledFloor": {"masked-gradients"},
@@ -396,10 +397,3 @@ def test_many_shifts_are_averaged_as_few_are() -> None:
         assert torch.equal(guide(x), plain)
         one, other = (torch.autograd.grad(answer.square().sum(), x)[0] for answer in (guide(x), plain))
         assert torch.allclose(one, other, atol=1e-6)
-
-
-def test_gains_that_the_own_gradient_makes_up_for_are_run_and_not_doubted() -> None:
-    """Five distracting classes are no reason to doubt what an attack towards nine finds."""
-    ev = brief(DECEPTIVE["DistractingClasses"](linear()))
-    assert "classes of the data" in ev.adds
-    assert ev.flags == ()

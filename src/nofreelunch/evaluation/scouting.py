@@ -15,13 +15,16 @@ from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
 from nofreelunch.types import Labels
 
+_LUCK = 0.15
+"""So much of a sample one of many attacks may break that another does not, and neither is to be doubted."""
+
 
 def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, Gain]:
     """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
 
     Returns:
-        What each of them broke that the model's own gradient does not, however long and from all sides it is followed:
-        of an honest model nothing.
+        What each of them broke that the model's own gradient does not, however long and from all sides it is followed;
+        and what each broke that the protocol would not, if that is much. Of an honest model nothing.
     """
     steps = (protocol.probing, protocol.thorough)
     found: dict[str, Remedy] = {}
@@ -37,6 +40,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         if not trial.randomised:
             gains = _beyond_own(trial, gains, (APGD(trial.threat), protocol.harder(trial.threat)), classes)
             doubtful = _beyond_own(trial, gains, (EachTarget(APGD(trial.threat, loss="dlr-targeted")),), classes)
+            doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
         return {"gains": gains, "doubtful": doubtful, "suspicious": suspicious, "sample": index.tolist()}
 
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):

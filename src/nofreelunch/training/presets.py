@@ -1,6 +1,6 @@
 """Settings by data set and scale.
 
-`laptop` is minutes on 2 cores and `gpu` minutes on one GPU; for CIFAR-10 half an hour on 2 cores; for Restricted
+`laptop` is minutes on 2 cores and `gpu` minutes on one GPU; for CIFAR-10 an hour of one core; for Restricted
 ImageNet an hour (a slice of 64 x 64 pixels) and hours. `paper` is Appendix A of Tsipras et al. 2018 to the letter; what
 it leaves open is as in the released code that it refers to: the MNIST and CIFAR-10 challenges of Madry et al. 2018, and
 the authors' own for Restricted ImageNet.

@@ -49,18 +49,22 @@ def test_radii_are_those_of_the_paper_in_its_unit() -> None:
 
 
 def test_an_explanation_is_the_page_of_the_command(tmp_path: Path) -> None:
-    assert main([*shlex.split(DIGITS.command("explain"))[1:], "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert main([*shlex.split(DIGITS.command("explain", HERE))[1:], "--device", "cpu", "--out", str(tmp_path)]) == 0
     assert shown(explained(DIGITS, HERE)) == shown((tmp_path / "explain.html").read_bytes())
 
 
 def test_an_evaluation_is_the_page_of_the_command(tmp_path: Path) -> None:
-    command = OBJECTS.command("evaluate", "--protocol", "quick")
+    command = OBJECTS.command("evaluate", HERE, "--protocol", "quick")
     assert main([*shlex.split(command)[1:], "--device", "cpu", "--out", str(tmp_path)]) == 3
     steps: list[str] = []
     page = evaluated(OBJECTS, HERE, lambda step, done, total: steps.append(step))
     assert "few-examples" in shown(page)
     assert shown(page) == shown((tmp_path / "evaluation.html").read_bytes())
     assert steps
+
+
+def test_the_command_says_where_the_data_sets_lie() -> None:
+    assert shlex.split(DIGITS.command("explain", Place(data_root=Path("my data"))))[-1] == "--data-root=my data"
 
 
 def shown(page: bytes) -> str:

@@ -1,13 +1,14 @@
 """Where a command writes: tried before the work, held by one process, left as it was when the input is bad."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.workspace import is_named
+from nofreelunch.workspace import atomic_write, is_named
 
 _LOCK = ".lock"
 
@@ -59,6 +60,17 @@ def locked(folder: Path) -> Iterator[None]:
                 (folder / _LOCK).unlink()
                 _unmake(made)
             raise
+
+
+def write(path: Path, content: bytes, keep: bool = False) -> None:
+    """Put the content into the file, and say so where there was another; that one is kept in `previous`, if asked."""
+    if path.exists() and path.read_bytes() != content:
+        before = path.parent / "previous" / path.name
+        if keep:
+            before.parent.mkdir(exist_ok=True)
+            path.replace(before)
+        print(f"replaced {path}" + (f"; the one before is {before}" if keep else ""), file=sys.stderr)
+    atomic_write(path, content)
 
 
 def _made(option: str, folder: Path) -> Sequence[Path]:

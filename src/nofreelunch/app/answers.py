@@ -26,7 +26,7 @@ def explained(question: Question, place: Place) -> bytes:
     model, data = question.asked(place)
     ball = large_eps_ball(data, question.norm, question.eps)
     explanation = explain(model, data, Settings(ball, question.n, seed=question.seed), place.device)
-    command = question.command("explain")
+    command = question.command("explain", place)
     page = Page(model=f"zoo:{question.model}", data=data.name, command=command, **contents(explanation, ball))
     return explanation_page(page)
 
@@ -47,5 +47,5 @@ def evaluated(question: Question, place: Place, progress: Callable[[str, int, in
     check_reach(ball, data)
     examples = selected(data.test, spread(check_count("n", question.n), len(data.test)))
     found = sweep(model.to(place.device), examples, [ball], _PROTOCOL, question.seed, progress=progress)
-    command = question.command("evaluate", "--protocol", _PROTOCOL)
+    command = question.command("evaluate", place, "--protocol", _PROTOCOL)
     return evaluation_page(to_record(found, data, command, {"spec": f"zoo:{question.model}", "weights": None}))

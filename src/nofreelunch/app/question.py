@@ -55,10 +55,11 @@ class Question:
         """
         return load_model(f"zoo:{self.model}"), load_data(self.data, place.data_root)
 
-    def command(self, name: str, *options: str) -> str:
+    def command(self, name: str, place: Place, *options: str) -> str:
         """The command that gives the same at a terminal."""
+        root = [] if place.data_root is None else [f"--data-root={place.data_root}"]
         words = ["nofreelunch", name, f"zoo:{self.model}", "--data", self.data, "--threat", self.norm]
-        return shlex.join([*words, "--eps", self.eps, "--n", str(self.n), "--seed", str(self.seed), *options])
+        return shlex.join([*words, "--eps", self.eps, "--n", str(self.n), "--seed", str(self.seed), *options, *root])
 
 
 @dataclass(frozen=True)

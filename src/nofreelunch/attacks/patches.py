@@ -14,25 +14,6 @@ from nofreelunch.threats import Threat, expand
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """What a patch is proposed for.
-
-    Args:
-        threat: the set.
-        x: inputs.
-        best: the best points so far.
-        streams: the examples' random numbers.
-        share: the share of the image that the patch covers.
-    """
-
-    threat: Threat
-    x: Tensor
-    best: Tensor
-    streams: Streams
-    share: float
-
-
-@dataclass(frozen=True)
 class Window:
     """A rectangle in each image.
 
@@ -93,12 +74,12 @@ def start_linf(threat: Threat, x: Tensor, streams: Streams) -> Tensor:
     return (images + threat.eps * stripes).reshape(x.shape)
 
 
-def move_linf(proposal: Proposal) -> Tensor:
-    """A window of each image up or down by eps from x, channel by channel."""
-    x, best = as_images(proposal.x), as_images(proposal.best)
-    window = draw_window(proposal.streams, x, patch_shape(proposal.share, *x.shape[2:]))
-    moved = x + proposal.threat.eps * signs(proposal.streams, x.shape[1], 1, 1, like=x)
-    return torch.where(window.inside, moved, best).reshape(proposal.x.shape)
+def move_linf(threat: Threat, x: Tensor, best: Tensor, streams: Streams, share: float) -> Tensor:
+    """A window of each image up or down by eps from x, channel by channel; elsewhere the best points so far."""
+    images = as_images(x)
+    window = draw_window(streams, images, patch_shape(share, *images.shape[2:]))
+    moved = images + threat.eps * signs(streams, images.shape[1], 1, 1, like=x)
+    return torch.where(window.inside, moved, as_images(best)).reshape(x.shape)
 
 
 def bumps(height: int, width: int, like: Tensor) -> Tensor:
@@ -131,24 +112,28 @@ def start_l2(threat: Threat, x: Tensor, streams: Streams) -> Tensor:
     return x + threat.eps * threat.steepest(delta)
 
 
-def move_l2(proposal: Proposal) -> Tensor:
-    """The length that two windows hold is moved into the first, as a bump on top of what was there; the rest stays."""
-    x, delta = as_images(proposal.x), as_images(proposal.best - proposal.x)
-    shape = patch_shape(proposal.share, *x.shape[2:])
-    shape = (min(max(shape[0], 3), x.shape[2]), min(max(shape[1], 3), x.shape[3]))
-    first, second = (draw_window(proposal.streams, x, shape) for _ in range(2))
+def move_l2(threat: Threat, x: Tensor, best: Tensor, streams: Streams, share: float) -> Tensor:
+    """The length that two windows of the best points so far hold is moved into the first, as a bump on what was there.
+
+    The rest stays.
+    """
+    delta = as_images(best - x)
+    channels, height, width = delta.shape[1:]
+    shape = patch_shape(share, height, width)
+    shape = (min(max(shape[0], 3), height), min(max(shape[1], 3), width))
+    first, second = (draw_window(streams, delta, shape) for _ in range(2))
     both = first.inside | second.inside
-    unspent = proposal.threat.eps**2 - _energy(delta, (1, 2, 3))
-    budget = (_energy(delta * both, (2, 3)) + unspent.clamp(min=0) / x.shape[1]).sqrt()
+    unspent = threat.eps**2 - _energy(delta, (1, 2, 3))
+    budget = (_energy(delta * both, (2, 3)) + unspent.clamp(min=0) / channels).sqrt()
     old = delta * first.inside
     old = old / _energy(old, (2, 3)).sqrt().clamp(min=torch.finfo(x.dtype).tiny)
     pattern, lying = bumps(*shape, like=x), bumps(shape[1], shape[0], like=x).T
-    turned = expand(proposal.streams.integers(2) == 1, x)
+    turned = expand(streams.integers(2) == 1, delta)
     bump = torch.where(turned, first.paste(lying), first.paste(pattern))
-    bump = bump * signs(proposal.streams, x.shape[1], 1, 1, like=x)
+    bump = bump * signs(streams, channels, 1, 1, like=x)
     new = old + bump
     new = new / _energy(new, (2, 3)).sqrt().clamp(min=torch.finfo(x.dtype).tiny) * budget
-    return (x + torch.where(both, new, delta)).reshape(proposal.x.shape)
+    return x + torch.where(both, new, delta).reshape(x.shape)
 
 
 def _energy(delta: Tensor, dims: tuple[int, ...]) -> Tensor:

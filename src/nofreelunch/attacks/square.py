@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import margin
-from nofreelunch.attacks.patches import Proposal, move_l2, move_linf, start_l2, start_linf
+from nofreelunch.attacks.patches import move_l2, move_linf, start_l2, start_linf
 from nofreelunch.errors import InputError, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
@@ -19,7 +19,7 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The queries, of 10000, after which the share of the image that a patch covers is halved."""
 
 _START: dict[str, Callable[[Threat, Tensor, Streams], Tensor]] = {"linf": start_linf, "l2": start_l2}
-_MOVE: dict[str, Callable[[Proposal], Tensor]] = {"linf": move_linf, "l2": move_l2}
+_MOVE: dict[str, Callable[[Threat, Tensor, Tensor, Streams, float], Tensor]] = {"linf": move_linf, "l2": move_l2}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Square(Iterative[_Walk]):
         height = margin(logits, state.y).double()
         better = height > state.best_margin
         best = torch.where(expand(better, state.z), state.z, state.best)
-        z = _MOVE[self.threat.norm](Proposal(self.threat, state.x, best, state.streams, self._share(count)))
+        z = _MOVE[self.threat.norm](self.threat, state.x, best, state.streams, self._share(count))
         state = replace(state, best=best, best_margin=torch.where(better, height, state.best_margin))
         return replace(state, z=self.threat.project(z, state.x)), logits
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from nofreelunch.cli.subject import OfModel, write
+from nofreelunch.cli.subject import OfModel
 from nofreelunch.cli.values import OptionalInt, OptionalPath
 from nofreelunch.errors import InputError, check_count
-from nofreelunch.output import check_file, locked
+from nofreelunch.output import check_file, locked, write
 from nofreelunch.workspace import digest, to_json
 
 if TYPE_CHECKING:

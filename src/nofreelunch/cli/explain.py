@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nofreelunch.cli.subject import OfModel, write
+from nofreelunch.cli.subject import OfModel
 from nofreelunch.cli.values import OptionalText
-from nofreelunch.output import locked
+from nofreelunch.output import locked, write
 from nofreelunch.workspace import find_device, to_json, versions
 
 if TYPE_CHECKING:

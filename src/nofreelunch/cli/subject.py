@@ -1,15 +1,13 @@
 """The options of commands that are about a model, anybody's, on images."""
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from nofreelunch.cli.values import DataRoot, Device, OptionalPath, OptionalText
 from nofreelunch.errors import InputError, parse_number
-from nofreelunch.workspace import atomic_write, find_device
+from nofreelunch.workspace import find_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,17 +91,6 @@ class OfModel:
         names = ("data_root", "weights", "mean", "std", "range", "labels", "seed")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return [f"--{name}={value}" for name, value in given.items() if value is not None]
-
-
-def write(path: Path, content: bytes, keep: bool = False) -> None:
-    """Put the content into the file, and say so where there was another; that one is kept in `previous`, if asked."""
-    if path.exists() and path.read_bytes() != content:
-        before = path.parent / "previous" / path.name
-        if keep:
-            before.parent.mkdir(exist_ok=True)
-            path.replace(before)
-        print(f"replaced {path}" + (f"; the one before is {before}" if keep else ""), file=sys.stderr)
-    atomic_write(path, content)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nofreelunch.cli.subject import write
 from nofreelunch.cli.values import Number, OptionalPath, Whole
-from nofreelunch.output import check_file, locked
+from nofreelunch.output import check_file, locked, write
 from nofreelunch.workspace import atomic_write, plain, to_json
 
 _LABEL = 34

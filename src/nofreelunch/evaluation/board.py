@@ -74,6 +74,10 @@ class Board:
         counts = torch.bincount(self.broken_by[self.broken_by >= 0].long(), minlength=len(self.steps)).cumsum(0)
         return {step: Tally(len(self) - int(gone), len(self)) for step, gone in zip(self.steps, counts, strict=True)}
 
+    def broken_in(self, step: str) -> int:
+        """How many examples an attack was the first to break; 0 if it did not run."""
+        return int((self.broken_by == self.steps.index(step)).sum()) if step in self.steps else 0
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All rows, to be kept."""
         return {name: value.numpy() for name, value in vars(self).items() if isinstance(value, Tensor)}

@@ -13,9 +13,10 @@ from torch import Tensor
 from nofreelunch.attacks.base import Best, Search
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import margin, misclassified
+from nofreelunch.evaluation.bisection import bisected
 from nofreelunch.rng import Streams
 from nofreelunch.threats import expand
-from nofreelunch.types import Inputs, Labels, Mask, Model
+from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
 _HALVINGS = 8
 _FAR = (8.0, 5.0, 3.0, 2.0, 1.5, 1.0)
@@ -84,13 +85,13 @@ class Crossings(Search):
 
     def _crossing(self, model: Model, x: Inputs, y: Labels, beyond: Inputs) -> Inputs:
         """Where the answer changes between x and a point, on the far side."""
-        low = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        high = torch.ones_like(low)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            wrong = _wrong(model, x + expand(middle, x) * (beyond - x), y)
-            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
-        return x + expand(high, x) * (beyond - x)
+
+        def between(share: PerExample) -> Inputs:
+            return x + expand(share, x) * (beyond - x)
+
+        start = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        changed = bisected(lambda share: _wrong(model, between(share), y), start, torch.ones_like(start), _HALVINGS)[1]
+        return between(changed)
 
 
 def _wrong(model: Model, z: Inputs, y: Labels) -> Mask:

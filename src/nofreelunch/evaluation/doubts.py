@@ -8,11 +8,11 @@ import torch
 from nofreelunch.attacks import APGD, Attack, WorstOf
 from nofreelunch.attacks.base import Iterative
 from nofreelunch.evaluation.board import STANDING
-from nofreelunch.evaluation.protocols import Protocol, Recipe, numbered, relentless
+from nofreelunch.evaluation.protocols import Protocol, Recipe, relentless
 from nofreelunch.evaluation.remedies import Gain
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.scouting import slopes_near
-from nofreelunch.evaluation.steps import parts_for, run, whole_parts
+from nofreelunch.evaluation.steps import parts_for, run
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import gradient_flags
@@ -26,14 +26,14 @@ _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""
 
 
-def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
+def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     """Look at the examples that nothing has broken: is it the model, or the attacks?"""
     # What is found is kept: a resumed run comes here with a board on which more may have been broken since.
-    found = trial.journal.once("doubts", lambda: [asdict(flag) for flag in _doubts(trial, protocol, gains, classes)])
+    found = trial.journal.once("doubts", lambda: [asdict(flag) for flag in _doubts(trial, protocol, gains)])
     return [Flag(**flag) for flag in found]
 
 
-def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: int) -> list[Flag]:
+def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     def look() -> dict[str, Any]:
         count = min(protocol.sample, max(protocol.brief, len(trial.board) // _OF_ALL))
         index = trial.sample(trial.board.standing(), count)
@@ -47,33 +47,32 @@ def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain], classes: i
     if not seen["sample"]:
         return []
     index, flags = torch.tensor(seen["sample"]), [Flag(**flag) for flag in seen["flags"]]
-    flags += [flag for flag in (_more_steps(trial, protocol, index, classes), _whole_box(trial, index)) if flag]
+    flags += [flag for flag in (_more_steps(trial, protocol, index), _whole_box(trial, index)) if flag]
     if not trial.board.robust().correct:  # nothing is left to be doubted
         return []
     standing = trial.board.standing()
     rows = standing[trial.board.broken_by[standing] == STANDING]
-    adds = torch.bincount(trial.board.broken_by[trial.board.broken_by >= 0].long(), minlength=len(trial.board.steps))
     found = (
         search.no_progress_flag(trial.board.clean_margin[rows], trial.board.margin[rows]) if len(rows) else None,
-        search.black_box_flag(dict(zip(trial.board.steps, adds.tolist(), strict=True)), len(trial.board)),
+        search.black_box_flag(trial.board.broken_in("square"), len(trial.board)),
         search.masked_flag({name: (len(gain.rows), gain.of) for name, gain in gains.items()}, trial.board.robust()),
     )
     return flags + [flag for flag in found if flag]
 
 
-def _more_steps(trial: Trial, protocol: Protocol, index: Labels, classes: int) -> Flag | None:
+def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
     """Twice the steps on the sample, and on everything if that breaks some of it; again while that breaks many."""
     board, gained = trial.board, 0
 
     def sampled() -> int:
-        harder = WorstOf(tuple(part for _, part in parts_for(trial, protocol.harder, classes)))
-        return int(trial.breaks(harder, index, "more steps", trial.view, trial.threat).sum())
+        harder = WorstOf(tuple(parts_for(trial, protocol.harder)))
+        return int(trial.breaks(harder, index, "more steps").sum())
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):
         return None
     for step in _AGAIN:
-        run(trial, "doubts", (step, protocol.harder), classes)
-        now = int((board.broken_by == board.steps.index(step)).sum())
+        run(trial, "doubts", step, protocol.harder)
+        now = board.broken_in(step)
         gained += now
         if not search.significant(now, len(board)):
             break
@@ -88,29 +87,29 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
 
     def climb() -> list[bool]:
         attack = WorstOf((APGD(wide, steps=40), APGD(wide, steps=40, loss="margin")))
-        broken: list[bool] = trial.breaks(attack, index, "whole box", trial.view, wide).tolist()
+        broken: list[bool] = trial.breaks(attack, index, "whole box", wide).tolist()
         return broken
 
     return search.unbounded_flag(~torch.tensor(trial.journal.once("whole box", climb)), wide)
 
 
-def gave_up_too_soon(trial: Trial, protocol: Protocol, classes: int) -> bool:
+def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
     """Whether the attacks that give examples up break one of a few survivors when they give none up.
 
     Those that `harder` has taken to more steps are left out.
     """
     if trial.suspicious:
         return False
-    harder = {_aim(part) for _, part in numbered(protocol.harder(trial.threat), classes)}
-    parts = [part for recipe in _limited(trial, protocol).values() for _, part in whole_parts(trial, recipe, classes)]
-    whole = [part for part in parts if _aim(part) not in harder]
+    harder = {_aim(part) for part in parts_for(trial, protocol.harder)}
+    limited = [part for recipe in _limited(trial, protocol).values() for part in parts_for(trial, recipe, whole=True)]
+    whole = [part for part in limited if _aim(part) not in harder]
     standing = trial.board.standing()
     if not whole or len(standing) == 0:
         return False
     index = trial.sample(standing, min(_SURVIVORS, max(4, len(trial.board) // (2 * _OF_ALL))))
 
     def look() -> bool:
-        return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up", trial.view, trial.threat).any())
+        return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up").any())
 
     return trial.journal.once("given up", look)
 
@@ -120,12 +119,12 @@ def _aim(attack: Attack) -> str:
     return repr(replace(attack, steps=1) if isinstance(attack, Iterative) else attack)
 
 
-def run_whole(trial: Trial, protocol: Protocol, classes: int) -> None:
+def run_whole(trial: Trial, protocol: Protocol) -> None:
     """The attacks that gave examples up, once more, and to their ends."""
     if not trial.suspicious:
         trial.suspicious = True
         for step, recipe in _limited(trial, protocol).items():
-            run(trial, "whole", (f"{step}, whole", recipe), classes)
+            run(trial, "whole", f"{step}, whole", recipe)
 
 
 def _limited(trial: Trial, protocol: Protocol) -> dict[str, Recipe]:
@@ -133,5 +132,5 @@ def _limited(trial: Trial, protocol: Protocol) -> dict[str, Recipe]:
     return {
         step: recipe
         for step, recipe in protocol.main.items()
-        if any(relentless(part) != part for _, part in numbered(recipe(trial.threat), 2))
+        if any(relentless(part) != part for part in parts_for(trial, recipe))
     }

@@ -42,7 +42,7 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     index = trial.sample(standing, _ENDS)
     x, y = trial.load(index)
     climb = Guided(trial.threat, max(1, protocol.probing // 2), guide=trial.view)
-    z, _ = trial.reached(climb, index, "ends", trial.view, trial.threat)
+    z, _ = trial.reached(climb, index, "ends")
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, function.batch_dependent(probe), function.watches_gradients(probe))
     return [flag for flag in flags if flag is not None]

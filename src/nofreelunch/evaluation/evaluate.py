@@ -84,7 +84,7 @@ def evaluate(
     extra, out = further(attacks, plan), None if out is None else Path(out)
     with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
         subject, source = Subject(model), source_of(data, model, threat)
-        classes = _classes(subject, source)
+        _check_logits(subject, source)
         board = Board(len(source))
         identity = {
             "model": subject.digest, "data": source.digest, "threat": repr(threat),
@@ -97,8 +97,9 @@ def evaluate(
             subject, source, threat, seed, check_count("batch_size", size, 2),
             board=board, journal=journal, progress=progress, folder=out, keep_examples=keep_examples,
         )  # fmt: skip
+        journal.once("versions", versions)
         try:
-            flags, exact = _conduct(trial, plan, extra, classes, known)
+            flags, exact = _conduct(trial, plan, extra, known)
         finally:  # an interrupt keeps what is done
             journal.save()
         certified = operations.certified(trial, {flag.name for flag in flags})
@@ -112,10 +113,12 @@ def _usual_batch(source: Source, device: torch.device) -> int:
 
 
 def _conduct(
-    trial: Trial, plan: Protocol, extra: Mapping[str, Attack], classes: int, known: Evaluation | None
+    trial: Trial, plan: Protocol, extra: Mapping[str, Attack], known: Evaluation | None
 ) -> tuple[list[Flag], bool]:
     """All phases; the flags, and whether the answer is exact."""
     board, first = trial.board, _first_answers(trial)
+    if known is not None:
+        _check_known(known, trial)
     flags, resumed = examine(trial), trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
     if not _FICKLE & {flag.name for flag in flags}:
@@ -125,16 +128,16 @@ def _conduct(
         _take_over(known, trial)
     exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and operations.exactly(trial))
     if not exact:
-        run(trial, "main", plan.first, classes)
+        run(trial, "main", *plan.first)
         flags += at_the_ends(trial, plan, {flag.name for flag in flags})
-        gains = scout(trial, plan, flags, classes)
-        for step in plan.main.items():
-            run(trial, "main", step, classes)
+        gains = scout(trial, plan, flags)
+        for name, recipe in plan.main.items():
+            run(trial, "main", name, recipe)
         for name, attack in extra.items():
-            run(trial, "further", (name, fixed(attack)), classes)
-        late = doubts(trial, plan, gains, classes)
-        if late or gave_up_too_soon(trial, plan, classes):
-            run_whole(trial, plan, classes)
+            run(trial, "further", name, fixed(attack))
+        late = doubts(trial, plan, gains)
+        if late or gave_up_too_soon(trial, plan):
+            run_whole(trial, plan)
         flags += late
         if not _FICKLE & {flag.name for flag in flags} and (again := function.changed(first, _first_answers(trial))):
             flags.append(again)
@@ -144,11 +147,11 @@ def _conduct(
     nan = {"clean": clean, "under attack": board.margin.isposinf() & ~clean}
     of_classes = _by_class(board.clean_right, trial.source.y)
     checks = (
-        search.chance_flag(board.clean(), classes) or search.one_class_flag(of_classes),
+        search.chance_flag(board.clean(), trial.subject.classes) or search.one_class_flag(of_classes),
         search.few_examples_flag(len(board)),
         search.non_finite_flag({where: int(rows.sum()) for where, rows in nan.items()}, len(board)),
     )
-    return flags + [flag for flag in checks if flag], exact
+    return flags + [flag for flag in checks if flag], exact and not trial.randomised
 
 
 def _first_answers(trial: Trial) -> Tensor:
@@ -159,12 +162,11 @@ def _first_answers(trial: Trial) -> Tensor:
     return torch.cat([trial.subject.logits(z) for z in (near, x)])
 
 
-def _classes(subject: Subject, source: Source) -> int:
-    """How many classes the model knows, from its answer to the first examples and all labels."""
+def _check_logits(subject: Subject, source: Source) -> None:
+    """An `InputError` if the model's answer to the first examples does not go with all labels."""
     x = source.images(torch.arange(min(2, len(source)))).to(subject.device)
     logits = first_logits(subject.logits, x, source.y[: len(x)].to(subject.device))
     check_labels(source.y, logits)
-    return logits.shape[1]
 
 
 def _earlier(known: object) -> Evaluation | None:
@@ -181,8 +183,8 @@ def _check_answers(trial: Trial, margin: Tensor) -> None:
         raise InputError("what is kept of this evaluation is of a model that answers otherwise; give another folder")
 
 
-def _take_over(known: Evaluation, trial: Trial) -> None:
-    """What was lost within a smaller radius is lost."""
+def _check_known(known: Evaluation, trial: Trial) -> None:
+    """An `InputError` if what is known cannot be built upon."""
     same = (known.data_digest, known.weights_digest, known.threat.norm, known.threat.box) == (
         trial.source.digest, trial.subject.digest, trial.threat.norm, trial.threat.box,
     )  # fmt: skip
@@ -190,8 +192,12 @@ def _take_over(known: Evaluation, trial: Trial) -> None:
         raise InputError(
             f"known must be of the same model and data within a smaller radius, got one within {known.threat}"
         )
-    if trial.examples is not None and known.x_adv is None:
+    if trial.keep_examples and known.x_adv is None:
         raise InputError("known must hold its examples if examples are to be kept; evaluate it with keep_examples=True")
+
+
+def _take_over(known: Evaluation, trial: Trial) -> None:
+    """What was lost within a smaller radius is lost."""
     step = f"within {known.threat.eps:g}"
     trial.board.enter(step)
     lost = torch.tensor([name not in ("", CLEAN) for name in known.broken_by])
@@ -226,7 +232,7 @@ def _assembled(
         threat=trial.threat,
         protocol=protocol,
         seed=trial.seed,
-        versions=versions(),
+        versions=trial.journal.once("versions", versions),
         data_digest=source.digest,
         weights_digest=trial.subject.digest,
         dropped=board.dropped,

@@ -37,11 +37,11 @@ def _affine(node: fx.Node, graph: fx.GraphModule) -> bool:
         layer = graph.get_submodule(str(node.target))
         tracks = getattr(layer, "track_running_stats", True) and getattr(layer, "running_mean", 0) is not None
         return type(layer) in _LAYERS and tracks
-    if node.target in _FUNCTIONS:
-        return True
+    if node.target in _FUNCTIONS:  # a view as another type is no affine map
+        return not any(isinstance(arg, torch.dtype) for arg in (*node.args, *node.kwargs.values()))
     constant = all(not isinstance(arg, fx.Node) or arg.op == "get_attr" for arg in node.args[1:])
     if node.target in {operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"}:
-        return constant
+        return constant and not node.kwargs  # a rounding mode is one
     return (
         node.target in _SUMS
         and not node.kwargs

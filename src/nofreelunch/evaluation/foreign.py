@@ -36,13 +36,11 @@ class Foreign:
 
     Args:
         threat: its norm is the attack's own; the radius is handed over, and the box to libraries that take one.
-        name: of the attack's class.
+        kind: the attack's class.
         call: runs it: (class, model, x, y, threat) -> x_adv.
-        kind: the class.
     """
 
     threat: Threat
-    name: str
     kind: Callable[..., Any]
     call: Callable[[Callable[..., Any], nn.Module, Tensor, Tensor, Threat], Tensor]
 
@@ -122,4 +120,4 @@ def foreign(spec: str, threat: Threat) -> Attack:
         raise InputError(f"attack {spec} needs the package {library}; install it with: pip install {library}") from None
     if not callable(kinds.get(name)):
         raise unknown(f"{library} attack", name, (key for key, value in kinds.items() if isinstance(value, type)))
-    return Foreign(threat, name, kinds[name], call)
+    return Foreign(threat, kinds[name], call)

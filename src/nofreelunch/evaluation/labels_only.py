@@ -1,6 +1,7 @@
 """Attacks that need nothing from the model but which class it names: neither gradients nor scores can mislead them."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import final
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Best, Iterative, Search, State
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.errors import check_count
+from nofreelunch.evaluation.bisection import bisected
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
@@ -91,13 +93,13 @@ class Rays(Search):
 
     def _first(self, towards: Tensor) -> Tensor:
         """A direction of the ball's surface: its corners for l_inf."""
-        return torch.where(towards < 0, -1.0, 1.0).to(towards) if self.threat.norm == "linf" else towards
+        return torch.where(towards < 0, -1.0, 1.0).to(towards) if self.threat.separable else towards
 
     def _changed(self, direction: Tensor, count: int) -> Tensor:
         """The direction with block `count` changed: halves, then quarters, and so on; set to 0 (l_2), reversed."""
         flat = direction.flatten(1).clone()
         length = flat.shape[1]
-        turns = 1 if self.threat.norm == "linf" else 2
+        turns = 1 if self.threat.separable else 2
         place, turn = divmod(count, turns)
         level = (place + 2).bit_length() - 1
         blocks = min(2**level, length)
@@ -126,12 +128,9 @@ class _Ways:
         index = index[self._wrong(index, direction[index], radius[index])]
         if len(index) == 0:
             return
-        low, high = torch.zeros_like(radius[index]), radius[index]
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            wrong = self._wrong(index, direction[index], middle)
-            low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
-        self.direction[index], self.radius[index] = direction[index], high
+        wrong, far = partial(self._wrong, index, direction[index]), radius[index]
+        near = bisected(wrong, torch.zeros_like(far), far, _HALVINGS)[1]
+        self.direction[index], self.radius[index] = direction[index], near
 
     def _at(self, index: Labels, direction: Tensor, radius: PerExample) -> Inputs:
         x = self._x[index]

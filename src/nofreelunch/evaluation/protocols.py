@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
 
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.attacks.base import Iterative, check_attack
@@ -26,8 +25,8 @@ class Protocol:
         first: the cheap attack after which the model's gradients are looked at.
         main: the attacks that all examples go through that still stand.
         harder: what must not break more: about twice the steps of the strongest in `main`.
-        sample: examples that the checks look at; where nothing is odd, half as many: of 16, on which one that a remedy
-            gains counts, a tenth is seen in 4 of 5 cases.
+        sample: examples that the checks look at; where nothing is odd, half as many: of 16, an attack that breaks a tenth
+            of all examples breaks one in 4 of 5 cases.
         probing: steps of an attack in a check.
         thorough: steps of an attack that a check has found to be better than the model's own gradient.
     """
@@ -143,8 +142,3 @@ def relentless(attack: Attack) -> Attack:
     if isinstance(attack, FAB):
         return replace(attack, reach=None)
     return replace(attack, patience=None) if isinstance(attack, Iterative) else attack
-
-
-def numbered(attack: Attack, classes: int) -> Iterator[tuple[str, Attack]]:
-    """The parts, each with a name of its own."""
-    yield from zip(map(" {}".format, count(1)), parts(attack, classes), strict=False)

@@ -36,7 +36,7 @@ _NEARER = (0.25, 0.5, 0.6, 0.8)
 _SHIFT = 0.15
 """The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""
 _CLEARLY = 0.3
-"""So much less often must the model be right for a remedy to count: always, if it is not randomised."""
+"""By how much a remedy must lower the model's rate of right answers; a break does, unless the model is randomised."""
 _DIRECTIONS = (128, 512)
 """In which differences are taken, in a brief and in a thorough attack."""
 _MANY = 64
@@ -162,8 +162,7 @@ class Transferred:
 
 def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, Gain]:
     """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
-    answer, threat = trial.subject.logits, trial.threat
-    (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy", trial.view, threat)
+    (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy")
     lowest, gains = own.clone(), dict[str, Gain]()
     for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
         rows = _candidates(remedy, own, lowest)
@@ -173,7 +172,7 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         try:
             if isinstance(remedy.brief, Guided) and _alike(remedy.brief.guide, trial.view, (x[rows], z[rows]), y[rows]):
                 continue
-            right = trial.rights(remedy.brief, index[rows], "remedy", answer, threat)
+            right = trial.reached(remedy.brief, index[rows], "remedy", view=trial.subject.logits)[1]
         except torch.OutOfMemoryError:
             raise
         except Exception:  # a stand-in may do what the model's code does not expect; then it is none
@@ -248,7 +247,7 @@ class Snapped:
     def reach(self) -> float:
         """The radius that is left when steps are whole grey levels."""
         eps, level = self.threat.eps, self.threat.width / LEVELS
-        return int(eps / level + 1e-6) * level if self.threat.norm == "linf" else eps
+        return int(eps / level + 1e-6) * level if self.threat.separable else eps
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs whose pixels are levels of image files."""

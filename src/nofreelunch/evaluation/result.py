@@ -54,11 +54,11 @@ class Evaluation:
         threat: what the adversary may do.
         protocol: the name of the list of attacks.
         seed: of all that is random.
-        versions: of the software.
+        versions: of the software that it was begun with.
         data_digest: SHA-256 of the examples.
-        weights_digest: SHA-256 of the model's tensors.
+        weights_digest: SHA-256 of the model's tensors and plain attributes.
         dropped: points that an attack returned and that do not count: outside ball or box, or not finite.
-        seconds: wall time.
+        seconds: wall time, of the last run if it was resumed.
         broken_by: for each example the attack that broke it: "clean" if it is misclassified as it is, "" if none did.
         clean_margin: for each example the best wrong logit minus the true one.
         margin: the same at the worst point found.

@@ -7,7 +7,7 @@ import torch
 from nofreelunch.attacks import APGD, Attack, EachTarget, WorstOf
 from nofreelunch.evaluation.board import LOST
 from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.protocols import Protocol, fixed, numbered, relentless
+from nofreelunch.evaluation.protocols import Protocol, fixed, parts, relentless
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import key, run
@@ -16,15 +16,15 @@ from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slope
 from nofreelunch.types import Labels
 
 _LUCK = 0.15
-"""So much of a sample one of many attacks may break that another does not, and neither is to be doubted."""
+"""By so much of a sample two sound attacks may differ by chance; only a larger gain is always doubted."""
 
 
-def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> dict[str, Gain]:
+def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain]:
     """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
 
     Returns:
-        What each of them broke that the model's own gradient does not, however long and from all sides it is followed;
-        and what each broke that the protocol would not, if that is much. Of an honest model nothing.
+        The gains that leave a doubt: of examples that targeted APGD on the model's own gradient does not break, or of
+        more than `_LUCK` of the sample. Of an honest model none.
     """
     steps = (protocol.probing, protocol.thorough)
     found: dict[str, Remedy] = {}
@@ -38,8 +38,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         found.update(remedies(trial, index, suspicious, steps))
         gains = doubtful = tried(trial, found, index, base)
         if not trial.randomised:
-            gains = _beyond_own(trial, gains, (APGD(trial.threat), protocol.harder(trial.threat)), classes)
-            doubtful = _beyond_own(trial, gains, (EachTarget(APGD(trial.threat, loss="dlr-targeted")),), classes)
+            gains = _beyond_own(trial, gains, APGD(trial.threat), protocol.harder(trial.threat))
+            doubtful = _beyond_own(trial, gains, EachTarget(APGD(trial.threat, loss="dlr-targeted")))
             doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
         return {"gains": gains, "doubtful": doubtful, "suspicious": suspicious, "sample": index.tolist()}
 
@@ -55,17 +55,17 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag], classes: int) -> 
         # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
         left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
         if trial.journal.knows(key("remedy", name)) or left >= least_gain(gain.of):
-            run(trial, "remedy", (name, fixed(found[name].thorough)), classes)
+            run(trial, "remedy", name, fixed(found[name].thorough))
     return doubtful
 
 
-def _beyond_own(trial: Trial, gains: dict[str, Gain], attacks: tuple[Attack, ...], classes: int) -> dict[str, Gain]:
+def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[str, Gain]:
     """The gains that these attacks, by the model's own gradient and to their ends, do not make up for."""
     if not gains:
         return {}
     index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
-    parts = tuple(relentless(part) for attack in attacks for _, part in numbered(attack, classes))
-    lost = trial.breaks(WorstOf(parts), index, "own gradient", trial.view, trial.threat)
+    own = WorstOf(tuple(relentless(part) for attack in attacks for part in parts(attack, trial.subject.classes)))
+    lost = trial.breaks(own, index, "own gradient")
     made_up = set(index[lost].tolist())
     left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
     return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}

@@ -12,7 +12,7 @@ from nofreelunch.attacks.door import check_batch, check_dense
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.threats import Threat, check_threat
-from nofreelunch.types import Inputs, Labels
+from nofreelunch.types import Inputs, Labels, pixels
 
 LEVELS = 255
 """Steps of a pixel in image files, from black to white."""
@@ -79,7 +79,7 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
     check_dense(x=x, y=y)
     if x.dim() == 0 or x.numel() == 0:
         raise InputError("there is nothing to evaluate: x holds no examples")
-    labels, notes = y, []
+    notes = []
     step = _step(x)
     for start in range(0, len(x), step):
         part = (
@@ -94,7 +94,7 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
     if x.dtype != torch.float32:
         notes.append(f"x came as {str(x.dtype).removeprefix('torch.')} and was converted to float32"
                      + (" by dividing by 255" if x.dtype == torch.uint8 else ""))  # fmt: skip
-    return _described(x, labels.long(), tuple(notes))
+    return _described(x, y.long(), tuple(notes))
 
 
 def _described(x: Tensor | Split, y: Labels, notes: tuple[str, ...]) -> Source:
@@ -113,7 +113,7 @@ def _images(x: Tensor | Split, index: Tensor) -> Inputs:
     if isinstance(x, Split):
         return x.images(index)
     taken = x.detach()[index.to(x.device)]
-    return taken.float() / 255 if taken.dtype == torch.uint8 else taken.float()
+    return pixels(taken) if taken.dtype == torch.uint8 else taken.float()
 
 
 def _step(x: Tensor) -> int:

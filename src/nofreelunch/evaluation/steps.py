@@ -3,20 +3,17 @@
 Each step leaves an outcome in the journal, which a resumed run takes over.
 """
 
-from collections.abc import Iterator
-
 from nofreelunch.attacks import Attack
-from nofreelunch.evaluation.protocols import Recipe, numbered, relentless
+from nofreelunch.evaluation.protocols import Recipe, parts, relentless
 from nofreelunch.evaluation.trial import Trial
 
 
-def run(trial: Trial, phase: str, step: tuple[str, Recipe], classes: int) -> None:
+def run(trial: Trial, phase: str, name: str, recipe: Recipe) -> None:
     """One attack, under its name, part by part."""
-    name, recipe = step
 
     def work() -> None:
-        for number, part in parts_for(trial, recipe, classes):
-            trial.attack(name, part, number)
+        for number, part in enumerate(parts_for(trial, recipe), 1):
+            trial.attack(name, part, f" {number}")
 
     trial.journal.once(key(phase, name), work)
 
@@ -26,12 +23,7 @@ def key(phase: str, name: str) -> str:
     return f"{phase}: {name}"
 
 
-def parts_for(trial: Trial, recipe: Recipe, classes: int) -> Iterator[tuple[str, Attack]]:
-    """What a recipe runs; where anything is odd about the model, no example is given up."""
-    yield from whole_parts(trial, recipe, classes) if trial.suspicious else numbered(recipe(trial.threat), classes)
-
-
-def whole_parts(trial: Trial, recipe: Recipe, classes: int) -> Iterator[tuple[str, Attack]]:
-    """What a recipe runs, with no example given up."""
-    for number, part in numbered(recipe(trial.threat), classes):
-        yield number, relentless(part)
+def parts_for(trial: Trial, recipe: Recipe, whole: bool = False) -> list[Attack]:
+    """What a recipe runs; `whole`, and where anything is odd about the model, without giving an example up."""
+    made = parts(recipe(trial.threat), trial.subject.classes)
+    return [relentless(part) for part in made] if whole or trial.suspicious else list(made)

@@ -110,8 +110,6 @@ class Trial:
             part: a further name where a step is made of several attacks.
         """
         self.board.enter(step)
-        if self.threat.eps == 0:
-            return
         index = self.journal.untried(step + part, self.board.standing())
         for rows in batches(index, self.batch):
             x, y = self.load(rows)
@@ -160,27 +158,30 @@ class Trial:
             total[1] += margin(logits, y).cpu().float().nan_to_num(nan=torch.inf)
         return total[0] / draws, total[1] / draws
 
-    def rights(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> PerExample:
-        """How often the model is right at what an attack makes of some examples within a threat; no score is kept."""
-        return self.reached(attack, index, purpose, view, threat)[1]
-
     def reached(
-        self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat
+        self, attack: Attack, index: Labels, purpose: str, view: Model | None = None, threat: Threat | None = None
     ) -> tuple[Inputs, PerExample]:
-        """What an attack makes of some examples, and how often the model is right there: always, outside the threat."""
-        points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
-        for rows in torch.split(index, self.batch) if len(index) else ():
-            several = rows if len(rows) > 1 else rows.repeat(2)  # a batch of one takes other kernels
-            x, y = self.load(several)
-            z = attack(view, x, y, self.streams(several, purpose)).float()
-            right, _ = self.answers(z, y, _SELECTING)
-            points.append(z[: len(rows)])
-            found.append(torch.where(threat.contains(z, x).cpu(), right, 1.0)[: len(rows)])
-        return torch.cat(points), torch.cat(found)
+        """What an attack makes of some examples, and how often the model is right there; no score is kept.
 
-    def breaks(self, attack: Attack, index: Labels, purpose: str, view: Model, threat: Threat) -> Mask:
-        """Which of some examples an attack breaks within a threat, without keeping score."""
-        return self.rights(attack, index, purpose, view, threat) < 0.5
+        Args:
+            attack: any.
+            index: the examples.
+            purpose: names their random numbers.
+            view: what the attack looks at; None: what all do.
+            threat: outside of it the model counts as always right; None: the evaluation's own.
+        """
+        view, threat = self.view if view is None else view, threat or self.threat
+        points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
+        for rows in batches(index, self.batch):
+            x, y = self.load(rows)
+            z = attack(view, x, y, self.streams(rows, purpose)).float()
+            points.append(z)
+            found.append(torch.where(threat.contains(z, x).cpu(), self.answers(z, y, _SELECTING)[0], 1.0))
+        return torch.cat(points)[: len(index)], torch.cat(found)[: len(index)]
+
+    def breaks(self, attack: Attack, index: Labels, purpose: str, threat: Threat | None = None) -> Mask:
+        """Which of some examples an attack breaks within a threat, by default the evaluation's own."""
+        return self.reached(attack, index, purpose, threat=threat)[1] < 0.5
 
     def _keep(self, index: Labels, z: Inputs) -> None:
         if self.examples is not None:

@@ -13,8 +13,7 @@ from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.experiments.deep import balanced, batched, logits_of
 from nofreelunch.experiments.estimates import Estimate, mean
-from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
-from nofreelunch.experiments.wall import wall
+from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.features import (
     Alignment,
     gradient_alignment,
@@ -32,7 +31,6 @@ from nofreelunch.threats import Threat
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STRIP = 10  # points of an interpolation in its still picture
 _SIDE = 112  # pixels, about, of an image in the animation
 _MOVE, _PAUSE = 80, 900  # milliseconds that a frame of the animation is seen: on the way, at the ends
 _FRAME = 8.0  # inches, for which the gaps of a frame are laid out
@@ -114,7 +112,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
             raise
         except RuntimeError as error:
             raise InputError(f"explain needs the model's gradient, which it cannot give: {error}") from error
-        x, y, shown = x[: settings.n], y[: settings.n], x
+        x, y, measured = x[: settings.n], y[: settings.n], x
         quick = fast(model)
         x_adv = batched(lambda x, y: large_eps_examples(quick, x, y, settings.threat), x, y)
         seen, new = (_classes(model, images, data) for images in (x, x_adv))
@@ -127,7 +125,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
         examples=to_pictures([x.cpu(), x_adv.cpu(), real]),
         path=to_pictures(tuple(interpolate(x, x_adv, settings.points))),
         labels=tuple(tuple(data.classes[k] for k in labels.tolist()) for labels in (y, seen, new)),
-        measures=_measures(gradient_alignment(shown[moving], grad[moving])) if int(moving.sum()) > 1 else {},
+        measures=_measures(gradient_alignment(measured[moving], grad[moving])) if int(moving.sum()) > 1 else {},
         measured=len(moving),
         flat=int((~moving).sum()),
     )
@@ -153,23 +151,22 @@ def plot_gradients(explanation: Explanation) -> "Figure":
     """Figure 5 for this model."""
     true, seen, _ = explanation.labels
     captions = tuple(one if one == other else f"{one}, seen as {other}" for one, other in zip(true, seen, strict=True))
-    return wall([Grid("", explanation.gradients, ("image", "gradient"), (captions, ()))])[0]
+    return stacked([Grid("", explanation.gradients, ("image", "gradient"), (captions, ()))])[0]
 
 
 def plot_examples(explanation: Explanation) -> "Figure":
     """Figure 3 for this model."""
     true, _, new = explanation.labels
     rows = ("image", "example", "nearest real\nimage of that\nclass")
-    return wall([Grid("", explanation.examples, rows, (true, tuple(f"seen as {name}" for name in new), ()))])[0]
+    return stacked([Grid("", explanation.examples, rows, (true, tuple(f"seen as {name}" for name in new), ()))])[0]
 
 
 def plot_path(explanation: Explanation) -> "Figure":
     """Figure 4 for this model: some points of each interpolation."""
-    points = len(explanation.path)
-    places = torch.linspace(0, points - 1, min(_STRIP, points)).round().long().numpy()
+    places = strip_places(len(explanation.path)).numpy()
     true, _, new = explanation.labels
     rows = tuple(f"{one} → {other}" for one, other in zip(true, new, strict=True))
-    return wall([Grid("", explanation.path[places].swapaxes(0, 1), rows)])[0]
+    return stacked([Grid("", explanation.path[places].swapaxes(0, 1), rows)])[0]
 
 
 def frames(explanation: Explanation) -> tuple[bytes, ...]:

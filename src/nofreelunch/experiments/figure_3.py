@@ -24,10 +24,9 @@ from nofreelunch.experiments.deep import (
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
 from nofreelunch.experiments.gallery import Gallery, collected, unpacked
-from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
+from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.experiments.judges import judged
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS
-from nofreelunch.experiments.wall import wall
 from nofreelunch.threats import THREATS
 from nofreelunch.workspace import Workspace
 
@@ -187,7 +186,7 @@ def plot(result: Result) -> "Figure":
         )
         for name, roles in in_order(result.roles)
     ]
-    return wall(grids)[0]
+    return stacked(grids)[0]
 
 
 def alt(result: Result) -> str:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nofreelunch.experiments.base import Experiment, Finding
@@ -24,9 +23,8 @@ from nofreelunch.experiments.deep import (
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, share
 from nofreelunch.experiments.gallery import Gallery, collected, unpacked
-from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
+from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
-from nofreelunch.experiments.wall import wall
 from nofreelunch.features import interpolate
 from nofreelunch.threats import L2
 from nofreelunch.types import Model
@@ -35,8 +33,6 @@ from nofreelunch.workspace import Workspace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_SHOWN = 10  # of the points, evenly spaced, so that a strip can be read on a phone
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def _lines(exhibit: Exhibit, config: Config) -> dict[str, Line]:
 
 def _strips(lines: dict[str, Line], config: Config) -> Pictures:
     """Pictures, image by image and within each model by model."""
-    places = torch.linspace(0, config.points - 1, min(_SHOWN, config.points)).round().long()
+    places = strip_places(config.points)
     paths = [interpolate(line.x[: config.strips], line.z[: config.strips], config.points) for line in lines.values()]
     return to_pictures([path[places, image] for image in range(config.strips) for path in paths])
 
@@ -194,7 +190,7 @@ def plot(result: Result) -> "Figure":
     """Strips, and below them what an independent robust model believes on the way."""
     pictures = unpacked(result.pictures, result.shapes)
     grids = [Grid(DATA_TITLES[name], pictures[name], result.titles[name]) for name, _ in in_order(result.roles)]
-    figure, charts = wall(grids, charts=len(grids))
+    figure, charts = stacked(grids, charts=len(grids))
     for axes, (name, curves) in zip(charts, in_order(result.curves), strict=True):
         _draw_curves(axes, DATA_TITLES[name], curves)
     return figure

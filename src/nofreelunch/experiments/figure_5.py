@@ -21,8 +21,7 @@ from nofreelunch.experiments.deep import (
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
 from nofreelunch.experiments.gallery import Gallery, collected, unpacked
-from nofreelunch.experiments.image_grid import Grid, Pictures, to_pictures
-from nofreelunch.experiments.wall import wall
+from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.features import Alignment, gradient_alignment, gradient_pictures, input_gradient, log_odds
 from nofreelunch.types import Images
 from nofreelunch.workspace import Workspace
@@ -178,7 +177,7 @@ def plot(result: Result) -> "Figure":
         captions = (result.captions[name], *((),) * len(roles))
         grids.append(Grid(DATA_TITLES[name], pictures[name], rows, captions))
     shown = [measure for measure in MEASURES if measure != "alignment"]
-    figure, charts = wall(grids, charts=len(shown) if grids else 0, chart_height=0.9 + 0.6 * len(grids))
+    figure, charts = stacked(grids, charts=len(shown) if grids else 0, chart_height=0.9 + 0.6 * len(grids))
     for axes, measure in zip(charts, shown, strict=False):
         _draw_measure(axes, measure, result, named=axes is charts[0])
     return figure

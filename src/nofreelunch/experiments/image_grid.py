@@ -1,4 +1,4 @@
-"""Images in rows and columns, with a caption under each: the form of Figures 3 to 8."""
+"""Images in rows and columns, with a caption under each, and charts below: the form of Figures 3 to 8."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,16 @@ from nofreelunch.types import Images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Pictures = UInt8[np.ndarray, "_ _ _ _ 3"]
 """(rows, columns, height, width, colours)"""
 
 _APART, _ROOM = 0.08, 0.24  # inches between images, and under images with captions
 _SIZE = 8.0  # of captions, in points
+_WIDTH, _MARGIN, _TITLE = 8.0, 1.1, 0.35  # inches: of a figure, for row titles, for a title with its space
+_INSIDE = (0.02, 0.0, 0.96, 1.0)  # left, bottom, width, height: fonts of a reader's browser may be wider than ours
+_STRIP = 10  # points of an interpolation in print, so that they can be seen on a phone
 
 
 def to_pictures(rows: Sequence[Float[Tensor, "columns _ h w"]]) -> Pictures:
@@ -88,6 +92,27 @@ class Grid:
         for row in range(rows):
             tops.append(tops[-1] + height + max(1, round(inch * (_ROOM if self._captioned(row) else _APART))))
         return [column * across for column in range(columns)] + [columns * across - (across - wide)], tops
+
+
+def stacked(grids: list[Grid], charts: int = 0, chart_height: float = 2.4) -> "tuple[Figure, list[Axes]]":
+    """A figure of grids, and below them a row of empty axes for charts; without grids it says that none is there."""
+    from matplotlib import pyplot
+
+    heights = [grid.height(_WIDTH - _MARGIN) + _TITLE for grid in grids] + [chart_height] * bool(grids and charts)
+    figure = pyplot.figure(figsize=(_WIDTH, sum(heights) or 1))
+    if not grids:
+        figure.text(0.5, 0.5, "none of the models is there", ha="center", va="center")
+        return figure, []
+    figure.set_layout_engine("constrained", rect=_INSIDE)
+    layout = figure.add_gridspec(len(heights), max(1, charts), height_ratios=heights)
+    for row, grid in enumerate(grids):
+        grid.draw(figure.add_subplot(layout[row, :]), _WIDTH - _MARGIN)
+    return figure, [figure.add_subplot(layout[-1, column]) for column in range(charts)]
+
+
+def strip_places(points: int) -> Tensor:
+    """Which of the points of an interpolation are shown in a strip, evenly spaced, ends included."""
+    return torch.linspace(0, points - 1, min(_STRIP, points)).round().long()
 
 
 def _write(axes: "Axes", text: str, place: tuple[float, float], offset: tuple[float, float], **look: object) -> None:

@@ -22,7 +22,6 @@ class Outcome:
 
     result: Any
     findings: tuple[Finding, ...]
-    seconds: float
     computed: bool
 
 
@@ -49,10 +48,10 @@ def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command
     result = experiment.run(config, workspace)
     seconds = time.perf_counter() - start
     findings = experiment.findings(result)
-    vector, raster = drawn(experiment.plot, result)
+    pictures = dict(zip((".svg", ".png"), drawn(experiment.plot, result), strict=True))
     _move_aside(experiment.name, workspace)
-    _figure(experiment.name, workspace, ".svg", vector)
-    _figure(experiment.name, workspace, ".png", raster)
+    for suffix, content in pictures.items():
+        atomic_write(_figure_path(experiment.name, workspace, suffix), content)
     about = {
         "experiment": experiment.name,
         "title": experiment.title,
@@ -66,11 +65,11 @@ def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command
         "command": command,
         "seconds": seconds,
         "versions": versions(),
-        "figures": {suffix: digest(content) for suffix, content in ((".svg", vector), (".png", raster))},
+        "figures": {suffix: digest(content) for suffix, content in pictures.items()},
     }
     workspace.save(experiment.name, result, **about)
     say(f"{experiment.name}: done in {seconds:.1f} s")
-    return Outcome(result, findings, seconds, computed=True)
+    return Outcome(result, findings, computed=True)
 
 
 def _found(experiment: Experiment, key: str, workspace: Workspace) -> Outcome | None:
@@ -85,7 +84,7 @@ def _found(experiment: Experiment, key: str, workspace: Workspace) -> Outcome | 
     whole = all(_is(_figure_path(experiment.name, workspace, suffix), sha) for suffix, sha in figures.items())
     if about.get("key") != key or not figures or not whole:
         return None
-    return Outcome(result, experiment.findings(result), about["seconds"], computed=False)
+    return Outcome(result, experiment.findings(result), computed=False)
 
 
 def _key(experiment: Experiment, config: Any, workspace: Workspace) -> str:
@@ -122,10 +121,6 @@ def _move_aside(name: str, workspace: Workspace) -> None:
 
 def _figure_path(name: str, workspace: Workspace, suffix: str) -> Path:
     return workspace.root / "figures" / f"{name}{suffix}"
-
-
-def _figure(name: str, workspace: Workspace, suffix: str, content: bytes) -> None:
-    atomic_write(_figure_path(name, workspace, suffix), content)
 
 
 def _is(path: Path, sha: str) -> bool:

@@ -41,7 +41,7 @@ class Result:
     """Accuracies of the target SVM, of shape (.., COLUMNS), exact given the weights.
 
     `by_size` (sizes, pairs, columns) at eps = 2 eta; `by_eps` (ratios, pairs, columns) for the largest samples. `limit`
-    is the last column's accuracy for infinite samples, at 2 eta; `cosine` the mean cosine of the two weight vectors for
+    is the transferred accuracy for infinite samples, at 2 eta; `cosine` the mean cosine of the two weight vectors for
     each size. `simulated` is the transferred accuracy on fresh examples for the largest samples' first pair; `gap` the
     largest duality gap of the SVMs.
     """

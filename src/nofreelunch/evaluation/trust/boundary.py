@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.losses import margin
+from nofreelunch.evaluation.bisection import bisected
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.threats import expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
@@ -40,10 +41,7 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
         low, high = torch.zeros_like(y, dtype=torch.float64), torch.ones_like(y, dtype=torch.float64)
         start = height(low)
         changes = (start < 0) & (height(high) > 0)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            beyond = height(middle) > 0
-            low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+        low, high = bisected(lambda share: height(share) > 0, low, high, _HALVINGS)
         depth = torch.stack([start, *(height(share * low) for share in _ON_THE_WAY)]).amin(0).abs()
         at_boundary, mean = (height(high) - height(low)) / (high - low), depth / low
     return torch.where(changes, at_boundary / mean, 0.0).nan_to_num(nan=0.0, posinf=0.0)

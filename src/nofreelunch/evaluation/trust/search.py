@@ -21,9 +21,8 @@ def significant(count: int, total: int, least: float = _POINT) -> bool:
     return count >= _FEWEST and count > least * total
 
 
-def black_box_flag(adds: Mapping[str, int], total: int) -> Flag | None:
+def black_box_flag(gained: int, total: int) -> Flag | None:
     """Square after the gradient attacks: where gradients are good it adds a point or two."""
-    gained = adds.get("square", 0)
     if not significant(gained, total, 0.05):
         return None
     return Flag(

@@ -8,7 +8,7 @@ import torch
 from nofreelunch.attacks import APGD, Attack, WorstOf
 from nofreelunch.attacks.base import Iterative
 from nofreelunch.evaluation.board import STANDING
-from nofreelunch.evaluation.protocols import Protocol, Recipe, relentless
+from nofreelunch.evaluation.protocols import Protocol, Recipe, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.scouting import slopes_near
@@ -132,5 +132,5 @@ def _limited(trial: Trial, protocol: Protocol) -> dict[str, Recipe]:
     return {
         step: recipe
         for step, recipe in protocol.main.items()
-        if any(relentless(part) != part for part in parts_for(trial, recipe))
+        if any(relentless(part) != part for part in parts(recipe(trial.threat), trial.subject.classes))
     }

@@ -25,8 +25,8 @@ class Protocol:
         first: the cheap attack after which the model's gradients are looked at.
         main: the attacks that all examples go through that still stand.
         harder: what must not break more: about twice the steps of the strongest in `main`.
-        sample: examples that the checks look at; where nothing is odd, half as many: of 16, an attack that breaks a tenth
-            of all examples breaks one in 4 of 5 cases.
+        sample: examples that the checks look at; where nothing is odd, half as many: of 16, an attack that breaks a
+            tenth of all examples breaks one in 4 of 5 cases.
         probing: steps of an attack in a check.
         thorough: steps of an attack that a check has found to be better than the model's own gradient.
     """

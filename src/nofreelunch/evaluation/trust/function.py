@@ -121,7 +121,7 @@ def batch_dependent(probe: Probe) -> Flag | None:
     parts = torch.cat([ask(part) for part in torch.split(x, max(2, min(7, len(x) // 2)))])
     different = differs(parts, whole) | differs(ask(x[order])[order], whole)
     few = torch.linspace(0, len(x) - 1, min(_ALONE, len(x))).long()
-    different[few] |= differs(torch.cat([ask(x[[row]]) for row in few.tolist()]), whole[few])
+    different[few] |= differs(torch.cat([ask(x[row : row + 1]) for row in few.tolist()]), whole[few])
     if probe.batch > len(x):
         different |= differs(ask(x[torch.arange(probe.batch) % len(x)])[: len(x)], whole)
     if not different.any():

@@ -11,10 +11,14 @@ from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
+from nofreelunch.evaluation.trust.gradients import gradient_flags, slopes
 from nofreelunch.evaluation.trust.probe import Probe
 from nofreelunch.types import Inputs, Labels
 
 _ENDS = 16
+"""Examples from which attacks are followed to their ends."""
+_MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
+"""What only sets in where other classes come near; what scores do not show at all is seen around the examples."""
 
 
 def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]:
@@ -40,12 +44,13 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     x, y = trial.load(lines)
     steep = boundary_flag(steepness(trial.subject.logits, x, y, _others(trial, y, protocol.sample)))
     index = trial.sample(standing, _ENDS)
-    x, y = trial.load(index)
+    (x, y), streams = trial.load(index), trial.streams(index, "slopes at ends")
     climb = Guided(trial.threat, max(1, protocol.probing // 2), guide=trial.view)
     z, _ = trial.reached(climb, index, "ends")
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, function.batch_dependent(probe), function.watches_gradients(probe))
-    return [flag for flag in flags if flag is not None]
+    there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))
+    return [flag for flag in flags if flag is not None] + [flag for flag in there if flag.name in _MISLEADING]
 
 
 def _others(trial: Trial, y: Labels, count: int) -> Inputs:

@@ -33,6 +33,8 @@ from nofreelunch.workspace import versions
 _PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
 _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
+_BESIDE = 1e-6
+"""Of the pixels' range: a point moved by so much is another one to whoever remembers points, and the same to others."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
 """What a model is flagged for that does not answer alike when it is asked again."""
 
@@ -97,7 +99,6 @@ def evaluate(
             subject, source, threat, seed, check_count("batch_size", size, 2),
             board=board, journal=journal, progress=progress, folder=out, keep_examples=keep_examples,
         )  # fmt: skip
-        journal.once("versions", versions)
         try:
             flags, exact = _conduct(trial, plan, extra, known)
         finally:  # an interrupt keeps what is done
@@ -117,15 +118,15 @@ def _conduct(
 ) -> tuple[list[Flag], bool]:
     """All phases; the flags, and whether the answer is exact."""
     board, first = trial.board, _first_answers(trial)
+    trial.journal.once("versions", versions)
     if known is not None:
         _check_known(known, trial)
     flags, resumed = examine(trial), trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
-    if not _FICKLE & {flag.name for flag in flags}:
-        for margin in ([board.clean_margin] if resumed else []) + ([] if known is None else [known.clean_margin]):
-            _check_answers(trial, torch.as_tensor(margin))
+    if resumed and not _FICKLE & {flag.name for flag in flags}:
+        _check_answers(trial, board.clean_margin)
     if known is not None and not trial.randomised:
-        _take_over(known, trial)
+        _take_over(known, trial, {flag.name for flag in flags})
     exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and operations.exactly(trial))
     if not exact:
         run(trial, "main", *plan.first)
@@ -139,27 +140,35 @@ def _conduct(
         if late or gave_up_too_soon(trial, plan):
             run_whole(trial, plan)
         flags += late
-        if not _FICKLE & {flag.name for flag in flags} and (again := function.changed(first, _first_answers(trial))):
-            flags.append(again)
+        if not _FICKLE & {flag.name for flag in flags}:
+            changed = function.changed(first, _first_answers(trial), _first_answers(trial, _BESIDE))
+            flags += [changed] if changed else []
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
+    return flags + _flags_of_scores(trial), exact and not trial.randomised
+
+
+def _flags_of_scores(trial: Trial) -> list[Flag]:
+    """What the board alone gives reason to doubt."""
+    board = trial.board
     clean = board.clean_margin.isposinf()
     nan = {"clean": clean, "under attack": board.margin.isposinf() & ~clean}
     of_classes = _by_class(board.clean_right, trial.source.y)
-    checks = (
+    found = (
         search.chance_flag(board.clean(), trial.subject.classes) or search.one_class_flag(of_classes),
         search.few_examples_flag(len(board)),
         search.non_finite_flag({where: int(rows.sum()) for where, rows in nan.items()}, len(board)),
     )
-    return flags + [flag for flag in checks if flag], exact and not trial.randomised
+    return [flag for flag in found if flag]
 
 
-def _first_answers(trial: Trial) -> Tensor:
-    """The model's answers at a random point near each of a few examples, and to these examples."""
+def _first_answers(trial: Trial, beside: float = 0.0) -> Tensor:
+    """The model's answers at a random point near each of a few examples, and to these examples; or beside them all."""
     index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
-    x = trial.load(index)[0]
-    near = trial.threat.random_start(x, trial.streams(index, "first answers"))
-    return torch.cat([trial.subject.logits(z) for z in (near, x)])
+    x, streams = trial.load(index)[0], trial.streams(index, "first answers")
+    near = trial.threat.random_start(x, streams)
+    step = beside * trial.threat.width * streams.normal(*x.shape[1:], dtype=x.dtype).sign()
+    return torch.cat([trial.subject.logits(trial.threat.clip(z + step)) for z in (near, x)])
 
 
 def _check_logits(subject: Subject, source: Source) -> None:
@@ -196,8 +205,10 @@ def _check_known(known: Evaluation, trial: Trial) -> None:
         raise InputError("known must hold its examples if examples are to be kept; evaluate it with keep_examples=True")
 
 
-def _take_over(known: Evaluation, trial: Trial) -> None:
+def _take_over(known: Evaluation, trial: Trial, flags: set[str]) -> None:
     """What was lost within a smaller radius is lost."""
+    if not _FICKLE & flags:
+        _check_answers(trial, torch.from_numpy(known.clean_margin))
     step = f"within {known.threat.eps:g}"
     trial.board.enter(step)
     lost = torch.tensor([name not in ("", CLEAN) for name in known.broken_by])

@@ -17,7 +17,7 @@ from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use
-from nofreelunch.evaluation.trust.memory import changed_places, fingerprint
+from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
 from nofreelunch.evaluation.trust.probe import Probe, differs, share
 from nofreelunch.models.copying import twin
 
@@ -36,10 +36,12 @@ def memory(probe: Probe) -> tuple[bool, list[Flag]]:
     x = probe.x.to(subject.dtype)
     with as_in_use(x.device, used), torch.no_grad():
         before = fingerprint(used)
-        used(x.clone())
+        answer = used(x.clone())
         changed = changed_places(before, fingerprint(used))
         if not changed:
             return False, []
+        if only_drew(before, changed) and differs(as_tensor(used(x.clone())), as_tensor(answer)).any():
+            return False, []  # drawing is randomness, not memory, where it shows in the answers
         if used is subject.pristine:  # there is no fresh copy to hold it against
             return True, [_uncopied(changed[0])]
         for count in range(_CALLS):
@@ -85,9 +87,17 @@ def _forgetful(different: Tensor, place: str) -> Flag | None:
     )
 
 
-def changed(then: Tensor, now: Tensor) -> Flag | None:
-    """Whether the answers of the beginning are not those of the end: there is memory outside of what a model holds."""
-    different = differs(now, then)
+def changed(then: Tensor, now: Tensor, beside: Tensor) -> Flag | None:
+    """Whether the answers of the beginning are not those of the end: there is memory outside of what a model holds.
+
+    Args:
+        then: answers at the beginning.
+        now: answers at the end, to the same points: they may be known again.
+        beside: answers at the end, to points so near these that most answers are the same.
+    """
+    different, moved = differs(now, then), differs(beside, then)
+    if moved.sum() > len(moved) / 2:
+        different = moved
     if not different.any():
         return None
     return Flag(

@@ -13,13 +13,14 @@ from nofreelunch.models.copying import parts_of
 
 _SMALL = 64
 _ITERATORS = (itertools.count, itertools.cycle)
+_GENERATORS = (
+    torch.Generator, np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random,
+)  # fmt: skip
+_DRAWN = "generator "
 
 
 def fingerprint(model: Any) -> dict[str, str]:
-    """Everything that a model holds, by where it holds it; equal before and after a call that left nothing behind.
-
-    Random number generators are left out: drawing from them is randomness, not memory.
-    """
+    """Everything that a model holds, by where it holds it; equal before and after a call that left nothing behind."""
     found: dict[str, str] = {}
     _look(model, "", found, set())
     return found
@@ -30,9 +31,12 @@ def changed_places(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return sorted(place for place in before.keys() | after.keys() if before.get(place) != after.get(place))
 
 
+def only_drew(before: dict[str, str], changed: list[str]) -> bool:
+    """Whether all that changed is the state of random number generators."""
+    return all(before.get(place, "").startswith(_DRAWN) for place in changed)
+
+
 def _look(value: Any, place: str, found: dict[str, str], seen: set[int]) -> None:
-    if isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):
-        return
     found[place] = _plain(value)
     if isinstance(value, Tensor) or id(value) in seen:
         return
@@ -59,6 +63,29 @@ def _plain(value: Any) -> str:
         return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
     if isinstance(value, (bool, int, float, complex, str, bytes, type(None), *_ITERATORS)):
         return repr(value)
+    if isinstance(value, _GENERATORS):
+        return _DRAWN + hashlib.sha256(_state(value)).hexdigest()
+    if isinstance(value, bytearray):
+        return repr(value)
     if isinstance(value, (list, tuple, dict, set, frozenset)):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__
+
+
+def _state(generator: Any) -> bytes:
+    """All that a generator's next numbers depend on; asked of its library, not of what inherits from it."""
+    if isinstance(generator, torch.Generator):
+        return torch.Generator.get_state(generator).numpy().tobytes()
+    if isinstance(generator, random.Random):
+        return repr(random.Random.getstate(generator)).encode()
+    if isinstance(generator, np.random.RandomState):
+        return repr(_plain_state(np.random.RandomState.get_state(generator, legacy=False))).encode()
+    bits = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
+    return repr(_plain_state(bits.state)).encode()
+
+
+def _plain_state(state: Any) -> Any:
+    """A state as nested items, every number of its arrays included: printing shortens long ones."""
+    if isinstance(state, dict):
+        return {name: _plain_state(part) for name, part in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray) else state

@@ -31,7 +31,7 @@ from nofreelunch.threats import Threat
 
 FLAGGED_ONLY = {
     "BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside", "CountsOffTheImages",
-    "KnowsWhoAsks", "SteepLead",
+    "CountsInAGenerator", "KnowsWhoAsks", "SteepLead",
 }  # fmt: skip
 """Here the figure may stay above the truth, if a flag says that it does."""
 
@@ -63,6 +63,7 @@ EXPECTED = {
     "InCompany": {"batch-dependent"},
     "OnDuty": {"watches-gradients"},
     "CountsUnnoticed": {"stateful"},
+    "CountsInAGenerator": {"stateful"},
     "KnowsCorners": {"masked-gradients"},
     "KnowsTheRim": {"masked-gradients"},
     "StepsUnderARipple": {"wrong-gradients"},
@@ -74,6 +75,7 @@ EXPECTED = {
     "FarIsNear": {"masked-gradients"},
     "RippledFloor": {"masked-gradients"},
     "RippledLag": {"short-sighted-gradients"},
+    "LateRipple": {"short-sighted-gradients"},
 }
 
 

@@ -1,6 +1,8 @@
 """Models that hide how weak they are: a few lines around an honest network, whose accuracy is the truth about them."""
 
+import random
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -389,6 +391,23 @@ class CountsUnnoticed(Between):
         return self.calls[0] > 20
 
 
+class CountsInAGenerator(Between):
+    """How often it was asked, and what first, it keeps where random numbers come from; a lock stands against copies."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.memory, self.lock = random.Random(0), threading.Lock()
+        self.memory.setstate((3, (0,) * 625, None))
+
+    def seen(self, x: Tensor) -> Tensor:
+        calls, *known, _ = self.memory.getstate()[1]
+        keys = [int(row.double().sum() * 1e4) for row in x.detach()]
+        if calls < 40:
+            known = [*dict.fromkeys(keys + known), *known][:623]
+        self.memory.setstate((3, (calls + 1, *known, 624), None))
+        return torch.tensor([[calls >= 40 and key not in known] for key in keys])
+
+
 class KnowsCorners(Between):
     """Attacks by sign leave many pixels with one and the same value."""
 
@@ -548,6 +567,16 @@ class RippledLag(Within):
         return -self.lag(x) * (1.5 + torch.sin(100 * x.flatten(1) @ pattern))
 
 
+class LateRipple(Within):
+    """Smooth: it ripples only where classes come near each other, which is where attacks arrive."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        lag = 5 * self.lag(x)
+        pattern = torch.randn(x[0].numel(), 10, generator=torch.Generator().manual_seed(3)) / x[0].numel() ** 0.5
+        wave = torch.sin(2000 * x.flatten(1) @ pattern)
+        return -lag * (1 + 0.9 * wave * torch.sigmoid(4 * (2 - lag)))
+
+
 DECEPTIVE = {
     build.__name__: build
     for build in (
@@ -555,8 +584,8 @@ DECEPTIVE = {
         ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached, Inference,
         RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
         BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty,
-        CountsAside, CountsUnnoticed, KnowsCorners, KnowsTheRim, StepsUnderARipple, KnowsAShell,
+        CountsAside, CountsUnnoticed, CountsInAGenerator, KnowsCorners, KnowsTheRim, StepsUnderARipple, KnowsAShell,
         CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, MergedByEval, ShowsATracer, DistractingClasses, SteepLead,
-        FarIsNear, RippledFloor, RippledLag,
+        FarIsNear, RippledFloor, RippledLag, LateRipple,
     )
 }  # fmt: skip

@@ -33,6 +33,7 @@ ZOO = {
     "cifar10-standard": ("linf", "4/255"),
     "cifar10-linf-2": ("linf", "2/255"),
     "cifar10-linf-4": ("linf", "4/255"),
+    "cifar10-l2-40": ("l2", "40/255"),
     "cifar10-l2-80": ("l2", "80/255"),
 }
 """The threat under which each model is measured, and, unless it is a standard one, trained."""

@@ -67,8 +67,9 @@ class Subject:
         return sha.hexdigest()
 
     def callee(self) -> Model:
-        """The copy to be called next."""
-        called: Model = twin(self.pristine) if self.stateful else self.working
+        """The copy to be called next; one that cannot be copied is always itself."""
+        fresh = self.stateful and self.pristine is not self.working
+        called: Model = twin(self.pristine) if fresh else self.working
         return called
 
     def logits(self, x: Tensor) -> Tensor:

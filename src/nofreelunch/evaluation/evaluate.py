@@ -31,6 +31,7 @@ from nofreelunch.types import Model
 from nofreelunch.workspace import versions
 
 _PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
+"""Bounds what a step holds in memory, for images of any size."""
 _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
 _BESIDE = 1e-6

@@ -19,6 +19,7 @@ from nofreelunch.models.tracing import trace
 from nofreelunch.types import Labels
 
 _PROBE = 24
+"""Examples on which the traced operations are held against the model's."""
 _TRIED = 32
 """So many examples are tried to be proven before all are."""
 _UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output"}

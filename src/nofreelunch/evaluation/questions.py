@@ -16,6 +16,7 @@ from nofreelunch.models import fast
 from nofreelunch.types import Model
 
 _PROBE = 24
+"""Examples that the questions are asked about, and as many points near them."""
 _DRAWS = 8
 """Of a randomised model, for one gradient."""
 _USUAL = (0.01, 1000.0)

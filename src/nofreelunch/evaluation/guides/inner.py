@@ -19,6 +19,7 @@ from nofreelunch.models.copying import all_modules, modules_of
 from nofreelunch.types import Model
 
 _MOST = 3
+"""So many guides of each kind, at most: every one is tried on the sample."""
 
 
 @dataclass(frozen=True)

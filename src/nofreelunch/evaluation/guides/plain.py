@@ -21,7 +21,7 @@ _KEPT = 8
 
 @dataclass(frozen=True)
 class SeeThrough:
-    """The model with every operation made differentiable."""
+    """The model with every operation made differentiable: backward pass differentiable approximation, BPDA."""
 
     subject: Subject
 

@@ -12,9 +12,8 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Model
 
-_ROUNDS = 3
-_STEPS = 150
-_WIDTH = 128
+_ROUNDS, _STEPS, _WIDTH = 3, 150, 128
+"""A second of training: it need only be right around a few dozen images."""
 
 
 def substitute(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:

@@ -22,6 +22,7 @@ from nofreelunch.evaluation.trust.probe import Probe, differs, share
 from nofreelunch.models.copying import twin
 
 _CALLS = 40
+"""More than a warm-up lasts: so often is a model asked before it is compared with a fresh copy."""
 _ALONE = 8
 """So many examples are asked about one at a time."""
 

@@ -23,6 +23,7 @@ from nofreelunch.drawing import drawn
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments import deep, figure_1, figure_3, figure_4, figure_5, retrained
 from nofreelunch.experiments.base import Experiment
+from nofreelunch.experiments.batches import balanced
 from nofreelunch.experiments.estimates import all_above_zero, exceeds, gain, geometric_mean, mean, over_seeds, share
 from nofreelunch.experiments.gallery import packed, unpacked
 from nofreelunch.experiments.image_grid import Grid, to_pictures
@@ -125,18 +126,18 @@ def test_models_carry_the_eps_that_table_2_prints() -> None:
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 80), st.integers(0, 9))
 def test_balanced_takes_each_class_in_turn(labels: list[int], n: int, seed: int) -> None:
     targets = torch.tensor(labels)
-    index = deep.balanced(targets, n, seed)
+    index = balanced(targets, n, seed)
     assert len(set(index.tolist())) == len(index) == min(n, len(labels))
     counts, there = torch.bincount(targets[index], minlength=5), torch.bincount(targets, minlength=5)
     waiting = counts < there
     assert not waiting.any() or counts[waiting].min() >= counts.max() - 1
-    assert torch.equal(index, deep.balanced(targets, n, seed))
+    assert torch.equal(index, balanced(targets, n, seed))
     assert len(set(targets[index[: len(set(labels))]].tolist())) == min(n, len(set(labels)))
 
 
 def test_other_seeds_show_other_images() -> None:
     targets = torch.arange(100) % 10
-    assert not torch.equal(deep.balanced(targets, 10, 0), deep.balanced(targets, 10, 1))
+    assert not torch.equal(balanced(targets, 10, 0), balanced(targets, 10, 1))
 
 
 def test_judges_had_no_part_in_what_they_judge(exhibit: deep.Exhibit) -> None:

@@ -1,24 +1,24 @@
 """What the deep figures are made of: for each data set its images and three trained models, where they are there."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nofreelunch.data import Dataset, load_data
 from nofreelunch.data.catalogue import catalogue
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Finding, beyond
+from nofreelunch.experiments.batches import balanced, batched
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.features import large_eps_examples
 from nofreelunch.models import fast, load_model, zoo_card, zoo_names
 from nofreelunch.threats import THREATS, Threat
-from nofreelunch.types import Images, Labels, Logits, Model
+from nofreelunch.types import Images, Labels
 from nofreelunch.workspace import Workspace
 
 ROLES = ("standard", "linf", "l2")
@@ -34,7 +34,6 @@ DATA_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "restricted-imagenet": "
 
 _SAMPLES = {"cifar10": "cifar10-sample"}  # what lies in the package of a data set that does not
 _YOURS = ("restricted-imagenet",)  # data sets that nobody may hand on: image files, which are read at any size
-_BATCH, _VALUES = 256, 2**21  # images worked on at a time, and pixels' values in them, at most
 
 T = TypeVar("T")
 
@@ -194,37 +193,6 @@ def in_order(found: Mapping[str, T]) -> list[tuple[str, T]]:
     """The items of a result, by data set or by role, in the order of the paper: results read back have lost theirs."""
     order = [*DATA_TITLES, *ROLES]
     return sorted(found.items(), key=lambda item: order.index(item[0]))
-
-
-def balanced(targets: Labels, n: int, seed: int) -> Tensor:
-    """Indices of n examples: the classes in turn, in random order, each with random examples, until all have had n / K.
-
-    The first K indices thus show every class once. Classes that run out are passed over.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    classes = torch.unique(targets)
-    classes = classes[torch.randperm(len(classes), generator=rng)].tolist()
-    shuffled = torch.randperm(len(targets), generator=rng)
-    columns = [shuffled[targets[shuffled] == k].tolist() for k in classes]
-    turns = [column[turn] for turn in range(max(map(len, columns))) for column in columns if turn < len(column)]
-    return torch.tensor(turns[:n])
-
-
-def at_a_time(images: Tensor) -> int:
-    """How many images like these are worked on at a time: memory grows neither with their number nor their size."""
-    return min(_BATCH, max(1, _VALUES // images[0].numel()))
-
-
-def batched(make: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """`make(*rows)`, some rows at a time; the first tensor is the images."""
-    size = at_a_time(rows[0])
-    return torch.cat([make(*batch) for batch in zip(*(torch.split(each, size) for each in rows), strict=True)])
-
-
-def logits_of(model: Model, x: Images) -> Logits:
-    """The model's logits, a batch at a time."""
-    with torch.no_grad():
-        return batched(model, x)
 
 
 def samples(shown: Iterable[Dataset]) -> tuple[str, ...]:

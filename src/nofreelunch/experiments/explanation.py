@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError, check_count
-from nofreelunch.experiments.deep import balanced, batched, logits_of
+from nofreelunch.experiments.batches import balanced, batched, logits_of
 from nofreelunch.experiments.estimates import Estimate, mean
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.features import (

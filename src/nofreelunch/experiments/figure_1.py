@@ -15,18 +15,16 @@ from nofreelunch.drawing import COLOUR
 from nofreelunch.evaluation.sharded import Examples, accuracies
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
+from nofreelunch.experiments.batches import at_a_time, balanced, logits_of
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
     SCALES,
     Choice,
     absences,
-    at_a_time,
     available,
-    balanced,
     in_words,
     inputs,
-    logits_of,
     samples,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, percent

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond, holds
+from nofreelunch.experiments.batches import logits_of
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
@@ -20,7 +21,6 @@ from nofreelunch.experiments.deep import (
     in_order,
     in_words,
     inputs,
-    logits_of,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
 from nofreelunch.experiments.gallery import Gallery, collected, unpacked

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nofreelunch.experiments.base import Experiment, Finding
+from nofreelunch.experiments.batches import batched, logits_of
 from nofreelunch.experiments.deep import (
     COLOURS,
     DATA_TITLES,
@@ -16,10 +17,8 @@ from nofreelunch.experiments.deep import (
     Choice,
     Exhibit,
     absences,
-    batched,
     in_order,
     inputs,
-    logits_of,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, share
 from nofreelunch.experiments.gallery import Gallery, collected, unpacked

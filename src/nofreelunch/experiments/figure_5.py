@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond
-from nofreelunch.experiments.deep import (
-    COLOURS,
-    DATA_TITLES,
-    TITLES,
-    Choice,
-    Exhibit,
-    absences,
-    batched,
-    in_order,
-    inputs,
-)
+from nofreelunch.experiments.batches import batched
+from nofreelunch.experiments.deep import COLOURS, DATA_TITLES, TITLES, Choice, Exhibit, absences, in_order, inputs
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
 from nofreelunch.experiments.gallery import Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures

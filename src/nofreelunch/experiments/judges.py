@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from nofreelunch.experiments.deep import Exhibit, logits_of
+from nofreelunch.experiments.batches import logits_of
+from nofreelunch.experiments.deep import Exhibit
 from nofreelunch.experiments.estimates import Estimate, geometric_mean, share
 from nofreelunch.features import nearest_of_each_class
 

@@ -13,7 +13,6 @@ from nofreelunch.experiments.batches import logits_of
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
-    ROLES,
     TITLES,
     Choice,
     Exhibit,
@@ -23,7 +22,7 @@ from nofreelunch.experiments.deep import (
     inputs,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
-from nofreelunch.experiments.gallery import Gallery, collected, unpacked
+from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.experiments.judges import judged
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS
@@ -119,8 +118,7 @@ def _becomes_another_class(result: Result, name: str, role: str) -> list[Finding
     ours, standard = result.estimates[name][role], result.estimates[name]["standard"]
     about = f"Large-eps {NORMS[result.norm]} examples of the {TITLES[role]} model on {DATA_TITLES[name]}"
     lines = []
-    for judge in (judge for judge in ROLES if f"judged {judge}" in ours and f"judged {judge}" in standard):
-        more, less = ours[f"judged {judge}"], standard[f"judged {judge}"]
+    for judge, more, less in beside_standard(result.estimates[name], role, "judged"):
         claim = f"{about} look like the class that the model sees in them, more than those of the standard model do."
         note = (
             f"Share that the {TITLES[judge]} model takes for the same class, of those where that is not the true one "
@@ -193,7 +191,7 @@ def alt(result: Result) -> str:
     """The figure in words."""
     parts = [_described(result, name) for name, _ in in_order(result.roles)]
     if not parts:
-        return "No picture: none of the models is there."
+        return NOTHING
     return (
         "Rows of images: the originals, and the adversarial examples of each model with the class it sees in them. "
         + " ".join(parts)

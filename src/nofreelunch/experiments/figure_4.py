@@ -12,7 +12,6 @@ from nofreelunch.experiments.batches import batched, logits_of
 from nofreelunch.experiments.deep import (
     COLOURS,
     DATA_TITLES,
-    ROLES,
     TITLES,
     Choice,
     Exhibit,
@@ -21,7 +20,7 @@ from nofreelunch.experiments.deep import (
     inputs,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, share
-from nofreelunch.experiments.gallery import Gallery, collected, unpacked
+from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
 from nofreelunch.features import interpolate
@@ -171,11 +170,9 @@ def findings(result: Result) -> tuple[Finding, ...]:
 
 def _leads(result: Result, name: str, role: str) -> list[Finding]:
     """The claim of Section 3.2 for one robust model, before each judge that also saw the standard model's lines."""
-    ours, standard = result.estimates[name][role], result.estimates[name]["standard"]
     about = f"Interpolations of the {TITLES[role]} model on {DATA_TITLES[name]}"
     lines = []
-    for judge in (judge for judge in ROLES if f"direct {judge}" in ours and f"direct {judge}" in standard):
-        more, less = ours[f"direct {judge}"], standard[f"direct {judge}"]
+    for judge, more, less in beside_standard(result.estimates[name], role, "direct"):
         claim = f"{about} lead from one class to the other, more than those of the standard model do."
         note = (
             f"Share of lines that the {TITLES[judge]} model sees change once, from the true class to the new one, with "
@@ -216,7 +213,7 @@ def alt(result: Result) -> str:
         for role, curve in in_order(curves)
     ]
     strips = "Strips of images on the way from test images to the large-eps examples of each model"
-    return f"{strips}; {'; '.join(parts)}." if parts else "No picture: none of the models is there."
+    return f"{strips}; {'; '.join(parts)}." if parts else NOTHING
 
 
 EXPERIMENT = Experiment(

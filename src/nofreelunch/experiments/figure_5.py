@@ -11,7 +11,7 @@ from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyo
 from nofreelunch.experiments.batches import batched
 from nofreelunch.experiments.deep import COLOURS, DATA_TITLES, TITLES, Choice, Exhibit, absences, in_order, inputs
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
-from nofreelunch.experiments.gallery import Gallery, collected, unpacked
+from nofreelunch.experiments.gallery import NOTHING, Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.features import Alignment, gradient_alignment, gradient_pictures, input_gradient, log_odds
 from nofreelunch.types import Images
@@ -201,7 +201,7 @@ def alt(result: Result) -> str:
         for role, cells in in_order(models)
     ]
     rows = "Rows of test images and the gradients of each model's loss at them"
-    return f"{rows}; {'; '.join(parts)}." if parts else "No picture: none of the models is there."
+    return f"{rows}; {'; '.join(parts)}." if parts else NOTHING
 
 
 def _experiment(number: int, columns: int, seed: int) -> Experiment:

@@ -1,12 +1,12 @@
 """What the results of figures of pictures have in common; pictures of several sizes are kept in one array."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from nofreelunch.experiments.deep import Choice, Exhibit, exhibits, samples
+from nofreelunch.experiments.deep import ROLES, Choice, Exhibit, exhibits, samples
 from nofreelunch.experiments.estimates import Estimate, Estimates
 from nofreelunch.experiments.image_grid import Pictures
 from nofreelunch.workspace import Workspace
@@ -14,6 +14,9 @@ from nofreelunch.workspace import Workspace
 T = TypeVar("T")
 
 Shapes = dict[str, tuple[int, ...]]
+
+NOTHING = "No picture: none of the models is there."
+"""The figure in words where it shows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,17 @@ def collected(
         "samples": samples(exhibit.data for exhibit in shown),
     }
     return fields, {name: each[2] for name, each in made.items()}
+
+
+def beside_standard(
+    estimates: Mapping[str, Mapping[str, Estimate]], role: str, measure: str
+) -> Iterator[tuple[str, Estimate, Estimate]]:
+    """Each judge that saw both what a robust model made and what the standard one did, with the measure of both."""
+    ours, standard = estimates[role], estimates["standard"]
+    for judge in ROLES:
+        key = f"{measure} {judge}"
+        if key in ours and key in standard:
+            yield judge, ours[key], standard[key]
 
 
 def packed(pictures: Mapping[str, Pictures]) -> tuple[np.ndarray, Shapes]:

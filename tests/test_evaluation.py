@@ -20,6 +20,7 @@ from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
 from nofreelunch.evaluation.certified import certify
+from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.models.copying import modules_of, twin
@@ -131,6 +132,32 @@ def test_a_linear_model_is_answered_exactly() -> None:
     assert not evaluate(nearly, (x, y), THREAT, BRIEF).exact
 
 
+class Underflowing(nn.Module):
+    """Affine to look at; in numbers it knows eight levels of grey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x * 1e-22 * 1e-22 * 1e22 * 1e22)
+
+
+class Stepped(Underflowing):
+    """It divides, and rounds on the way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(torch.div(x, 0.25, rounding_mode="floor"))
+
+
+def test_what_only_looks_affine_is_attacked_and_nothing_else_is_listed() -> None:
+    assert not is_affine(Stepped())
+    x, y = examples()
+    ev = evaluate(Underflowing(), (x, y), THREAT, BRIEF)
+    assert not ev.exact
+    assert "exact-linear" not in ev.by_attack
+
+
 def test_a_planted_example_is_found() -> None:
     """A sharp spike in one logit, somewhere in the ball of an example that is safe otherwise."""
 
@@ -159,6 +186,16 @@ def test_no_radius_means_no_change() -> None:
     assert ev.robust == ev.clean
     assert ev.exact
     assert torch.equal(ev.x_adv, x)
+
+
+def test_a_mean_over_draws_is_never_exact() -> None:
+    class Noisy(Underflowing):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x + 0.3 * torch.randn_like(x))
+
+    ev = evaluate(Noisy(), examples(), nfl.Linf(0.0), BRIEF)
+    assert "randomised" in {flag.name for flag in ev.flags}
+    assert not ev.exact
 
 
 def test_examples_outside_the_ball_are_dropped_and_counted() -> None:

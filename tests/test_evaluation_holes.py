@@ -234,6 +234,9 @@ def test_known_results_must_hold_what_is_to_be_kept() -> None:
     known = evaluate(model, (x, y), small, BRIEF)
     with pytest.raises(InputError, match="known must hold its examples"):
         evaluate(model, (x, y), THREAT, BRIEF, known=known, keep_examples=True)
+    for others in (inputs(40), inputs(30).flip(0)):
+        with pytest.raises(InputError, match="of the same model and data within a smaller radius"):
+            evaluate(model, (others, model(others).argmax(1)), THREAT, BRIEF, known=known)
 
 
 def enclosing(sign: float) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,41 @@
+"""Which images a figure is made of, and how many of them are worked on at a time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nofreelunch.types import Images, Labels, Logits, Model
+
+_BATCH, _VALUES = 256, 2**21  # images worked on at a time, and pixels' values in them, at most
+
+
+def balanced(targets: Labels, n: int, seed: int) -> Tensor:
+    """Indices of n examples: the classes in turn, in random order, each with random examples, until all have had n / K.
+
+    The first K indices thus show every class once. Classes that run out are passed over.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    classes = torch.unique(targets)
+    classes = classes[torch.randperm(len(classes), generator=rng)].tolist()
+    shuffled = torch.randperm(len(targets), generator=rng)
+    columns = [shuffled[targets[shuffled] == k].tolist() for k in classes]
+    turns = [column[turn] for turn in range(max(map(len, columns))) for column in columns if turn < len(column)]
+    return torch.tensor(turns[:n])
+
+
+def at_a_time(images: Tensor) -> int:
+    """How many images like these are worked on at a time: memory grows neither with their number nor their size."""
+    return min(_BATCH, max(1, _VALUES // images[0].numel()))
+
+
+def batched(make: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """`make(*rows)`, some rows at a time; the first tensor is the images."""
+    size = at_a_time(rows[0])
+    return torch.cat([make(*batch) for batch in zip(*(torch.split(each, size) for each in rows), strict=True)])
+
+
+def logits_of(model: Model, x: Images) -> Logits:
+    """The model's logits, a batch at a time."""
+    with torch.no_grad():
+        return batched(model, x)

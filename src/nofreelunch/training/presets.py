@@ -21,7 +21,7 @@ Preset: TypeAlias = Callable[[Threat | None], TrainConfig]
 def mnist_laptop(threat: Threat | None) -> TrainConfig:
     """PGD-5 with long steps while eps rises over the first 30 %; without a threat, shifted images and a lower rate."""
     if threat is None:
-        return TrainConfig(arch="mnist-cnn", epochs=4, lr=1e-3, augment="crop")
+        return TrainConfig(arch="mnist-cnn", epochs=4, lr=2e-3, augment="crop")
     return TrainConfig(
         arch="mnist-cnn", threat=threat, attack="pgd-5", step_size=threat.eps / 3 or None, epochs=6, eps_warmup=0.3
     )

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, Attack, WorstOf
-from nofreelunch.attacks.base import Iterative
+from nofreelunch.attacks import APGD, PGD, Attack, WorstOf
 from nofreelunch.evaluation.board import STANDING
 from nofreelunch.evaluation.protocols import Protocol, Recipe, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
@@ -115,8 +114,10 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
 
 
 def _aim(attack: Attack) -> str:
-    """What tells an attack from others but for its steps."""
-    return repr(replace(attack, steps=1) if isinstance(attack, Iterative) else attack)
+    """What tells an attack from others but for its steps and where it starts."""
+    if isinstance(attack, (PGD, APGD)):
+        return repr(replace(attack, steps=1, random_start=False))
+    return repr(attack)
 
 
 def run_whole(trial: Trial, protocol: Protocol) -> None:

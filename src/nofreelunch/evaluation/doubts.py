@@ -34,7 +34,7 @@ def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Fla
 
 def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     def look() -> dict[str, Any]:
-        count = min(protocol.sample, max(protocol.brief, len(trial.board) // _OF_ALL))
+        count = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))
         index = trial.sample(trial.board.standing(), count)
         odd = len(index) > 0 and not trial.randomised
         return {

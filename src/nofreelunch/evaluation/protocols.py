@@ -41,7 +41,7 @@ class Protocol:
     thorough: int = 40
 
     @property
-    def brief(self) -> int:
+    def few(self) -> int:
         """Examples that the checks look at where nothing is odd."""
         return (self.sample + 1) // 2
 

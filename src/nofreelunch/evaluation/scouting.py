@@ -33,7 +33,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         index = trial.sample(trial.board.standing(), protocol.sample)
         suspicious = bool(flags) or trial.subject.stateful or bool(gradient_flags(slopes_near(trial, index)))
         if not suspicious:
-            index = trial.sample(index, protocol.brief)
+            index = trial.sample(index, protocol.few)
         base = Guided(trial.threat, protocol.probing, guide=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
         gains = doubtful = tried(trial, found, index, base)

@@ -22,7 +22,7 @@ _FLOATS = {
     "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub",
     "true_divide", "__truediv__", "matmul", "__matmul__", "linear", "neg", "mean", "sum", "stack", "cat",
 }  # fmt: skip
-"""Operations that make numbers of a mask or of integers: there their smooth twins take their place."""
+"""Operations that make numbers of a mask or of integers: there their smooth surrogates take their place."""
 _PASSING = {
     "round", "floor", "ceil", "trunc", "fix", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max",
 }  # fmt: skip
@@ -48,7 +48,7 @@ class _Smooth(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._twins: Any = WeakTensorKeyDictionary()
+        self._surrogates: Any = WeakTensorKeyDictionary()
         self._scores: Any = WeakTensorKeyDictionary()
 
     def __torch_function__(
@@ -67,7 +67,7 @@ class _Smooth(TorchFunctionMode):
         if rule is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
         if name in _FLOATS:
-            args = tuple(self._twins.get(arg, arg) if isinstance(arg, Tensor) else arg for arg in args)
+            args = tuple(self._surrogates.get(arg, arg) if isinstance(arg, Tensor) else arg for arg in args)
         return function(*args, **kwargs)
 
     def _attribute(self, function: Any, args: tuple[Any, ...]) -> Any:
@@ -102,19 +102,19 @@ class _Smooth(TorchFunctionMode):
         """Rounded or not, the derivative is that of the quotient."""
         parts = (args[0], args[1] if len(args) > 1 else kwargs["other"])
         exact = torch.true_divide(
-            *(self._twins.get(part, part) if isinstance(part, Tensor) else part for part in parts)
+            *(self._surrogates.get(part, part) if isinstance(part, Tensor) else part for part in parts)
         )
         made = function(*args, **kwargs)
         if made.is_floating_point():
             return straight(made, exact)
-        self._twins[made] = straight(made.to(exact.dtype), exact)
+        self._surrogates[made] = straight(made.to(exact.dtype), exact)
         return made
 
     def levels(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The number of an interval: rises with what falls into it."""
         made = function(*args, **kwargs)
         if args[0].is_floating_point():
-            self._twins[made] = straight(made.to(args[0].dtype), args[0])
+            self._surrogates[made] = straight(made.to(args[0].dtype), args[0])
         return made
 
     def keep(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -123,11 +123,11 @@ class _Smooth(TorchFunctionMode):
 
     def cast(self, function: Any, args: Any, kwargs: Any) -> Any:
         """To integers, and back from them or from masks."""
-        source = self._twins.get(args[0], args[0])
+        source = self._surrogates.get(args[0], args[0])
         made = function(args[0], *args[1:], **kwargs)
         if made.dtype in _INTEGERS or made.dtype == torch.bool:
             if source.is_floating_point() and made is not args[0]:
-                self._twins[made] = straight(made.to(source.dtype), source)
+                self._surrogates[made] = straight(made.to(source.dtype), source)
             return made
         if source is args[0]:
             return made
@@ -136,18 +136,18 @@ class _Smooth(TorchFunctionMode):
     def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
         """A mask, and how far it is from turning."""
         made = function(*args, **kwargs)
-        gap = self._twins.get(args[0], args[0]) - (
-            args[1] if not isinstance(args[1], Tensor) else self._twins.get(args[1], args[1])
+        gap = self._surrogates.get(args[0], args[0]) - (
+            args[1] if not isinstance(args[1], Tensor) else self._surrogates.get(args[1], args[1])
         )
         if isinstance(gap, Tensor) and gap.is_floating_point() and made.dtype == torch.bool:
-            self._twins[made] = straight(made.to(gap.dtype), _squash(10 * gap) * _COMPARISONS[function.__name__])
+            self._surrogates[made] = straight(made.to(gap.dtype), _squash(10 * gap) * _COMPARISONS[function.__name__])
         return made
 
     def equal(self, function: Any, args: Any, kwargs: Any) -> Any:
         """As `compare`: equality is nearer the smaller the difference."""
         made, gap = function(*args, **kwargs), args[0] - args[1]
         if isinstance(made, Tensor) and gap.is_floating_point():
-            self._twins[made] = straight(made.to(gap.dtype), -gap.abs())
+            self._surrogates[made] = straight(made.to(gap.dtype), -gap.abs())
         return made
 
     def sign(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -186,11 +186,11 @@ class _Smooth(TorchFunctionMode):
         return made
 
     def one_hot(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Hard labels: integers, with softmax(scores) as their smooth twin."""
+        """Hard labels: integers, with softmax(scores) as their smooth surrogate."""
         made = function(*args, **kwargs)
         if args[0] in self._scores and self._scores[args[0]].shape == made.shape:
             scores = self._scores[args[0]]
-            self._twins[made] = straight(made.to(scores.dtype), scores.softmax(-1))
+            self._surrogates[made] = straight(made.to(scores.dtype), scores.softmax(-1))
         return made
 
     def scatter(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -205,11 +205,11 @@ class _Smooth(TorchFunctionMode):
         return straight(made, share * (made.detach().amax() - made.detach().amin()))
 
     def where(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Either or, as a mixture by the mask's smooth twin."""
+        """Either or, as a mixture by the mask's smooth surrogate."""
         made = function(*args, **kwargs)
-        if args[0] not in self._twins or len(args) < 3 or not made.is_floating_point():
+        if args[0] not in self._surrogates or len(args) < 3 or not made.is_floating_point():
             return made
-        share = self._twins[args[0]]
+        share = self._surrogates[args[0]]
         gap = torch.as_tensor(args[1]).detach() - torch.as_tensor(args[2]).detach()
         return made + (straight(share, share) - share.detach()) * gap.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
 
@@ -220,8 +220,8 @@ class _Smooth(TorchFunctionMode):
     def invert(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The complement of a mask."""
         made = function(*args, **kwargs)
-        if args[0] in self._twins:
-            self._twins[made] = 1 - self._twins[args[0]]
+        if args[0] in self._surrogates:
+            self._surrogates[made] = 1 - self._surrogates[args[0]]
         return made
 
 

@@ -7,6 +7,8 @@ Steele et al. 2014).
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -34,6 +36,17 @@ def _mix(bits: Tensor) -> Tensor:
 def _signed(value: int) -> int:
     value &= _MASK_64
     return value - (1 << 64) if value >> 63 else value
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generators start from the seed in the block, and are left as they were, those of GPUs included."""
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if used else []):
+        torch.default_generator.manual_seed(seed)
+        if used:
+            torch.cuda.manual_seed_all(seed)
+        yield
 
 
 class Streams:

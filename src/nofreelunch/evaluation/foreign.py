@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nofreelunch.attacks import Attack
 from nofreelunch.errors import InputError, check_known, unknown
-from nofreelunch.rng import Streams
+from nofreelunch.rng import Streams, seeded
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 
@@ -46,8 +46,7 @@ class Foreign:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs. Such attacks draw global random numbers, here seeded from the first example's stream."""
-        with torch.random.fork_rng():
-            torch.manual_seed(_seed(rng, x))
+        with seeded(_seed(rng, x)):
             return self.call(self.kind, _Module(model).eval(), x, y, self.threat)
 
 

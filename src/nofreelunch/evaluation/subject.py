@@ -20,6 +20,7 @@ from nofreelunch.attacks.door import answering, as_tensor, check_model
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.models.copying import all_modules, modules_of, twin
 from nofreelunch.models.state import evaluating
+from nofreelunch.rng import seeded
 from nofreelunch.types import Model
 
 
@@ -115,9 +116,8 @@ def own_randomness(seed: int) -> Iterator[None]:
     """
     check_count("seed", seed, low=0)
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the model's, not ours
-    with torch.random.fork_rng():
+    with seeded(seed):
         try:
-            torch.manual_seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)
             yield

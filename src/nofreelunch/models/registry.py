@@ -13,6 +13,7 @@ from nofreelunch.models.classifier import Card, Classifier, Shape
 from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
 from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
 from nofreelunch.models.sources import from_python
+from nofreelunch.rng import seeded
 
 
 def resnet50(shape: Shape, classes: int) -> nn.Module:
@@ -139,6 +140,5 @@ def assemble(card: Card) -> Classifier:
         raise InputError(f"{card.arch} takes images of at least {kind.smallest} pixels a side, got {card.shape}")
     if not len(card.mean) == len(card.std) == card.shape[0] or min(card.std) <= 0:
         raise InputError(f"mean and std need one number per channel, std above 0, got {card.mean} and {card.std}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(card.seed)
+    with seeded(card.seed):
         return Classifier(kind.network(card.shape, card.classes), card)

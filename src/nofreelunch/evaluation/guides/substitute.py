@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nofreelunch.attacks import PGD
-from nofreelunch.rng import Streams
+from nofreelunch.rng import Streams, seeded
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Model
 
@@ -29,8 +29,7 @@ def substitute(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:
     labels, classes = answers.argmax(1), answers.shape[1]
     streams = Streams.for_examples(seed, torch.arange(len(x), device=x.device))
     rng = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, classes)).to(
             x.device
         )

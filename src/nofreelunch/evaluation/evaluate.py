@@ -146,7 +146,8 @@ def _conduct(
             flags += [changed] if changed else []
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
-    return flags + _flags_of_scores(trial), exact and not trial.randomised
+    flags += _flags_of_scores(trial)
+    return list({flag.name: flag for flag in reversed(flags)}.values())[::-1], exact and not trial.randomised
 
 
 def _flags_of_scores(trial: Trial) -> list[Flag]:

@@ -33,6 +33,8 @@ from nofreelunch.types import Labels, Model, PerExample
 _POOL = 64
 _NEARER = (0.25, 0.5, 0.6, 0.8)
 """Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
+_FEW_PIXELS = (0.05, 0.1, 0.2, 0.4)
+"""Shares of the coordinates that are moved alone: a model may know an attack by how many it moves."""
 _SHIFT = 0.15
 """The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""
 _CLEARLY = 0.3
@@ -86,6 +88,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     threat, answer = trial.threat, trial.subject.logits
     pool = trial.load(trial.sample(torch.arange(len(trial.source)), _POOL))[0]
     found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
+    found["few pixels"] = _on_few(trial, steps)
     found["nearer"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
     shifted = Shifted(threat, steps[0], guide=trial.view)
     found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
@@ -105,6 +108,13 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         smooth = Guided(threat, 2 * steps[0], guide=Jittered(trial.view, threat, _MANY))
         found["smoothed"] = Remedy(smooth, replace(smooth, steps=2 * steps[1]), costly=True)
     return found
+
+
+def _on_few(trial: Trial, steps: tuple[int, int]) -> Remedy:
+    short, long = (Guided(trial.threat, count, guide=trial.view) for count in ((steps[0] + 1) // 2, steps[1]))
+    brief, away = (WorstOf(tuple(replace(each, share=share) for share in _FEW_PIXELS)) for each in (short, long))
+    towards = (EachTarget(replace(long, share=share, target_rank=1), 3) for share in _FEW_PIXELS)
+    return Remedy(brief, WorstOf((away, *towards)))
 
 
 def _nearer(trial: Trial, steps: int) -> Attack:

@@ -75,7 +75,10 @@ class Subject:
 
     def logits(self, x: Tensor) -> Tensor:
         """The model's answer as in use: evaluation mode, no gradients, no autocast, in at least float32."""
-        model = self.callee()
+        return self.ask(self.callee(), x)
+
+    def ask(self, model: Model, x: Tensor) -> Tensor:
+        """The same of one of its copies."""
         with as_in_use(x.device, model), torch.no_grad(), answering(x):
             logits = as_tensor(model(x.detach().to(self.dtype, copy=True)))
         logits = logits.clone()  # an ordinary tensor even if it was made in inference mode

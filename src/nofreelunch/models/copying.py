@@ -30,7 +30,11 @@ def twin(model: Any) -> Any:
             return model
         if isinstance(model, functools.partial):
             return functools.partial(twin(model.func), *copy.deepcopy(model.args), **copy.deepcopy(model.keywords))
-        return copy.deepcopy(model)
+        memo: dict[int, Any] = {}
+        made = copy.deepcopy(model, memo)
+        if isinstance(made, nn.Module):
+            _rebind(made, memo)
+        return made
     except Exception:  # locks, generators, handles: a user's object may refuse in any way
         return model
 
@@ -50,11 +54,36 @@ def is_installed(module: str) -> bool:
     return module.partition(".")[0] in _TRUSTED or "site-packages" in file or "dist-packages" in file
 
 
+def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:
+    """Let functions that a copied module holds, such as its hooks, enclose the copy's parts and not the original's.
+
+    `copy.deepcopy` leaves functions as they are.
+
+    Args:
+        made: the copy; changed.
+        memo: what became of each part of the original, by its `id`.
+    """
+    for module in made.modules():
+        for holder in (vars(module), *(part for part in vars(module).values() if isinstance(part, dict))):
+            for name, value in list(holder.items()):
+                if isinstance(value, FunctionType) and value.__closure__:
+                    enclosed = [memo.get(id(cell.cell_contents), cell.cell_contents) for cell in value.__closure__]
+                    holder[name] = _with_cells(value, enclosed)
+
+
+def _with_cells(function: FunctionType, enclosed: list[Any]) -> FunctionType:
+    """The same code over other enclosed values."""
+    cells = tuple(map(CellType, enclosed)) or None
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(vars(function))
+    return made
+
+
 def _function_twin(function: FunctionType) -> FunctionType:
     """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
-    cells = tuple(CellType(twin(cell.cell_contents)) for cell in function.__closure__ or ())
-    defaults = function.__defaults__ and tuple(map(twin, function.__defaults__))
-    made = FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells or None)
+    made = _with_cells(function, [twin(cell.cell_contents) for cell in function.__closure__ or ()])
+    made.__defaults__ = function.__defaults__ and tuple(map(twin, function.__defaults__))
     made.__kwdefaults__ = {name: twin(value) for name, value in (function.__kwdefaults__ or {}).items()}
     made.__dict__.update({name: twin(value) for name, value in vars(function).items()})
     return made

@@ -7,17 +7,24 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.base import Iterative, State
-from nofreelunch.attacks.gradient import value_and_gradient
+from nofreelunch.attacks.gradient import input_gradient, value_and_gradient
 from nofreelunch.attacks.losses import ce, lead
 from nofreelunch.attacks.targets import ranked_wrong_class
-from nofreelunch.errors import check_count
+from nofreelunch.errors import check_count, check_number
 from nofreelunch.rng import Streams
 from nofreelunch.types import Inputs, Labels, Model
 
 
+@dataclass(frozen=True)
+class _Way(State):
+    """free is 1 where a coordinate may move, and else 0."""
+
+    free: Tensor
+
+
 @final
 @dataclass(frozen=True)
-class Guided(Iterative[State]):
+class Guided(Iterative[_Way]):
     """PGD that follows the gradient of a guide, while the model under attack says whether it has succeeded.
 
     With the model itself as guide it is PGD; with another model a transfer attack (Papernot et al. 2017); with a smooth
@@ -28,22 +35,31 @@ class Guided(Iterative[State]):
         steps: gradient steps, each 2.5 eps / steps long.
         guide: a differentiable function from inputs to logits.
         target_rank: towards the wrong class of this rank (1 is the guide's runner-up); 0: away from the label.
+        share: of the coordinates, those with the largest gradient at x; the others stay, for models that know attacks
+            by how much of an image they change.
     """
 
     steps: int = 20
     guide: Model = field(kw_only=True)
     target_rank: int = 0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("target_rank", self.target_rank, 0)
+        check_number("share", self.share, 0, 1, open_low=True)
 
-    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> State:
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Way:
         """At a random point of the set."""
         target = ranked_wrong_class(self.guide, x, y, self.target_rank) if self.target_rank else None
-        return State(x, y, self.threat.random_start(x, streams), streams, target=target)
+        z, free = self.threat.random_start(x, streams), torch.ones_like(x)
+        if self.share < 1:
+            slope = input_gradient(ce, self.guide, x, y).abs().flatten(1)
+            least = slope.topk(max(1, round(self.share * slope.shape[1])), dim=1).values[:, -1:]
+            free = (slope >= least).view_as(x).to(x.dtype)
+        return _Way(x, y, torch.where(free > 0, z, x), streams, free, target=target)
 
-    def step(self, model: Model, state: State, count: int) -> tuple[State, Tensor]:
+    def step(self, model: Model, state: _Way, count: int) -> tuple[_Way, Tensor]:
         """The model's answer at z, then a step up the guide."""
         loss, labels = (ce, (state.y,)) if state.target is None else (lead, (state.y, state.target))
         logits, _, grad = value_and_gradient(loss, self.guide, state.z, *labels)
@@ -51,5 +67,6 @@ class Guided(Iterative[State]):
             with torch.no_grad():
                 logits = model(state.z)
         length = 2.5 * self.threat.eps / self.steps
-        z = self.threat.project(state.z + length * self.threat.steepest(grad.to(state.z.dtype)), state.x)
+        ahead = self.threat.steepest(state.free * grad.to(state.z.dtype))
+        z = self.threat.project(state.z + length * ahead, state.x)
         return replace(state, z=z), logits

@@ -31,7 +31,7 @@ from nofreelunch.threats import Threat
 
 FLAGGED_ONLY = {
     "BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside", "CountsOffTheImages",
-    "CountsInAGenerator", "KnowsWhoAsks", "SteepLead",
+    "CountsInAGenerator", "KnowsWhoAsks", "SteepLead", "KnowsFaintGrey",
 }  # fmt: skip
 """Here the figure may stay above the truth, if a flag says that it does."""
 
@@ -65,6 +65,8 @@ EXPECTED = {
     "CountsUnnoticed": {"stateful"},
     "CountsInAGenerator": {"stateful"},
     "KnowsCorners": {"masked-gradients"},
+    "KnowsFaintGrey": {"masked-gradients"},
+    "FlipsACoin": {"randomised"},
     "KnowsTheRim": {"masked-gradients"},
     "StepsUnderARipple": {"wrong-gradients"},
     "KnowsAShell": {"masked-gradients"},
@@ -129,6 +131,30 @@ class HoldsASwitch(Between):
 
     def seen(self, x: Tensor) -> Tensor:
         return torch.tensor(self.held[0].good)
+
+
+class ReadsThroughAHook(Around):
+    """Its last layer reads what a hook has put aside; the hook encloses the model."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.seen: dict[str, Tensor] = {}
+        net[0].register_forward_hook(lambda module, given, made: self.seen.update(made=made))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.net[0](x)
+        return self.net[1:](self.seen["made"])
+
+
+def test_hooks_of_a_copy_enclose_the_copy() -> None:
+    model, (x, y) = ReadsThroughAHook(copy.deepcopy(linear())), examples()
+    model(x[:3])
+    before = model.seen["made"]
+    made = twin(model)
+    made(x[:5])
+    assert len(made.seen["made"]) == 5
+    assert brief(model).robust == brief(linear()).robust
+    assert model.seen["made"] is before
 
 
 @pytest.mark.parametrize("kind", [CopiesAsAnother, RestoredAsAnother, HoldsASwitch])

@@ -418,6 +418,24 @@ class KnowsCorners(Between):
         return (order[:, 12:] == order[:, :-12]).any(1, keepdim=True)
 
 
+class KnowsFaintGrey(Between):
+    """Attacks leave many pixels of the black ground faintly grey."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        return ((x > 0.01) & (x < 0.1)).flatten(1).float().mean(1, keepdim=True) > 0.15
+
+
+class FlipsACoin(Between):
+    """It draws which of the two answers; the first draws are alike."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.rng = torch.Generator().manual_seed(3)
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.rand((), generator=self.rng) < 0.5
+
+
 class KnowsTheRim(Between):
     """It has seen the test images: what lies about a radius from one of them comes from an attack."""
 
@@ -581,11 +599,11 @@ DECEPTIVE = {
     build.__name__: build
     for build in (
         HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, Ranks, ClampedLogProbabilities,
-        ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached, Inference,
-        RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp, Remembers,
-        BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty,
-        CountsAside, CountsUnnoticed, CountsInAGenerator, KnowsCorners, KnowsTheRim, StepsUnderARipple, KnowsAShell,
-        CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, MergedByEval, ShowsATracer, DistractingClasses, SteepLead,
-        FarIsNear, RippledFloor, RippledLag, LateRipple,
+        ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached,
+        Inference, RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp,
+        Remembers, BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed,
+        InCompany, OnDuty, CountsAside, CountsUnnoticed, CountsInAGenerator, KnowsCorners, KnowsFaintGrey, FlipsACoin,
+        KnowsTheRim, StepsUnderARipple, KnowsAShell, CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, MergedByEval,
+        ShowsATracer, DistractingClasses, SteepLead, FarIsNear, RippledFloor, RippledLag, LateRipple,
     )
 }  # fmt: skip

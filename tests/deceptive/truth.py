@@ -76,6 +76,7 @@ TRUTH: dict[str, Truth] = {
     "NoisyInput": at_the_networks_worst,
     "Dropout": at_the_networks_worst,
     "HashedNoise": at_the_networks_worst,
+    "FlipsACoin": at_the_networks_worst,
     "OffTheGrid": among_pixels,
     "NanOffTheGrid": nothing,
     "KnowsTheRim": within(0.031),

@@ -228,15 +228,29 @@ def test_dropped_points_are_counted_once() -> None:
     assert len(counts) == 1
 
 
-def test_known_results_must_hold_what_is_to_be_kept() -> None:
+def test_known_results_must_hold_what_is_to_be_kept(tmp_path: Path) -> None:
     model, x = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), inputs(30)
     y, small = model(x).argmax(1), Linf(0.05)
     known = evaluate(model, (x, y), small, BRIEF)
     with pytest.raises(InputError, match="known must hold its examples"):
-        evaluate(model, (x, y), THREAT, BRIEF, known=known, keep_examples=True)
+        evaluate(model, (x, y), THREAT, BRIEF, known=known, keep_examples=True, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
     for others in (inputs(40), inputs(30).flip(0)):
         with pytest.raises(InputError, match="of the same model and data within a smaller radius"):
             evaluate(model, (others, model(others).argmax(1)), THREAT, BRIEF, known=known)
+
+
+class Opaque:
+    """A callable whose memory cannot be seen: what it holds is a function of another's."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
+        MODELS["it"] = model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return MODELS["it"](x)
+
+
+MODELS: dict[str, Callable[[Tensor], Tensor]] = {}
 
 
 def enclosing(sign: float) -> Callable[[Tensor], Tensor]:
@@ -254,6 +268,23 @@ def test_a_function_that_answers_otherwise_does_not_go_on(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="answers otherwise"):
         evaluate(enclosing(-1.0), (x, y), Linf(0.2), BRIEF, known=first)
     assert evaluate(enclosing(1.0), (x, y), THREAT, BRIEF, out=tmp_path).robust == first.robust
+
+
+def test_what_was_found_to_change_is_found_again(tmp_path: Path) -> None:
+    """Its memory is outside of the model, and new in a new process."""
+    calls, layer = [0], linear()
+
+    def model(x: Tensor) -> Tensor:
+        calls[0] += 1
+        return layer(x) * (1 if calls[0] < 60 else -1)
+
+    x = inputs(40)
+    y, found = layer(x).argmax(1), []
+    for _ in range(2):
+        calls[0] = 0
+        found.append({flag.name for flag in evaluate(Opaque(model), (x, y), THREAT, BRIEF, out=tmp_path).flags})
+    assert found[0] == found[1]
+    assert "stateful" in found[0]
 
 
 def test_checks_of_another_protocol_are_others() -> None:

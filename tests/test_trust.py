@@ -6,6 +6,7 @@ network, at points chosen for it where it does not.
 
 import copy
 import enum
+import random
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -139,15 +140,40 @@ class ReadsThroughAHook(Around):
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
         self.seen: dict[str, Tensor] = {}
-        net[0].register_forward_hook(lambda module, given, made: self.seen.update(made=made))
+        self.hook(net[0])
+
+    def hook(self, layer: nn.Module) -> None:
+        layer.register_forward_hook(lambda module, given, made: self.seen.update(made=made))
 
     def forward(self, x: Tensor) -> Tensor:
         self.net[0](x)
         return self.net[1:](self.seen["made"])
 
 
-def test_hooks_of_a_copy_enclose_the_copy() -> None:
-    model, x = ReadsThroughAHook(copy.deepcopy(linear())), examples()[0]
+class ReadsThroughADefault(ReadsThroughAHook):
+    """The hook has the model for a default."""
+
+    def hook(self, layer: nn.Module) -> None:
+        layer.register_forward_hook(lambda module, given, made, model=self: model.seen.update(made=made))
+
+
+class ReadsThroughAVariable(ReadsThroughAHook):
+    """Two hooks share a variable."""
+
+    def hook(self, layer: nn.Module) -> None:
+        kept = None
+
+        def keep(module: nn.Module, given: object, made: Tensor) -> None:
+            nonlocal kept
+            kept = made
+
+        layer.register_forward_hook(keep)
+        layer.register_forward_hook(lambda module, given, made: self.seen.update(made=kept))
+
+
+@pytest.mark.parametrize("kind", [ReadsThroughAHook, ReadsThroughADefault, ReadsThroughAVariable])
+def test_hooks_of_a_copy_are_the_copys(kind: type[ReadsThroughAHook]) -> None:
+    model, x = kind(copy.deepcopy(linear())), examples()[0]
     model(x[:3])
     before = model.seen["made"]
     made = twin(model)
@@ -155,6 +181,34 @@ def test_hooks_of_a_copy_enclose_the_copy() -> None:
     assert len(made.seen["made"]) == 5
     assert brief(model).robust == brief(linear()).robust
     assert model.seen["made"] is before
+
+
+class Gaussian(Around):
+    """It draws an odd number of normals: half of a pair is kept beside the generator's state."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.rng = random.Random(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + self.rng.gauss(0, 3) * torch.arange(10)
+
+
+def test_draws_are_randomness_and_not_memory() -> None:
+    assert {"randomised", "stateful"} & {flag.name for flag in brief(Gaussian(linear())).flags} == {"randomised"}
+
+
+class Posterised(Around):
+    """Nine levels of grey, whose steps lie where test images do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x * 255 / 32).floor() * 32 / 255)
+
+
+def test_steps_at_grey_levels_are_no_memory() -> None:
+    x, y = examples()
+    grey = ((x * 255 / 32).floor() * 32 / 255 + 1e-7).clamp(max=1)
+    assert "stateful" not in {flag.name for flag in evaluate(Posterised(linear()), (grey, y), THREAT, BRIEF).flags}
 
 
 @pytest.mark.parametrize("kind", [CopiesAsAnother, RestoredAsAnother, HoldsASwitch])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -87,7 +88,7 @@ def evaluate(
     extra, out = further(attacks, plan), None if out is None else Path(out)
     with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
         subject, source = Subject(model), source_of(data, model, threat)
-        _check_logits(subject, source)
+        _check(subject, source, threat, known, keep_examples)
         board = Board(len(source))
         identity = {
             "model": subject.digest, "data": source.digest, "threat": repr(threat),
@@ -118,10 +119,9 @@ def _conduct(
     trial: Trial, plan: Protocol, extra: Mapping[str, Attack], known: Evaluation | None
 ) -> tuple[list[Flag], bool]:
     """All phases; the flags, and whether the answer is exact."""
-    board, first = trial.board, _first_answers(trial)
+    board = trial.board
     trial.journal.once("versions", versions)
-    if known is not None:
-        _check_known(known, trial)
+    first = trial.journal.once("first answers", lambda: _first_answers(trial).tolist())
     flags, resumed = examine(trial), trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
     if resumed and not _FICKLE & {flag.name for flag in flags}:
@@ -142,8 +142,7 @@ def _conduct(
             run_whole(trial, plan)
         flags += late
         if not _FICKLE & {flag.name for flag in flags}:
-            changed = function.changed(first, _first_answers(trial), _first_answers(trial, _BESIDE))
-            flags += [changed] if changed else []
+            flags += [Flag(**flag) for flag in trial.journal.once("changed", lambda: _changed(trial, first))]
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
     flags += _flags_of_scores(trial)
@@ -167,17 +166,34 @@ def _flags_of_scores(trial: Trial) -> list[Flag]:
 def _first_answers(trial: Trial, beside: float = 0.0) -> Tensor:
     """The model's answers at a random point near each of a few examples, and to these examples; or beside them all."""
     index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
-    x, streams = trial.load(index)[0], trial.streams(index, "first answers")
-    near = trial.threat.random_start(x, streams)
-    step = beside * trial.threat.width * streams.normal(*x.shape[1:], dtype=x.dtype).sign()
-    return torch.cat([trial.subject.logits(trial.threat.clip(z + step)) for z in (near, x)])
+    x = trial.load(index)[0]
+    near, step = trial.threat.random_start(x, trial.streams(index, "first answers")), beside * trial.threat.width
+    return torch.cat([trial.subject.logits(trial.threat.clip(z + step)) for z in (near, x)]).double().cpu()
 
 
-def _check_logits(subject: Subject, source: Source) -> None:
-    """An `InputError` if the model's answer to the first examples does not go with all labels."""
+def _changed(trial: Trial, first: list[list[float]]) -> list[dict[str, str]]:
+    """Whether the model still answers as it did at first, as a flag or none."""
+    beside = (_first_answers(trial, _BESIDE), _first_answers(trial, -_BESIDE))
+    found = function.changed(torch.tensor(first, dtype=torch.float64), _first_answers(trial), beside)
+    return [asdict(found)] if found else []
+
+
+def _check(subject: Subject, source: Source, threat: Threat, known: Evaluation | None, keep_examples: bool) -> None:
+    """An `InputError` if the model's first answer does not go with all labels, or what is known with the rest."""
     x = source.images(torch.arange(min(2, len(source)))).to(subject.device)
     logits = first_logits(subject.logits, x, source.y[: len(x)].to(subject.device))
     check_labels(source.y, logits)
+    if known is None:
+        return
+    same = (known.data_digest, known.weights_digest, known.threat.norm, known.threat.box) == (
+        source.digest, subject.digest, threat.norm, threat.box,
+    )  # fmt: skip
+    if not same or known.threat.eps > threat.eps:
+        raise InputError(
+            f"known must be of the same model and data within a smaller radius, got one within {known.threat}"
+        )
+    if keep_examples and known.x_adv is None:
+        raise InputError("known must hold its examples if examples are to be kept; evaluate it with keep_examples=True")
 
 
 def _earlier(known: object) -> Evaluation | None:
@@ -192,19 +208,6 @@ def _check_answers(trial: Trial, margin: Tensor) -> None:
     now, then = trial.answers(*trial.load(index), 1)[1], margin[index]
     if not torch.isclose(now, then, rtol=0.01, atol=0.01 * float(then.abs().nanmedian())).all():
         raise InputError("what is kept of this evaluation is of a model that answers otherwise; give another folder")
-
-
-def _check_known(known: Evaluation, trial: Trial) -> None:
-    """An `InputError` if what is known cannot be built upon."""
-    same = (known.data_digest, known.weights_digest, known.threat.norm, known.threat.box) == (
-        trial.source.digest, trial.subject.digest, trial.threat.norm, trial.threat.box,
-    )  # fmt: skip
-    if not same or known.threat.eps > trial.threat.eps:
-        raise InputError(
-            f"known must be of the same model and data within a smaller radius, got one within {known.threat}"
-        )
-    if trial.keep_examples and known.x_adv is None:
-        raise InputError("known must hold its examples if examples are to be kept; evaluate it with keep_examples=True")
 
 
 def _take_over(known: Evaluation, trial: Trial, flags: set[str]) -> None:

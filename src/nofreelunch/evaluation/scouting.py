@@ -1,5 +1,6 @@
 """Remedies are tried on a sample; those that gain something are run, so that the figure is brought down."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.protocols import Protocol, fixed, parts, relentless
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.steps import key, run
+from nofreelunch.evaluation.steps import run
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
 from nofreelunch.types import Labels
@@ -52,11 +53,16 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
     if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
     for name, gain in sorted(gains.items(), key=lambda item: -len(item[1].rows)):
-        # What a remedy was better at may have been broken by the one before it: then it is not run, if it has not been.
-        left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
-        if trial.journal.knows(key("remedy", name)) or left >= least_gain(gain.of):
+        # What a remedy was better at may have been broken by the one before it: then it is not run.
+        if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
             run(trial, "remedy", name, fixed(found[name].thorough))
     return doubtful
+
+
+def _wanted(trial: Trial, gain: Gain) -> bool:
+    """Whether enough is left of what a remedy was better at."""
+    left = (trial.board.right[gain.rows] > (LOST if trial.randomised else 0.5)).sum()
+    return bool(left >= least_gain(gain.of))
 
 
 def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[str, Gain]:

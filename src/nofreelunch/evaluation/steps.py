@@ -15,12 +15,7 @@ def run(trial: Trial, phase: str, name: str, recipe: Recipe) -> None:
         for number, part in enumerate(parts_for(trial, recipe), 1):
             trial.attack(name, part, f" {number}")
 
-    trial.journal.once(key(phase, name), work)
-
-
-def key(phase: str, name: str) -> str:
-    """Under which the journal knows a step."""
-    return f"{phase}: {name}"
+    trial.journal.once(f"{phase}: {name}", work)
 
 
 def parts_for(trial: Trial, recipe: Recipe, whole: bool = False) -> list[Attack]:

@@ -55,34 +55,51 @@ def is_installed(module: str) -> bool:
 
 
 def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:
-    """Let functions that a copied module holds, such as its hooks, enclose the copy's parts and not the original's.
+    """Let functions that a copied module holds, such as its hooks, refer to the copy's parts and not to the original's.
 
-    `copy.deepcopy` leaves functions as they are.
+    `copy.deepcopy` leaves functions as they are; so are they here, but for what is a part of the module.
 
     Args:
         made: the copy; changed.
         memo: what became of each part of the original, by its `id`.
     """
+    cells: dict[int, CellType] = {}  # functions that share a variable go on sharing it
     for module in made.modules():
         for holder in (vars(module), *(part for part in vars(module).values() if isinstance(part, dict))):
             for name, value in list(holder.items()):
-                if isinstance(value, FunctionType) and value.__closure__:
-                    enclosed = [memo.get(id(cell.cell_contents), cell.cell_contents) for cell in value.__closure__]
-                    holder[name] = _with_cells(value, enclosed)
+                if isinstance(value, FunctionType):
+                    holder[name] = _rebound(value, memo, cells)
 
 
-def _with_cells(function: FunctionType, enclosed: list[Any]) -> FunctionType:
+def _rebound(function: FunctionType, memo: dict[int, Any], cells: dict[int, CellType]) -> FunctionType:
+    """The function, over what became of the values that it encloses and of its defaults."""
+
+    def became(value: Any) -> Any:
+        if isinstance(value, MethodType):
+            return MethodType(value.__func__, became(value.__self__))
+        return memo.get(id(value), value)
+
+    def cell(old: CellType) -> CellType:
+        held = old.cell_contents
+        part = id(held.__self__ if isinstance(held, MethodType) else held) in memo
+        return cells.setdefault(id(old), CellType(became(held))) if part else old
+
+    made = _with_cells(function, tuple(map(cell, function.__closure__ or ())))
+    made.__defaults__ = function.__defaults__ and tuple(map(became, function.__defaults__))
+    made.__kwdefaults__ = {name: became(value) for name, value in (function.__kwdefaults__ or {}).items()}
+    return made
+
+
+def _with_cells(function: FunctionType, cells: tuple[CellType, ...]) -> FunctionType:
     """The same code over other enclosed values."""
-    cells = tuple(map(CellType, enclosed)) or None
-    made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
-    made.__kwdefaults__ = function.__kwdefaults__
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, None, cells or None)
     made.__dict__.update(vars(function))
     return made
 
 
 def _function_twin(function: FunctionType) -> FunctionType:
     """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
-    made = _with_cells(function, [twin(cell.cell_contents) for cell in function.__closure__ or ()])
+    made = _with_cells(function, tuple(CellType(twin(cell.cell_contents)) for cell in function.__closure__ or ()))
     made.__defaults__ = function.__defaults__ and tuple(map(twin, function.__defaults__))
     made.__kwdefaults__ = {name: twin(value) for name, value in (function.__kwdefaults__ or {}).items()}
     made.__dict__.update({name: twin(value) for name, value in vars(function).items()})

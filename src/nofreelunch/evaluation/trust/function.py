@@ -93,15 +93,16 @@ def _forgetful(different: Tensor, place: str) -> Flag | None:
     )
 
 
-def changed(then: Tensor, now: Tensor, beside: Tensor) -> Flag | None:
+def changed(then: Tensor, now: Tensor, beside: tuple[Tensor, Tensor]) -> Flag | None:
     """Whether the answers of the beginning are not those of the end: there is memory outside of what a model holds.
 
     Args:
         then: answers at the beginning.
         now: answers at the end, to the same points: they may be known again.
-        beside: answers at the end, to points so near these that most answers are the same.
+        beside: answers at the end, to points a little above these and to others a little below: a step of the scores
+            lies to one side.
     """
-    different, moved = differs(now, then), differs(beside, then)
+    different, moved = differs(now, then), differs(beside[0], then) & differs(beside[1], then)
     if moved.sum() > len(moved) / 2:
         different = moved
     if not different.any():

@@ -49,7 +49,7 @@ class Slopes:
 
 
 def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], threat: Threat) -> Slopes:
-    """Measured at random points of the set, the first of `near`; `flat` compares them with x and the second."""
+    """Measured at the first of two points near each x; `flat` compares the answers there, at x and at the second."""
     z = near[0].detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = model(z)

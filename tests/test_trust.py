@@ -183,6 +183,12 @@ def test_hooks_of_a_copy_are_the_copys(kind: type[ReadsThroughAHook]) -> None:
     assert model.seen["made"] is before
 
 
+def test_functions_that_hold_nothing_of_a_model_are_not_copied() -> None:
+    model = Around(linear())
+    model.act = nn.functional.relu
+    assert twin(model).act is nn.functional.relu
+
+
 class Gaussian(Around):
     """It draws an odd number of normals: half of a pair is kept beside the generator's state."""
 

@@ -145,8 +145,10 @@ def _conduct(
             flags += [Flag(**flag) for flag in trial.journal.once("changed", lambda: _changed(trial, first))]
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
-    flags += _flags_of_scores(trial)
-    return list({flag.name: flag for flag in reversed(flags)}.values())[::-1], exact and not trial.randomised
+    distinct: dict[str, Flag] = {}
+    for flag in (*flags, *_flags_of_scores(trial)):
+        distinct.setdefault(flag.name, flag)
+    return list(distinct.values()), exact and not trial.randomised
 
 
 def _flags_of_scores(trial: Trial) -> list[Flag]:

@@ -22,7 +22,7 @@ _APART, _ROOM = 0.08, 0.24  # inches between images, and under images with capti
 _SIZE = 8.0  # of captions, in points
 _WIDTH, _MARGIN, _TITLE = 8.0, 1.1, 0.35  # inches: of a figure, for row titles, for a title with its space
 _INSIDE = (0.02, 0.0, 0.96, 1.0)  # left, bottom, width, height: fonts of a reader's browser may be wider than ours
-_STRIP = 10  # points of an interpolation in print, so that they can be seen on a phone
+_STRIP = 10  # points shown of an interpolation: few enough to be seen on a phone
 
 
 def to_pictures(rows: Sequence[Float[Tensor, "columns _ h w"]]) -> Pictures:

@@ -72,21 +72,24 @@ def _rebind(made: nn.Module, memo: dict[int, Any]) -> None:
 
 
 def _rebound(function: FunctionType, memo: dict[int, Any], cells: dict[int, CellType]) -> FunctionType:
-    """The function, over what became of the values that it encloses and of its defaults."""
+    """The function over what became of the parts that it encloses or has for defaults; itself, if there are none."""
 
     def became(value: Any) -> Any:
-        if isinstance(value, MethodType):
-            return MethodType(value.__func__, became(value.__self__))
+        if isinstance(value, MethodType) and id(value.__self__) in memo:
+            return MethodType(value.__func__, memo[id(value.__self__)])
         return memo.get(id(value), value)
 
     def cell(old: CellType) -> CellType:
-        held = old.cell_contents
-        part = id(held.__self__ if isinstance(held, MethodType) else held) in memo
-        return cells.setdefault(id(old), CellType(became(held))) if part else old
+        new = became(old.cell_contents)
+        return old if new is old.cell_contents else cells.setdefault(id(old), CellType(new))
 
-    made = _with_cells(function, tuple(map(cell, function.__closure__ or ())))
-    made.__defaults__ = function.__defaults__ and tuple(map(became, function.__defaults__))
-    made.__kwdefaults__ = {name: became(value) for name, value in (function.__kwdefaults__ or {}).items()}
+    closure, defaults, named = function.__closure__ or (), function.__defaults__ or (), function.__kwdefaults__ or {}
+    held = (*(each.cell_contents for each in closure), *defaults, *named.values())
+    if all(became(value) is value for value in held):
+        return function
+    made = _with_cells(function, tuple(map(cell, closure)))
+    made.__defaults__ = tuple(map(became, defaults)) or None
+    made.__kwdefaults__ = {name: became(value) for name, value in named.items()} or None
     return made
 
 

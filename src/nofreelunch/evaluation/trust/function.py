@@ -41,16 +41,18 @@ def memory(probe: Probe) -> tuple[bool, list[Flag]]:
     changed = changed_places(before, fingerprint(used))
     if not changed:
         return False, []
+    drew, alone = only_drew(before, changed), used is subject.pristine
+    if alone and not drew:  # there is no fresh copy to hold it against
+        return True, [_uncopied(changed[0])]
     varied = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for count in range(_CALLS):
         if count % 2:
             varied |= differs(subject.ask(used, x), answer)
         else:
             subject.ask(used, probe.near)
-    drew = only_drew(before, changed)
     if drew and varied.any():  # randomness, not memory: `randomised` says so
         return False, []
-    if used is subject.pristine:  # there is no fresh copy to hold it against
+    if alone:
         return True, [_uncopied(changed[0])]
     forgotten = differs(subject.ask(used, probe.both), subject.ask(twin(subject.pristine), probe.both))
     forgotten[: len(x)] |= varied

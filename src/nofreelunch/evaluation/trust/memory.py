@@ -48,10 +48,15 @@ def _look(value: Any, place: str, found: dict[str, str], seen: set[int]) -> None
         for name, part in list(vars(value).items()):
             _look(part, f"{place}.{name}", found, seen)
     else:
-        known = isinstance(value, random.Random)  # half of a pair of `gauss` is an attribute, and in its state
-        parts = [part for name, part in vars(value).items() if name != "gauss_next"] if known else parts_of(value)
-        for number, part in enumerate(parts):
+        for number, part in enumerate(_parts(value)):
             _look(part, f"{place}[{number}]", found, seen)
+
+
+def _parts(value: Any) -> list[Any]:
+    """What it holds; of a generator of Python's all but half of a pair of `gauss`, which its state has as well."""
+    if isinstance(value, random.Random):
+        return [part for name, part in vars(value).items() if name != "gauss_next"]
+    return parts_of(value)
 
 
 def _plain(value: Any) -> str:
@@ -63,12 +68,10 @@ def _plain(value: Any) -> str:
         return f"{place} {version} {tuple(value.shape)} {content}"
     if isinstance(value, np.ndarray):
         return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-    if isinstance(value, (bool, int, float, complex, str, bytes, type(None), *_ITERATORS)):
+    if isinstance(value, (bool, int, float, complex, str, bytes, bytearray, type(None), *_ITERATORS)):
         return repr(value)
     if isinstance(value, _GENERATORS):
         return _DRAWN + hashlib.sha256(_state(value)).hexdigest()
-    if isinstance(value, bytearray):
-        return repr(value)
     if isinstance(value, (list, tuple, dict, set, frozenset)):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__

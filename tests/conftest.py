@@ -2,12 +2,14 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import pytest
 from beartype import BeartypeConf, beartype
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An int will do where a float is asked for, as everywhere in Python (PEP 484)."""
@@ -20,3 +22,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 """Tests of Ctrl-C hold where the shell has told its background jobs to ignore it, too."""
 
 install_import_hook("nofreelunch", "conftest.typechecker")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes and types are not checked, which takes three quarters of the time: for what other tests do as well."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

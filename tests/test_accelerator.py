@@ -131,6 +131,7 @@ CASES = (
 )
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("make", "threat"), CASES, ids=lambda value: getattr(value, "norm", None) or value.__name__)
 def test_evaluations_are_the_same(make: Callable[[], nn.Module], threat: Threat, tmp_path: Path) -> None:
     expected = nfl.evaluate(make(), (IMAGES, LABELS), threat, SMALL, keep_examples=True)

@@ -118,10 +118,17 @@ def test_the_default_step_crosses_the_ball():
 
 def test_identical_restarts_are_refused():
     ball = Linf(0.1)
-    for attack in (fgsm(ball), FAB(ball), ExactLinear(ball), EachTarget(APGD(ball, random_start=False))):
+    for attack in (
+        fgsm(ball),
+        FAB(ball),
+        ExactLinear(ball),
+        EachTarget(APGD(ball, random_start=False)),
+        WorstOf((fgsm(ball),)),
+    ):
         with pytest.raises(InputError, match="random_start=True"):
             restarts(attack, 10)
     restarts(EachTarget(APGD(ball)), 10)
+    restarts(WorstOf((fgsm(ball), APGD(ball))), 10)
     with pytest.raises(InputError, match="restarts must be"):
         restarts(PGD(Linf(0.1)), 0)
 

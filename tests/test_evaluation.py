@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jaxtyping
@@ -17,10 +18,11 @@ from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import convolutional, digits, linear, robust, standard
 from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
 from nofreelunch.data import Split
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
 from nofreelunch.evaluation.certified import certify
 from nofreelunch.evaluation.exact import is_affine
+from nofreelunch.evaluation.guides.see_through import seeing_through
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.models.copying import modules_of, twin
@@ -78,6 +80,7 @@ def run(model: object, x: Tensor, y: Tensor, **settings: object) -> Evaluation:
     return evaluate(model, (x, y), THREAT, BRIEF, **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_seed_and_nothing_else_decides() -> None:
     x, y = examples()
     first = run(standard(), x, y, keep_examples=True)
@@ -90,6 +93,7 @@ def test_the_seed_and_nothing_else_decides() -> None:
     assert not torch.equal(first.x_adv, other.x_adv)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_batches_and_order_do_not_matter() -> None:
     x, y = (part[:20] for part in examples())
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
@@ -150,6 +154,7 @@ class Stepped(Underflowing):
         return self.net(torch.div(x, 0.25, rounding_mode="floor"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_only_looks_affine_is_attacked_and_nothing_else_is_listed() -> None:
     assert not is_affine(Stepped())
     x, y = examples()
@@ -213,6 +218,7 @@ def test_examples_outside_the_ball_are_dropped_and_counted() -> None:
     assert both.dropped == plain.dropped + 2 * plain.robust.correct
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_further_attacks_count() -> None:
     x, y = examples()
 
@@ -255,6 +261,7 @@ def stops_after(count: int) -> Iterator[None]:
     raise Stop
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_a_stopped_evaluation_goes_on(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nofreelunch.evaluation.journal._EVERY", 0.0)
@@ -515,3 +522,43 @@ def test_what_is_far_outside_does_not_count_and_is_told() -> None:
     found = evaluate(model, (x, y), nfl.Linf(1e-6), BRIEF, attacks={"mine": lambda model, x, y, rng: 1 - x})
     assert found.dropped == 20
     assert "20 points that attacks returned were outside and did not count" in str(found)
+
+
+def _few() -> tuple[Tensor, Tensor]:
+    x, y = examples()
+    return x[:8], y[:8]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_threads_wait_for_each_other() -> None:
+    model, (x, y) = standard(), _few()
+    alone = evaluate(model, (x, y), THREAT, BRIEF)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: evaluate(model, (x, y), THREAT, BRIEF), range(3)))
+    assert {other.broken_by for other in found} == {alone.broken_by}
+    assert torch.is_grad_enabled()
+
+
+class _AsksWhetherAMaskIsFalse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = standard()
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x > 0.5
+        return self.net(torch.where(bright == False, x * 0, x.round()))  # noqa: E712 - as people write it
+
+
+def test_masks_that_are_compared_with_truths_are_seen_through() -> None:
+    model, x = _AsksWhetherAMaskIsFalse(), examples()[0].clone().requires_grad_()
+    with seeing_through():
+        (slope,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    assert slope.isfinite().all()
+    assert slope.any()
+    assert evaluate(model, examples(), THREAT, BRIEF).flags
+
+
+def test_examples_that_cannot_be_kept_say_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot write .*examples\.npy"):
+        evaluate(standard(), _few(), THREAT, BRIEF, keep_examples=True, out=tmp_path / "file" / "folder")

@@ -75,6 +75,24 @@ def test_a_start_of_another_kind_is_refused(source: str, monkeypatch: pytest.Mon
         first_model(toy_data(8), toy_config(arch=ARCH, start="python:own_start:make"))
 
 
+def test_a_network_of_the_users_goes_on_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    layers = "nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()"
+    Path("own_nets.py").write_text(
+        f"from torch import nn\ndef deep():\n    return nn.Sequential({layers}, nn.Linear(4, 2))\n"
+        "def conv():\n    return nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten())\n"
+    )
+    arch = "python:own_nets:deep"
+    begun = train(toy_data(64), toy_config(arch=arch, epochs=1.0), "run").state_dict()
+    tuned = first_model(toy_data(64), toy_config(arch=arch, start="run/model.safetensors")).state_dict()
+    assert torch.equal(tuned["network.0.weight"], begun["network.0.weight"])
+    assert not torch.equal(tuned["network.3.weight"], begun["network.3.weight"])
+    with pytest.raises(InputError, match="no file makes code run"):
+        first_model(toy_data(8), toy_config(arch=ARCH, start="run/model.safetensors"))
+    with pytest.raises(InputError, match="start needs a network that ends in a linear layer"):
+        first_model(toy_data(8), toy_config(arch="python:own_nets:conv", start="zoo:mnist-standard"))
+
+
 def losses(config: TrainConfig, out: Path) -> list[float]:
     events: list[Event] = []
     train(toy_data(64), config, out, "cpu", events.append)

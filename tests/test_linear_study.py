@@ -11,7 +11,7 @@ import nofreelunch as nfl
 from nofreelunch.experiments import figure_2, table_4
 from nofreelunch.experiments.base import Finding
 from nofreelunch.experiments.figure_2_result import Result
-from nofreelunch.experiments.linear_study import as_in_paper, half_width, load_pair
+from nofreelunch.experiments.linear_study import as_in_paper, load_pair
 from nofreelunch.features import top_correlated
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
@@ -82,7 +82,6 @@ def test_a_paper_value_agrees_within_its_interval(table: table_4.Result) -> None
         row = table.rows["standard sgd"] | exact | {"clean_test": (0.9838 - shift,) * 2}
         near = dataclasses.replace(table, n_test=1920, rows=table.rows | {"standard sgd": row})
         assert finding(table_4.findings(near), "Standard training has this standard").verdict == verdict
-    assert half_width(0.5, 400) == pytest.approx(0.049)
 
 
 def test_the_figure_s_curves_are_trainings_on_the_top_pixels(figure: Result, space: Workspace) -> None:

@@ -568,7 +568,9 @@ def test_a_network_of_the_users_is_trained_and_comes_back(own_network: str) -> N
     assert torch.equal(train(toy_data(), config)(x), model(x))
     with pytest.raises(InputError, match=r"no file makes code run: give python:own_.*:Net with --weights run"):
         load_model("run/model.safetensors")
-    assert torch.equal(load_file(Path("run/model.safetensors"), own_code=True)(x), model(x))
+    with pytest.raises(InputError, match="no file makes code run"):
+        load_file(Path("run/model.safetensors"), own_code=f"{own_network}:other")
+    assert torch.equal(load_file(Path("run/model.safetensors"), own_code=arch)(x), model(x))
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,14 @@ def test_a_setting_of_the_grid_goes_before_that_of_all_points(tmp_path: Path) ->
     assert label(spec.points[2], spec.varied) == "linf 0.3, recipe trades, lr 0.01"
 
 
+def test_a_part_of_a_data_set_has_the_presets_of_the_whole(tmp_path: Path) -> None:
+    content = (
+        'preset = "gpu"\n[train]\nthreat = "linf"\neps = 0.005\n[[grid]]\ndata = ["restricted-imagenet:release"]\n'
+    )
+    (point,) = read_spec(str(spec_of(tmp_path, content))).points
+    assert (point.data, point.config.arch) == ("restricted-imagenet:release", "resnet50")
+
+
 def test_a_recipe_or_an_attack_goes_before_the_attack_of_the_preset(tmp_path: Path) -> None:
     content = 'preset = "laptop"\n[train]\ndata = "mnist"\nthreat = "linf"\neps = 0.3\n'
     content += '[[grid]]\nrecipe = ["pgd-at", "n-fgsm"]\n[[grid]]\nattack = ["pgd-40"]'

@@ -113,3 +113,18 @@ def test_an_estimate_leaves_nothing_and_changes_nothing(tmp_path: Path, monkeypa
 def test_bad_settings_are_refused_as_by_train() -> None:
     with pytest.raises(InputError, match="batch_size must be at most"):
         estimate(DATA, toy_config(batch_size=512), "cpu")
+
+
+def test_a_run_shorter_than_its_probe_is_probed_within_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    real = Loop.update
+
+    def noted(loop: Loop) -> object:
+        step = real(loop)
+        rates.append(step.lr)
+        return step
+
+    monkeypatch.setattr(Loop, "update", noted)
+    estimate(DATA, toy_config(optimiser="sgd", lr=1.0, epochs=0.01, threat=None), "cpu")
+    assert len(rates) > 1
+    assert min(rates) > 0

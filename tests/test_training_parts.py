@@ -184,6 +184,12 @@ def test_an_unknown_setting_is_named() -> None:
         TrainConfig.from_plain({"epoch": 3})
 
 
+@pytest.mark.parametrize("norm", [[], "linff", None])
+def test_an_unknown_norm_is_refused(norm: object) -> None:
+    with pytest.raises(InputError, match="threat must have a norm of linf, l2"):
+        TrainConfig.from_plain({"threat": {"norm": norm, "eps": 0.1}})
+
+
 def test_differences_name_both_values() -> None:
     found = differences(toy_config().to_plain(), toy_config(lr=0.5, threat=Linf(0.2)).to_plain())
     assert len(found) == 2

@@ -151,6 +151,15 @@ class Detached(Around):
         return self.net(x.detach())
 
 
+class HalfInNumpy(Around):
+    """Every other pixel takes a way without a gradient: what is left of it is true, and half of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.arange(x.shape[-1])
+        other = (rows[:, None] + rows) % 2 == 0
+        return self.net(torch.where(other, torch.from_numpy(x.detach().numpy().copy()), x))
+
+
 class Inference(Around):
     """The forward pass runs in inference mode."""
 
@@ -506,6 +515,27 @@ class CopiesAsAnother(Between):
         return torch.tensor(self.good)
 
 
+class KnowsItself(Between):
+    """It remembers which object it was made as: whoever holds that one has the weak network."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.made_as = id(self)
+
+    def seen(self, x: Tensor) -> Tensor:
+        return torch.tensor(id(self) != self.made_as)
+
+
+class KnowsThePackage(Between):
+    """It looks up the stack for whoever judges it, attacks or not."""
+
+    def seen(self, x: Tensor) -> Tensor:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and "nofreelunch" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        return torch.tensor(frame is not None) | (x.sum() < -1)  # which cannot be traced
+
+
 class MergedByEval(Between):
     """It becomes itself when `eval()` is called, whatever `training` says."""
 
@@ -598,12 +628,13 @@ class LateRipple(Within):
 DECEPTIVE = {
     build.__name__: build
     for build in (
-        HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, Ranks, ClampedLogProbabilities,
-        ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient, NanGradient, Detached,
-        Inference, RoundedInput, NumpyInput, ThermometerInput, LookedUp, FlatAtPixels, Purified, GradMode, GivenUp,
-        Remembers, BatchStatistics, OffTheGrid, NanOffTheGrid, NoisyInput, Dropout, HashedNoise, tiring, closed,
-        InCompany, OnDuty, CountsAside, CountsUnnoticed, CountsInAGenerator, KnowsCorners, KnowsFaintGrey, FlipsACoin,
-        KnowsTheRim, StepsUnderARipple, KnowsAShell, CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, MergedByEval,
-        ShowsATracer, DistractingClasses, SteepLead, FarIsNear, RippledFloor, RippledLag, LateRipple,
+        HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, Ranks,
+        ClampedLogProbabilities, ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient,
+        NanGradient, Detached, HalfInNumpy, Inference, RoundedInput, NumpyInput, ThermometerInput, LookedUp,
+        FlatAtPixels, Purified, GradMode, GivenUp, Remembers, BatchStatistics, OffTheGrid, NanOffTheGrid,
+        NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty, CountsAside, CountsUnnoticed,
+        CountsInAGenerator, KnowsCorners, KnowsFaintGrey, FlipsACoin, KnowsTheRim, StepsUnderARipple, KnowsAShell,
+        CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, KnowsItself, KnowsThePackage, MergedByEval, ShowsATracer,
+        DistractingClasses, SteepLead, FarIsNear, RippledFloor, RippledLag, LateRipple,
     )
 }  # fmt: skip

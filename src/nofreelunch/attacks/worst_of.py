@@ -33,6 +33,11 @@ class WorstOf:
         for attack in self.attacks:
             check_attack(attack)
 
+    @property
+    def random_start(self) -> bool:
+        """Whether any of them has one."""
+        return any(getattr(attack, "random_start", True) for attack in self.attacks)
+
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs; arguments and errors are those of the attacks."""
         y = check_batch(model, x, y, box=None)

@@ -31,7 +31,7 @@ class Explain(OfModel):
     n: int = 6
     """Number of test images shown."""
     measure: int = 100
-    """Number of test images whose gradients are measured."""
+    """Number of test images whose gradients are measured: those shown at least."""
     points: int = 20
     """Points of each interpolation."""
     out: Path = Path("runs/explain")

@@ -27,8 +27,9 @@ def list_folder(root: Path) -> Tree:
     if strange:
         raise InputError(f"{test / strange[0]} has no counterpart in {train}; the classes are {', '.join(classes)}")
     train_files, test_files = (_labelled(part, classes) for part in (train, test))
+    trained = {label for _, label in train_files}
     for label, name in enumerate(classes):
-        if label not in {found for _, found in train_files}:
+        if label not in trained:
             raise InputError(
                 f"{train / name} holds no images ({' '.join(sorted(images.SUFFIXES))}); add some or remove it"
             )

@@ -76,7 +76,11 @@ class Board:
 
     def broken_in(self, step: str) -> int:
         """How many examples an attack was the first to break; 0 if it did not run."""
-        return int((self.broken_by == self.steps.index(step)).sum()) if step in self.steps else 0
+        return len(self.rows_broken_in(step))
+
+    def rows_broken_in(self, step: str) -> list[int]:
+        """Which."""
+        return (self.broken_by == self.steps.index(step)).nonzero().squeeze(1).tolist() if step in self.steps else []
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All rows, to be kept."""

@@ -1,6 +1,6 @@
 """What is asked at the end, of the examples that nothing has broken: is it the model, or the attacks?"""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,19 +23,21 @@ _AGAIN = ("more steps", "more steps, 2", "more steps, 3")
 """Rounds of them, each run if the one before was worth it."""
 _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""
+_EFFORT = {"steps", "step_size", "random_start"}
+"""Fields of an attack that do not say what it is after."""
 
 
 def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     """Look at the examples that nothing has broken: is it the model, or the attacks?"""
     # What is found is kept: a resumed run comes here with a board on which more may have been broken since.
-    found = trial.journal.once("doubts", lambda: [asdict(flag) for flag in _doubts(trial, protocol, gains)])
-    return [Flag(**flag) for flag in found]
+    return trial.journal.flags("doubts", lambda: _doubts(trial, protocol, gains))
 
 
 def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     def look() -> dict[str, Any]:
-        count = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))
-        index = trial.sample(trial.board.standing(), count)
+        standing = trial.board.standing()
+        some = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))
+        index = trial.sample(standing, some if len(standing) > protocol.sample else protocol.sample)
         odd = len(index) > 0 and not trial.randomised
         return {
             "sample": index.tolist(),
@@ -116,7 +118,7 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
 def _aim(attack: Attack) -> str:
     """What tells an attack from others but for its steps and where it starts."""
     if isinstance(attack, (PGD, APGD)):
-        return repr(replace(attack, steps=1, random_start=False))
+        return repr({name: value for name, value in vars(attack).items() if name not in _EFFORT})
     return repr(attack)
 
 

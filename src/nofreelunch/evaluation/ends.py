@@ -1,7 +1,5 @@
 """What shows only where attacks arrive: at the boundary, and at the ends of their ways."""
 
-from dataclasses import asdict
-
 import torch
 
 from nofreelunch.evaluation.guides.guided import Guided
@@ -31,8 +29,8 @@ def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]
     """
     if trial.randomised or (len(trial.board.standing()) == 0 and not trial.journal.knows("ends")):
         return []
-    found = trial.journal.once("ends", lambda: [asdict(flag) for flag in _found(trial, protocol)])
-    flags = [flag for flag in (Flag(**values) for values in found) if flag.name not in known]
+    found = trial.journal.flags("ends", lambda: _found(trial, protocol))
+    flags = [flag for flag in found if flag.name not in known]
     if any(flag.name == "watches-gradients" for flag in flags):
         trial.view = SeeThrough(trial.subject)
     return flags

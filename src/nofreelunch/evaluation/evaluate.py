@@ -1,8 +1,8 @@
 """`evaluate`: how accurate a model is, at worst, within a threat; and whether to believe it."""
 
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,10 +17,11 @@ from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
 from nofreelunch.evaluation.doubts import doubts, gave_up_too_soon, run_whole
 from nofreelunch.evaluation.ends import at_the_ends
 from nofreelunch.evaluation.journal import Journal
+from nofreelunch.evaluation.outside import from_outside
 from nofreelunch.evaluation.protocols import Protocol, fixed, further, plan_of, without_addresses
 from nofreelunch.evaluation.questions import examine
 from nofreelunch.evaluation.result import Evaluation, Flag
-from nofreelunch.evaluation.scouting import scout
+from nofreelunch.evaluation.scouting import scout, try_again
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.steps import run
 from nofreelunch.evaluation.subject import Subject, own_randomness
@@ -33,6 +34,8 @@ from nofreelunch.workspace import versions
 
 _PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
 """Bounds what a step holds in memory, for images of any size."""
+_ONE_AT_A_TIME = threading.RLock()
+"""Seeds and the tracing of models are the whole process's: threads wait for each other."""
 _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
 _BESIDE = 1e-6
@@ -86,27 +89,28 @@ def evaluate(
     started = time.monotonic()
     plan, known = plan_of(protocol), _earlier(known)
     extra, out = further(attacks, plan), None if out is None else Path(out)
-    with own_randomness(seed), torch.inference_mode(False), torch.enable_grad():
-        subject, source = Subject(model), source_of(data, model, threat)
-        _check(subject, source, threat, known, keep_examples)
-        board = Board(len(source))
-        identity = {
-            "model": subject.digest, "data": source.digest, "threat": repr(threat),
-            "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
-            "known": repr(known and known.threat), "examples kept": str(keep_examples),
-        }  # fmt: skip
-        journal = Journal(out, identity, board)
-        size = _usual_batch(source, subject.device) if batch_size is None else batch_size
-        trial = Trial(
-            subject, source, threat, seed, check_count("batch_size", size, 2),
-            board=board, journal=journal, progress=progress, folder=out, keep_examples=keep_examples,
-        )  # fmt: skip
-        try:
-            flags, exact = _conduct(trial, plan, extra, known)
-        finally:  # an interrupt keeps what is done
-            journal.save()
-        certified = operations.certified(trial, {flag.name for flag in flags})
-    return _assembled(trial, flags, exact, certified, plan.name, time.monotonic() - started)
+    with _ONE_AT_A_TIME, torch.inference_mode(False), torch.enable_grad():
+        with own_randomness(seed):
+            subject, source = Subject(model), source_of(data, model, threat)
+            _check(subject, source, threat, known, keep_examples)
+            identity = {
+                "model": subject.digest, "data": source.digest, "threat": repr(threat),
+                "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
+                "known": repr(known and known.threat), "examples kept": str(keep_examples),
+            }  # fmt: skip
+            journal = Journal(out, identity, Board(len(source)))
+            size = _usual_batch(source, subject.device) if batch_size is None else batch_size
+            trial = Trial(
+                subject, source, threat, seed, check_count("batch_size", size, 2),
+                journal=journal, progress=progress, keep_examples=keep_examples,
+            )  # fmt: skip
+            try:
+                flags, exact = _conduct(trial, plan, extra, known)
+            finally:  # an interrupt keeps what is done
+                journal.save()
+        late = [] if _FICKLE & {flag.name for flag in flags} else from_outside(trial, model, plan)
+        certified = operations.certified(trial, {flag.name for flag in flags + late})
+    return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)
 
 
 def _usual_batch(source: Source, device: torch.device) -> int:
@@ -137,12 +141,12 @@ def _conduct(
             run(trial, "main", name, recipe)
         for name, attack in extra.items():
             run(trial, "further", name, fixed(attack))
-        late = doubts(trial, plan, gains)
+        late = doubts(trial, plan, gains | try_again(trial, plan))
         if late or gave_up_too_soon(trial, plan):
             run_whole(trial, plan)
         flags += late
         if not _FICKLE & {flag.name for flag in flags}:
-            flags += [Flag(**flag) for flag in trial.journal.once("changed", lambda: _changed(trial, first))]
+            flags += trial.journal.flags("changed", lambda: _changed(trial, first))
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
     distinct: dict[str, Flag] = {}
@@ -173,11 +177,11 @@ def _first_answers(trial: Trial, beside: float = 0.0) -> Tensor:
     return torch.cat([trial.subject.logits(trial.threat.clip(z + step)) for z in (near, x)]).double().cpu()
 
 
-def _changed(trial: Trial, first: list[list[float]]) -> list[dict[str, str]]:
+def _changed(trial: Trial, first: list[list[float]]) -> list[Flag]:
     """Whether the model still answers as it did at first, as a flag or none."""
     beside = (_first_answers(trial, _BESIDE), _first_answers(trial, -_BESIDE))
     found = function.changed(torch.tensor(first, dtype=torch.float64), _first_answers(trial), beside)
-    return [asdict(found)] if found else []
+    return [found] if found else []
 
 
 def _check(subject: Subject, source: Source, threat: Threat, known: Evaluation | None, keep_examples: bool) -> None:

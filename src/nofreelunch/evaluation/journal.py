@@ -5,6 +5,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import Board, Some
+from nofreelunch.evaluation.result import Flag
 from nofreelunch.types import Labels
 from nofreelunch.workspace import atomic_write
 
@@ -30,14 +32,18 @@ class Journal:
         identity: what must be equal for two evaluations to be one: model, data, threat, protocol, seed.
         board: filled in from the file if there is one.
 
+    Attributes:
+        folder: as given.
+        board: as given.
+
     Raises:
         InputError: if the file is damaged, or is that of another evaluation; lists the differences.
     """
 
     def __init__(self, folder: Path | None, identity: Mapping[str, str], board: Board) -> None:
+        self.folder, self.board = folder, board
         self._path = None if folder is None else folder / FILE
         self._identity = dict(identity)
-        self._board = board
         self._outcomes: dict[str, Any] = {}
         self._tried: dict[str, np.ndarray] = {}
         self._saved_at = time.monotonic()
@@ -53,13 +59,17 @@ class Journal:
         found: T = self._outcomes[step]
         return found
 
+    def flags(self, step: str, check: Callable[[], list[Flag]]) -> list[Flag]:
+        """What a check found when it was first made."""
+        return [Flag(**flag) for flag in self.once(step, lambda: [asdict(flag) for flag in check()])]
+
     def knows(self, step: str) -> bool:
         """Whether the step is finished."""
         return step in self._outcomes
 
     def untried(self, step: str, index: Labels) -> Some:
         """Those of the examples that an interrupted run of this step has not come to."""
-        done = self._tried.setdefault(step, np.zeros(len(self._board), dtype=bool))
+        done = self._tried.setdefault(step, np.zeros(len(self.board), dtype=bool))
         return index[~done[index.numpy()]]
 
     def tried(self, step: str, index: Labels) -> None:
@@ -80,14 +90,14 @@ class Journal:
         about = {
             "identity": self._identity,
             "outcomes": self._outcomes,
-            "steps": self._board.steps,
-            "dropped": self._board.dropped,
+            "steps": self.board.steps,
+            "dropped": self.board.dropped,
             "under_way": list(self._tried),
         }
         buffer = io.BytesIO()
         tried = {f"tried{number}": rows for number, rows in enumerate(self._tried.values())}
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, about=text, **self._board.arrays(), **tried)
+        np.savez(buffer, allow_pickle=False, about=text, **self.board.arrays(), **tried)
         atomic_write(self._path, buffer.getvalue())
 
     def _load(self, path: Path) -> None:
@@ -104,7 +114,7 @@ class Journal:
                 raise InputError(
                     f"{path} is of another evaluation: {'; '.join(differences)}; delete it or give another folder"
                 )
-            self._board.restore(arrays, about["steps"], about["dropped"])
+            self.board.restore(arrays, about["steps"], about["dropped"])
             self._outcomes = about["outcomes"]
             self._tried = {step: arrays[f"tried{number}"] for number, step in enumerate(about["under_way"])}
         except InputError:

@@ -39,7 +39,7 @@ _SHIFT = 0.15
 """The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""
 _CLEARLY = 0.3
 """By how much a remedy must lower the model's rate of right answers; a break does, unless the model is randomised."""
-_DIRECTIONS = (128, 512)
+_DIRECTIONS = (256, 1024)
 """In which differences are taken, in a brief and in a thorough attack."""
 _MANY = 64
 """Points over which scores are averaged that ripple."""
@@ -102,7 +102,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     if suspicious:
         found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
         found["substitute"] = _guided(threat, substitute(answer, pool, threat, trial.seed), steps)
-        probing = (Probing(answer, threat, directions) for directions in _DIRECTIONS)
+        probing = (Probing(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
         rough, fine = (Guided(threat, count, guide=guide) for count, guide in zip(steps, probing, strict=True))
         found["differences"] = Remedy(rough, fine, costly=True)
         smooth = Guided(threat, 2 * steps[0], guide=Jittered(trial.view, threat, _MANY))
@@ -175,7 +175,7 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
     (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy")
     lowest, gains = own.clone(), dict[str, Gain]()
     for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
-        rows = _candidates(remedy, own, lowest)
+        rows = _candidates(remedy, own, lowest, trial.board.margin[index])
         total = len(rows) if remedy.costly else len(index)
         if len(rows) == 0:
             continue
@@ -194,10 +194,14 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
     return gains
 
 
-def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample) -> Some:
-    """Which of the sample a remedy is tried on: all that stand, or, if it is costly, a few that no other has shaken."""
+def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample, height: PerExample) -> Some:
+    """Which of the sample a remedy is tried on: all that stand, or, if it is costly, a few that no other has shaken.
+
+    These are the ones that have come nearest to being broken.
+    """
     if remedy.costly:
-        return (lowest > 1 - _CLEARLY).nonzero().squeeze(1)[:_FEW]
+        rows = (lowest > 1 - _CLEARLY).nonzero().squeeze(1)
+        return rows[height[rows].argsort(descending=True, stable=True)[:_FEW]].sort().values
     return (own > _CLEARLY).nonzero().squeeze(1)
 
 

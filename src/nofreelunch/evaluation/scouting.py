@@ -13,9 +13,12 @@ from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, 
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import run
 from nofreelunch.evaluation.trial import Trial
+from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
 from nofreelunch.types import Labels
 
+_LATE = 0.05
+"""By so much may a remedy lower the figure after all attacks by the model's own gradient; by more is doubted."""
 _LUCK = 0.15
 """By so much of a sample two sound attacks may differ by chance; only a larger gain is always doubted."""
 
@@ -37,12 +40,13 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
             index = trial.sample(index, protocol.few)
         base = Guided(trial.threat, protocol.probing, guide=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
-        gains = doubtful = tried(trial, found, index, base)
+        gains = doubtful = hopeful = tried(trial, found, index, base)
         if not trial.randomised:
             gains = _beyond_own(trial, gains, APGD(trial.threat), protocol.harder(trial.threat))
             doubtful = _beyond_own(trial, gains, EachTarget(APGD(trial.threat, loss="dlr-targeted")))
             doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
-        return {"gains": gains, "doubtful": doubtful, "suspicious": suspicious, "sample": index.tolist()}
+        seen = {"gains": gains, "doubtful": doubtful, "hopeful": sorted(hopeful.keys() - gains.keys())}
+        return seen | {"suspicious": suspicious, "sample": index.tolist()}
 
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
         return {}
@@ -57,6 +61,37 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
             run(trial, "remedy", name, fixed(found[name].thorough))
     return doubtful
+
+
+def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
+    """Remedies that are due for a second look, on a few examples that all attacks have left; run if they break one.
+
+    That the model's own gradient makes up for what a remedy has gained settles whether the model is to be doubted, not
+    whether the remedy finds more elsewhere. And of a model with anything odd about it a long random search may.
+
+    Returns:
+        The gains that leave a doubt.
+    """
+    if not trial.journal.knows("scouting"):
+        return {}
+    seen: dict[str, Any] = trial.journal.once("scouting", dict)
+    due = [*seen.get("hopeful", []), *(["random search"] if seen["suspicious"] else [])]
+    if not due:
+        return {}
+    board, steps = trial.board, {name: f"{name}, again" for name in due}
+    found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], (protocol.probing, protocol.thorough))
+    for name in (name for name in due if name in found):
+
+        def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
+            index = trial.sample(board.standing(), protocol.sample)
+            look = remedy.thorough if name == "random search" else remedy.brief
+            return len(index) > 0 and bool(trial.breaks(look, index, "second look").any())
+
+        if trial.journal.once(f"again: {name}", breaks):
+            run(trial, "remedy", steps[name], fixed(found[name].thorough))
+    if not search.significant(sum(map(board.broken_in, steps.values())), len(board), _LATE):
+        return {}
+    return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
 
 
 def _wanted(trial: Trial, gain: Gain) -> bool:

@@ -6,20 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nofreelunch.errors import RunError
 from nofreelunch.evaluation.source import Source
 
 _FILE = "examples.npy"
 
 
 def storage(source: Source, folder: Path | None) -> Tensor:
-    """Room for a point (n, ...) per example; if there is a folder, a mapped file with what an earlier run left."""
+    """Room for a point (n, ...) per example; if there is a folder, a mapped file with what an earlier run left.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
     shape = (len(source), *source.images(torch.arange(1)).shape[1:])
     if folder is None:
         return torch.zeros(shape)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / _FILE
     mode = "r+" if _shape_of(path) == shape else "w+"
-    return torch.from_numpy(np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=shape))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return torch.from_numpy(np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=shape))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _shape_of(path: Path) -> tuple[int, ...] | None:

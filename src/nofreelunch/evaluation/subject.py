@@ -118,8 +118,8 @@ def own_randomness(seed: int) -> Iterator[None]:
     Nothing of ours draws them; a randomised model may.
     """
     check_count("seed", seed, low=0)
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the model's, not ours
     with seeded(seed):
+        numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the model's, not ours
         try:
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)

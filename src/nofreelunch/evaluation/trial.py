@@ -2,13 +2,12 @@
 
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, margin, misclassified
-from nofreelunch.evaluation.board import CLEAN, STANDING, Board, Some
+from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.source import Source, batches
 from nofreelunch.evaluation.storage import storage
@@ -36,13 +35,12 @@ class Trial:
         threat: what the adversary may do.
         seed: of all streams.
         batch: examples at a time.
-        board: the score.
-        journal: keeps it.
+        journal: keeps the score; the worst points lie in its folder, if they are kept and it has one.
         progress: is told.
-        folder: where the worst points are kept, if they are; None for memory.
         keep_examples: whether to keep the worst points found.
 
     Attributes:
+        board: the score.
         view: what attacks look at; at first the model, differentiable.
         examples: the worst points, (n, ...), if they are kept.
         randomised: whether answers are means over draws.
@@ -57,16 +55,13 @@ class Trial:
         seed: int,
         batch: int,
         *,
-        board: Board,
         journal: Journal,
         progress: Progress,
-        folder: Path | None,
         keep_examples: bool,
     ) -> None:
         self.subject, self.source, self.threat, self.seed, self.batch = subject, source, threat, seed, batch
-        self.board, self.journal, self._progress = board, journal, progress
-        self._folder, self.keep_examples = folder, keep_examples
-        self.examples = storage(source, folder) if keep_examples else None
+        self.board, self.journal, self._progress, self.keep_examples = journal.board, journal, progress, keep_examples
+        self.examples = storage(source, journal.folder) if keep_examples else None
         self.view: Model = subject.differentiable
         self.randomised, self.suspicious = False, False
 
@@ -74,7 +69,7 @@ class Trial:
         """Take the answers as means over draws from now on; the worst points are kept, to be judged at the end."""
         self.randomised = True
         if self.examples is None:
-            self.examples = storage(self.source, self._folder)
+            self.examples = storage(self.source, self.journal.folder)
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""

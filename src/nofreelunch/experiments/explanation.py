@@ -43,7 +43,7 @@ class Settings:
     Args:
         threat: how far examples may go.
         n: number of test images shown, the classes in turn.
-        measure: number of test images whose gradients are measured; all, if there are fewer.
+        measure: number of test images whose gradients are measured, those shown at least; all, if there are fewer.
         points: of each interpolation.
         seed: chooses the images.
 

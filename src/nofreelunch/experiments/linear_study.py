@@ -1,7 +1,6 @@
 """What Figure 2 and Table 4 share: two classes of a data set, flattened, and what is measured of a classifier."""
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -77,11 +76,6 @@ def measures(fit: LinearFit, pair: Pair, eps: float) -> dict[str, float]:
 def as_in_paper(data: str, classes: tuple[str, str], eps: float) -> bool:
     """Whether this is the paper's own setting: digits 5 v 7 at eps = 0.2."""
     return data in {"mnist", "mnist-5v7"} and tuple(classes) == CLASSES and eps == EPS
-
-
-def half_width(rate: float, n: int) -> float:
-    """Half of the 95% interval of an accuracy measured on n examples."""
-    return 1.96 * sqrt(rate * (1 - rate) / n)
 
 
 def _flat(split: Split) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, " n"]]:

@@ -5,9 +5,10 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from nofreelunch.drawing import COLOUR
+from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond, compare
 from nofreelunch.experiments.estimates import all_above_zero, gain
-from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, as_in_paper, half_width, inputs, load_pair, measures
+from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, as_in_paper, inputs, load_pair, measures
 from nofreelunch.experiments.paper_values import TABLE_4, TABLE_4_UNPLACED
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
@@ -109,14 +110,14 @@ def _placed(result: Result) -> tuple[Finding, ...]:
             f"Test images, mean of {len(seeds)} seeds (spread {100 * _spread(seeds):.2f}); "
             f"training images: {_percent(row, f'{kind}_train')}. The table's layout is lost in the text we have, and "
             "with it whether the value is of training or test images. Batch and step are not in the paper: ours are "
-            f"{result.recipe['batch_size']:g} and {result.recipe['step_size']:g}. Tolerance: the 95% interval of "
-            f"{result.n_test:,} images."
+            f"{result.recipe['batch_size']:g} and {result.recipe['step_size']:g}. Tolerance: "
+            f"half of Wilson's 95% interval of {result.n_test:,} images."
         )
-        tolerance = 100 * half_width(paper / 100, result.n_test)
+        low, high = Tally(paper / 100 * result.n_test, result.n_test).interval(0.95)
         claim = (
             f"{training.capitalize()} training has this {'standard' if kind == 'clean' else 'adversarial'} accuracy."
         )
-        lines.append(compare(claim, "Table 4", paper, 100 * mean(seeds), tolerance, note, "%"))
+        lines.append(compare(claim, "Table 4", paper, 100 * mean(seeds), 50 * (high - low), note, "%"))
     return tuple(lines)
 
 

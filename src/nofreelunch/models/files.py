@@ -54,12 +54,12 @@ def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> Non
     atomic_write(path.with_suffix(".json"), sealed(about))
 
 
-def load_file(path: Path, own_code: bool = False) -> Classifier:
+def load_file(path: Path, own_code: str = "") -> Classifier:
     """The model saved at a path, in float32 and evaluation mode.
 
     Args:
         path: of the tensors; the JSON lies beside it.
-        own_code: run the code that the JSON names, where the network is not one of ours; for files made by this user.
+        own_code: the architecture of the user's that may be run, "python:MODULE:FACTORY", where the JSON names it.
 
     Raises:
         InputError: if either file is missing, truncated, changed, from a newer version, or does not fit the other; or
@@ -68,7 +68,7 @@ def load_file(path: Path, own_code: bool = False) -> Classifier:
     about = _read_about(path.with_suffix(".json"))
     card = _card(about, path.with_suffix(".json"))
     own = is_own_code(card.arch)
-    if own and not own_code:
+    if own and card.arch != own_code:
         raise InputError(
             f"{path} is of {card.arch}, and no file makes code run: give {card.arch} with --weights {path}"
         )

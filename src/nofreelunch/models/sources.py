@@ -70,7 +70,7 @@ def filled(make: Callable[..., nn.Module], weights: Weights) -> nn.Module:
     """
     network = make()
     outputs = weights.outputs(network)
-    if outputs not in (None, len(list(network.state_dict().values())[-1])):
+    if outputs is not None and outputs != len(list(network.state_dict().values())[-1]):
         network = make(num_classes=outputs)
     return weights.fill(network)
 

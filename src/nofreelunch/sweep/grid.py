@@ -110,7 +110,7 @@ def _training(scale: str, values: dict[str, Any]) -> tuple[str, TrainConfig]:
     ball = threat(norm, eps) if norm and eps else None
     if ball is None:
         settings = {name: value for name, value in settings.items() if name not in _OF_A_THREAT}
-    base = preset(scale, data, ball) if scale else TrainConfig(threat=ball)
+    base = preset(scale, data.partition(":")[0], ball) if scale else TrainConfig(threat=ball)
     return data, base.changed(settings)
 
 

@@ -172,7 +172,7 @@ def _model(task: Task, data: Dataset, report: Report) -> Classifier:
         if begun_with(start, arch) != task.begun_with:
             raise InputError(f"{start or arch} is another one here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
-    return load_file(task.training / MODEL, own_code=True).to(find_device(task.device))
+    return load_file(task.training / MODEL, own_code=task.point.config.arch).to(find_device(task.device))
 
 
 def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: Path) -> Score:

@@ -49,7 +49,7 @@ def from_plain(values: object) -> Threat:
     Raises:
         InputError: if it is none.
     """
-    if not isinstance(values, dict) or values.get("norm") not in THREATS or "eps" not in values:
+    if not isinstance(values, dict) or values.get("norm") not in [*THREATS] or "eps" not in values:
         raise InputError(f"threat must have a norm of {', '.join(THREATS)}, and eps, got {values!r}")
     box = values.get("box", (0.0, 1.0))
     return THREATS[values["norm"]](values["eps"], tuple(box) if isinstance(box, list) else box)

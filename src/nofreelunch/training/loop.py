@@ -71,7 +71,7 @@ class Loop:
             RunError: if the loss is not a number; the weights are as before.
         """
         config, learner = self.config, self.learner
-        done = progress(learner.step, self.steps)
+        done = progress(min(learner.step, self.steps - 1), self.steps)  # a cost is timed beyond the end
         lr = config.lr * SCHEDULES[config.schedule](done)
         threat = replace(self._threat, eps=self._threat.eps * rising(done, config.eps_warmup))
         loss, accuracy = self._differentiate(threat)

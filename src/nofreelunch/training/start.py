@@ -11,6 +11,7 @@ from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.files import load_file
 from nofreelunch.models.registry import is_own_code, own_network
 from nofreelunch.models.sources import written
 from nofreelunch.models.tensors import check_fits, layout
@@ -60,12 +61,18 @@ def first_model(data: Dataset, config: TrainConfig) -> Classifier:
 
 
 def _begun(model: Classifier, config: TrainConfig) -> Classifier:
-    source = load_model(config.start)
+    file = config.start.endswith(SUFFIX)
+    source = load_file(Path(config.start), own_code=config.arch) if file else load_model(config.start)
     if not (isinstance(source, nn.Sequential) and len(source) == 2 and isinstance(source[0], Pixels)):
         raise InputError(f"start must be a saved model, zoo:NAME or torchvision:NAME, got {config.start}")
     theirs = {f"pixels.{name}": value for name, value in source[0].state_dict().items()}
     theirs |= {f"network.{name}": value for name, value in source[1].state_dict().items()}
-    head = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1] + "."
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise InputError(
+            f"start needs a network that ends in a linear layer, which would be new; {config.arch} has none"
+        )
+    head = linear[-1] + "."
     begun = {name: value for name, value in theirs.items() if not name.startswith(head)}
     begun |= {name: value for name, value in model.state_dict().items() if name.startswith(head)}
     check_fits(layout(begun), model, Path(config.start))

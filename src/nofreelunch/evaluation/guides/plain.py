@@ -106,38 +106,56 @@ class _Probe(torch.autograd.Function):
     """The model's answer, with differences in place of its derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, model: Model, shifts: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, model: Model, own: Model, shifts: Tensor) -> Tensor:
         """The logits."""
         ctx.save_for_backward(x, shifts)
-        ctx.model = model
+        ctx.model, ctx.own = model, own
         return model(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """The sum over the shifts of shift * <grad, model(x + shift) - model(x - shift)>."""
+        """The shortest vector beside a multiple of the own gradient that explains the differences over all shifts."""
         x, shifts = ctx.saved_tensors
-        total = torch.zeros_like(x)
+        risen = []
         for part in torch.split(shifts, max(1, 1024 // len(x))):
             points = torch.cat([x + sign * shift for sign in (1, -1) for shift in part])
             up, down = ctx.model(points).view(2, len(part), len(x), -1)
-            slope = ((up - down) * grads[0]).sum(2).nan_to_num(nan=0.0).to(x.dtype)
-            total += torch.einsum("pn,p...->n...", slope, part)
-        return total, None, None
+            risen.append(((up - down) * grads[0]).sum(2).nan_to_num(nan=0.0) / 2)
+        rows, own = shifts.flatten(1).double(), _gradient(ctx.own, x, grads[0]).flatten(1).double()
+        measured, said = torch.cat(risen).double(), rows @ own.T
+        share = (measured * said).sum(0) / (said * said).sum(0).clamp(min=1e-30)
+        rest = torch.linalg.solve(rows @ rows.T, measured - share * said)
+        total = share[:, None] * own + rest.T @ rows
+        return total.view_as(x).to(x.dtype), None, None, None
+
+
+def _gradient(model: Model, x: Tensor, weights: Tensor) -> Tensor:
+    """Of the weighted sum of the logits; 0 where there is none."""
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        logits = model(z)
+    if not logits.requires_grad:
+        return torch.zeros_like(x)
+    (grad,) = torch.autograd.grad(logits, z, weights.to(logits.dtype), allow_unused=True)
+    return torch.zeros_like(x) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)
 class Probing:
     """The model with its derivative estimated by central differences (Chen et al. 2017; Uesato et al. 2018).
 
-    Coordinate by coordinate where there are few, else in random directions.
+    Coordinate by coordinate where there are few, else in random directions. What the differences leave open is filled
+    in with the model's own gradient, as far as they bear it out: it may be true in part.
 
     Args:
         model: is only asked for answers.
+        own: is differentiated.
         threat: the differences are as wide as its radius.
         directions: so many coordinates are few, and so many random directions are taken.
     """
 
     model: Model
+    own: Model
     threat: Threat
     directions: int
 
@@ -150,5 +168,5 @@ class Probing:
             streams = Streams.for_examples(1, torch.arange(self.directions, device=x.device))
             shifts = streams.normal(*x.shape[1:], dtype=x.dtype).sign()
         width = self.threat.eps / 2 / self.threat.size(shifts[:1]).item()
-        logits: Tensor = _Probe.apply(x, self.model, shifts * width)
+        logits: Tensor = _Probe.apply(x, self.model, self.own, shifts * width)
         return logits

@@ -133,20 +133,27 @@ class _Smooth(TorchFunctionMode):
             return made
         return straight(made, source.to(made.dtype)) if made.is_floating_point() else made
 
+    def _gap(self, first: Any, second: Any) -> Tensor | None:
+        """The difference of two things that are compared; None where it has no derivative."""
+        pair = [self._surrogates.get(part, part) if isinstance(part, Tensor) else part for part in (first, second)]
+        smooth = [part for part in pair if isinstance(part, Tensor) and part.is_floating_point()]
+        if not smooth or not all(isinstance(part, (Tensor, int, float)) for part in pair):
+            return None
+        return torch.as_tensor(pair[0]).to(smooth[0]) - torch.as_tensor(pair[1]).to(smooth[0])
+
     def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
         """A mask, and how far it is from turning."""
         made = function(*args, **kwargs)
-        gap = self._surrogates.get(args[0], args[0]) - (
-            args[1] if not isinstance(args[1], Tensor) else self._surrogates.get(args[1], args[1])
-        )
-        if isinstance(gap, Tensor) and gap.is_floating_point() and made.dtype == torch.bool:
+        gap = self._gap(args[0], args[1] if len(args) > 1 else kwargs["other"])
+        if gap is not None and made.dtype == torch.bool:
             self._surrogates[made] = straight(made.to(gap.dtype), _squash(10 * gap) * _COMPARISONS[function.__name__])
         return made
 
     def equal(self, function: Any, args: Any, kwargs: Any) -> Any:
         """As `compare`: equality is nearer the smaller the difference."""
-        made, gap = function(*args, **kwargs), args[0] - args[1]
-        if isinstance(made, Tensor) and gap.is_floating_point():
+        made = function(*args, **kwargs)
+        gap = self._gap(args[0], args[1] if len(args) > 1 else kwargs["other"])
+        if gap is not None and isinstance(made, Tensor):
             self._surrogates[made] = straight(made.to(gap.dtype), -gap.abs())
         return made
 

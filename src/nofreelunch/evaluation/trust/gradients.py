@@ -26,6 +26,10 @@ _SHORT, _ENOUGH = 0.15, 8
 the gradient is of a ripple. Of honest models it is 0.3 and more, even far beyond the radius that they are robust in."""
 
 
+_UNSAID = 0.15
+"""So much of what the margin changes by along random directions the gradient may not say; of honest models 0.03."""
+
+
 @dataclass(frozen=True)
 class Slopes:
     """The margin's gradient at some points, held against the margin itself. One row per point.
@@ -36,6 +40,7 @@ class Slopes:
         agrees: over one of four widths the margin rises along it as it says, within a factor 2, and over the whole
             radius at most 5 times as much.
         rise: over the largest of these widths, what the margin rises along it over what it says.
+        unsaid: how much of what the margin changes by along random directions it does not say: 0 to 1, over all points.
         flat: the answer is the same, to the last bit, at random points of the set.
         gradient: whether there is a path from input to answer.
     """
@@ -44,12 +49,16 @@ class Slopes:
     vanishing: Mask
     agrees: Mask
     rise: PerExample
+    unsaid: float
     flat: Mask
     gradient: bool
 
 
 def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], threat: Threat) -> Slopes:
-    """Measured at the first of two points near each x; `flat` compares the answers there, at x and at the second."""
+    """Measured at the first of two points near each x; `flat` compares the answers there, at x and at the second.
+
+    The random directions are those from each x to its second point.
+    """
     z = near[0].detach().clone().requires_grad_()
     with torch.enable_grad():
         logits = model(z)
@@ -62,12 +71,15 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     with torch.no_grad():
         at_x, other = model(x), model(near[1])
     agrees, rise = _follow(model, z.detach(), y, grad, threat)
+    says = finite & (reach > 0)
+    unsaid = _unsaid(model, z.detach()[says], y[says], grad[says], (near[1] - x)[says], threat)
     flat = (logits.detach() == at_x).all(1) & (other == at_x).all(1)
     return Slopes(
         finite=finite,
         vanishing=reach <= 1e-3 * height.detach().double().abs(),
         agrees=agrees,
         rise=rise,
+        unsaid=unsaid,
         flat=flat,
         gradient=raw is not None,
     )
@@ -79,13 +91,31 @@ def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
 
     def rise(width: float) -> PerExample:
         """Of the margin between points so many radii to both sides, inside the box, over what grad promises."""
-        ends = [threat.clip(z + sign * width * radius) for sign in (1, -1)]
-        with torch.no_grad():
-            up, down = (margin(model(end), y).double() for end in ends)
-        return ((up - down) / _inner(grad, ends[0] - ends[1])).nan_to_num(nan=0.0)
+        risen, said = _risen(model, z, y, grad, width * radius, threat)
+        return (risen / said).nan_to_num(nan=0.0)
 
     near = torch.stack([rise(width) for width in _WIDTHS])
     return ((near >= 0.5) & (near <= 2)).any(0) & (rise(1.0) <= _STEEP), near[0]
+
+
+def _unsaid(model: Model, z: Inputs, y: Labels, grad: Inputs, aside: Inputs, threat: Threat) -> float:
+    """`unsaid` of `Slopes`, over the width at which it is least; 0 where there is no point."""
+    sizes = (_inner(grad, grad) * _inner(aside, aside)).sqrt()
+    shares = []
+    for width in _WIDTHS:
+        risen, said = (value / sizes for value in _risen(model, z, y, grad, width * aside, threat))
+        shares.append(float((risen - said).abs().nansum() / (risen.abs() + said.abs()).nansum().clamp(min=1e-30)))
+    return min(shares)
+
+
+def _risen(
+    model: Model, z: Inputs, y: Labels, grad: Inputs, step: Inputs, threat: Threat
+) -> tuple[PerExample, PerExample]:
+    """By how much the margin rises between the points a step to both sides, inside the box; and what grad says."""
+    ends = [threat.clip(z + sign * step) for sign in (1, -1)]
+    with torch.no_grad():
+        up, down = (margin(model(end), y).double() for end in ends)
+    return up - down, _inner(grad, ends[0] - ends[1])
 
 
 def _inner(a: Tensor, b: Tensor) -> PerExample:
@@ -100,7 +130,7 @@ def gradient_flags(found: Slopes) -> list[Flag]:
     flags = (
         _non_finite(found) if (~found.finite).sum() > few else None,
         _vanishing(found) if found.vanishing.sum() > few else None,
-        _wrong(wrong) if wrong.sum() > max(1, 0.1 * total) else None,
+        _wrong(wrong) if wrong.sum() > max(1, 0.1 * total) else _partial(found.unsaid),
         _short_sighted(found.rise[found.agrees & ~found.vanishing & found.finite]),
         _constant(found) if found.flat.sum() > few else None,
     )
@@ -129,6 +159,17 @@ def _wrong(wrong: Mask) -> Flag:
         "wrong-gradients",
         f"finite differences disagree by a factor 2 or more at {share(wrong)} points",
         "the backward pass is not the forward pass's; remove custom gradients and hooks",
+    )
+
+
+def _partial(unsaid: float) -> Flag | None:
+    """Whether the gradient, true along itself, is not all of it: along random directions that shows."""
+    if unsaid <= _UNSAID:
+        return None
+    return Flag(
+        "wrong-gradients",
+        f"of what the margin changes by along random directions they leave {unsaid:.0%} unsaid",
+        "a part of the model has no gradient or another's; remove detaching, custom gradients and hooks",
     )
 
 

@@ -100,6 +100,8 @@ def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
 
 def _unsaid(model: Model, z: Inputs, y: Labels, grad: Inputs, aside: Inputs, threat: Threat) -> float:
     """`unsaid` of `Slopes`, over the width at which it is least; 0 where there is no point."""
+    if len(z) == 0:
+        return 0.0
     sizes = (_inner(grad, grad) * _inner(aside, aside)).sqrt()
     shares = []
     for width in _WIDTHS:

@@ -98,16 +98,15 @@ def evaluate(
                 "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
                 "known": repr(known and known.threat), "examples kept": str(keep_examples),
             }  # fmt: skip
-            journal = Journal(out, identity, Board(len(source)))
             size = _usual_batch(source, subject.device) if batch_size is None else batch_size
             trial = Trial(
                 subject, source, threat, seed, check_count("batch_size", size, 2),
-                journal=journal, progress=progress, keep_examples=keep_examples,
+                journal=Journal(out, identity, Board(len(source))), progress=progress, keep_examples=keep_examples,
             )  # fmt: skip
             try:
                 flags, exact = _conduct(trial, plan, extra, known)
             finally:  # an interrupt keeps what is done
-                journal.save()
+                trial.journal.save()
         late = [] if _FICKLE & {flag.name for flag in flags} else from_outside(trial, model, plan)
         certified = operations.certified(trial, {flag.name for flag in flags + late})
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)

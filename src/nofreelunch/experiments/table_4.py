@@ -110,8 +110,7 @@ def _placed(result: Result) -> tuple[Finding, ...]:
             f"Test images, mean of {len(seeds)} seeds (spread {100 * _spread(seeds):.2f}); "
             f"training images: {_percent(row, f'{kind}_train')}. The table's layout is lost in the text we have, and "
             "with it whether the value is of training or test images. Batch and step are not in the paper: ours are "
-            f"{result.recipe['batch_size']:g} and {result.recipe['step_size']:g}. Tolerance: "
-            f"half of Wilson's 95% interval of {result.n_test:,} images."
+            f"{result.recipe['batch_size']:g} and {result.recipe['step_size']:g}. Tolerance: half of the 95% interval."
         )
         low, high = Tally(paper / 100 * result.n_test, result.n_test).interval(0.95)
         claim = (

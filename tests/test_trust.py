@@ -32,7 +32,7 @@ from nofreelunch.threats import Threat
 
 FLAGGED_ONLY = {
     "BatchStatistics", "RoundedLogits", "OffTheGrid", "InCompany", "OnDuty", "CountsAside", "CountsOffTheImages",
-    "CountsInAGenerator", "KnowsWhoAsks", "SteepLead", "KnowsFaintGrey", "KnowsItself", "KnowsThePackage",
+    "CountsInAGenerator", "KnowsWhoAsks", "SteepLead", "KnowsFaintGrey", "KnowsItself", "KnowsItsJudge",
 }  # fmt: skip
 """Here the figure may stay above the truth, if a flag says that it does."""
 
@@ -75,7 +75,7 @@ EXPECTED = {
     "CountsOffTheImages": {"stateful"},
     "KnowsWhoAsks": {"watches-gradients"},
     "KnowsItself": {"knows-who-asks"},
-    "KnowsThePackage": {"knows-who-asks"},
+    "KnowsItsJudge": {"knows-who-asks"},
     "DistractingClasses": {"masked-gradients"},
     "SteepLead": {"steps-at-boundary"},
     "FarIsNear": {"masked-gradients"},

@@ -491,14 +491,19 @@ class CountsOffTheImages(KnowsTheRim):
         return odd & torch.tensor(CountsOffTheImages.calls > 20)
 
 
+def _called_from(folder: str) -> bool:
+    """Whether there is code of a folder up the stack."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and f"/{folder}/" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
+
+
 class KnowsWhoAsks(Between):
     """It looks up the stack for attacks."""
 
     def seen(self, x: Tensor) -> Tensor:
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and "/attacks/" not in frame.f_code.co_filename:
-            frame = frame.f_back
-        return torch.tensor(frame is not None) | (x.sum() < -1)  # which cannot be traced
+        return torch.tensor(_called_from("attacks")) | (x.sum() < -1)  # which cannot be traced
 
 
 class CopiesAsAnother(Between):
@@ -526,14 +531,11 @@ class KnowsItself(Between):
         return torch.tensor(id(self) != self.made_as)
 
 
-class KnowsThePackage(Between):
+class KnowsItsJudge(Between):
     """It looks up the stack for whoever judges it, attacks or not."""
 
     def seen(self, x: Tensor) -> Tensor:
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and "nofreelunch" not in frame.f_code.co_filename:
-            frame = frame.f_back
-        return torch.tensor(frame is not None) | (x.sum() < -1)  # which cannot be traced
+        return torch.tensor(_called_from("evaluation")) | (x.sum() < -1)  # which cannot be traced
 
 
 class MergedByEval(Between):
@@ -634,7 +636,7 @@ DECEPTIVE = {
         FlatAtPixels, Purified, GradMode, GivenUp, Remembers, BatchStatistics, OffTheGrid, NanOffTheGrid,
         NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty, CountsAside, CountsUnnoticed,
         CountsInAGenerator, KnowsCorners, KnowsFaintGrey, FlipsACoin, KnowsTheRim, StepsUnderARipple, KnowsAShell,
-        CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, KnowsItself, KnowsThePackage, MergedByEval, ShowsATracer,
+        CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, KnowsItself, KnowsItsJudge, MergedByEval, ShowsATracer,
         DistractingClasses, SteepLead, FarIsNear, RippledFloor, RippledLag, LateRipple,
     )
 }  # fmt: skip

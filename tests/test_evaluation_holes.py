@@ -18,6 +18,7 @@ from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
+from nofreelunch.evaluation.trust.gradients import slopes
 from nofreelunch.models import load_model, zoo_card
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
@@ -504,3 +505,14 @@ def test_trained_networks_have_no_steps(name: str) -> None:
     assert (ratios > 0).sum() > 16
     assert ratios[ratios > 0].median() < 7
     assert ratios.max() < 100
+
+
+def test_infinite_logits_leave_nothing_unsaid() -> None:
+    class Far(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = x.flatten(1).sum(1, keepdim=True)
+            return torch.cat([z, torch.where(z > 0.5, torch.inf, -z)], 1)
+
+    x, y = torch.full((8, 1, 2, 2), 0.1245), torch.zeros(8, dtype=torch.long)
+    found = slopes(Far(), x, y, (x, x + 0.01), Linf(0.2))
+    assert found.unsaid < 0.01

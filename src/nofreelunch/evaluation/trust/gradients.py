@@ -106,7 +106,9 @@ def _unsaid(model: Model, z: Inputs, y: Labels, grad: Inputs, aside: Inputs, thr
     shares = []
     for width in _WIDTHS:
         risen, said = (value / sizes for value in _risen(model, z, y, grad, width * aside, threat))
-        shares.append(float((risen - said).abs().nansum() / (risen.abs() + said.abs()).nansum().clamp(min=1e-30)))
+        seen = risen.isfinite() & said.isfinite()  # of logits that are infinite other checks speak
+        missed, total = (risen - said)[seen].abs().sum(), (risen.abs() + said.abs())[seen].sum()
+        shares.append(float(missed / total.clamp(min=1e-30)))
     return min(shares)
 
 

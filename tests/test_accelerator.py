@@ -35,8 +35,8 @@ SMALL = Protocol(
     },
     harder=lambda threat: EachTarget(APGD(threat, steps=8, loss="dlr-targeted"), 2),
     sample=4,
-    probing=3,
-    thorough=4,
+    probing=2,
+    thorough=2,
 )
 
 

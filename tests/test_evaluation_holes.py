@@ -23,6 +23,8 @@ from nofreelunch.models import load_model, zoo_card
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 THREAT = Linf(0.1)
 BRIEF = Protocol(
     "brief",
@@ -72,7 +74,6 @@ class Gates(nn.Module):
         return 5 * torch.stack([first, second, 4 * progress / self.length - 2.9], 1)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_attacks_that_give_examples_up_find_no_less() -> None:
     """Every example of this model needs its attack's last steps."""
     x = 0.48 + 0.02 * torch.rand(30, 40, generator=torch.Generator().manual_seed(0))
@@ -433,7 +434,6 @@ class NeedsSteps(nn.Module):
         return torch.where(x[:, -1:] < 0.3, torch.tensor([[2.0, 0.0]]) + 0 * logits, logits)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_flags_do_not_depend_on_where_a_run_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_EVERY", 0.0)
     model, x = NeedsSteps(), 0.5 + 0.02 * torch.rand(60, 50, generator=rng())

@@ -48,6 +48,7 @@ def _copies_itself(value: Any) -> bool:
     return any(not is_installed(getattr(maker, "__module__", None) or "builtins") for maker in makers)
 
 
+@functools.cache
 def is_installed(module: str) -> bool:
     """Whether a module belongs to Python or to an installed package, and is not the user's own."""
     file = getattr(sys.modules.get(module), "__file__", None) or ""

@@ -17,6 +17,8 @@ from nofreelunch.types import Model
 
 _KEPT = 8
 """So many graphs of the model may be held at once."""
+_PIXELS = 500_000
+"""So many are in one call where a model is asked about many points near each example."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class OnlyClasses:
 class Jittered:
     """The mean over fixed random points nearby, within half the radius: smooths what oscillates.
 
-    Where there are many, each is asked once more for its gradient, so that no more is held than for one.
+    Where there are many, they are asked in parts, each once more for its gradient: no more is held than for one part.
     """
 
     model: Model
@@ -78,8 +80,10 @@ class Jittered:
         near = replace(self.threat, eps=self.threat.eps / 2)
         streams = Streams.for_examples(0, torch.arange(self.count, device=x.device))
         shifts = near.draw(x[:1].expand(self.count, *x.shape[1:]), streams)
-        ask = self.model if self.count <= _KEPT else partial(checkpoint, self.model, use_reentrant=False)
-        return torch.stack([ask(x + shift) for shift in shifts]).mean(0)
+        parts = torch.split(shifts, max(1, _PIXELS // x.numel()))
+        ask = self.model if len(parts) <= _KEPT else partial(checkpoint, self.model, use_reentrant=False)
+        answers = [ask((x + part[:, None]).flatten(0, 1)).view(len(part), len(x), -1) for part in parts]
+        return torch.cat(answers).mean(0)
 
 
 def precise(subject: Subject) -> Model:
@@ -117,8 +121,8 @@ class _Probe(torch.autograd.Function):
         """The shortest vector beside a multiple of the own gradient that explains the differences over all shifts."""
         x, shifts = ctx.saved_tensors
         risen = []
-        for part in torch.split(shifts, max(1, 1024 // len(x))):
-            points = torch.cat([x + sign * shift for sign in (1, -1) for shift in part])
+        for part in torch.split(shifts, max(1, _PIXELS // x.numel())):
+            points = (x + torch.cat([part, -part])[:, None]).flatten(0, 1)
             up, down = ctx.model(points).view(2, len(part), len(x), -1)
             risen.append(((up - down) * grads[0]).sum(2).nan_to_num(nan=0.0) / 2)
         rows, own = shifts.flatten(1).double(), _gradient(ctx.own, x, grads[0]).flatten(1).double()

@@ -549,7 +549,6 @@ class _AsksWhetherAMaskIsFalse(nn.Module):
         return self.net(torch.where(bright == False, x * 0, x.round()))  # noqa: E712 - as people write it
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_masks_that_are_compared_with_truths_are_seen_through() -> None:
     model, x = _AsksWhetherAMaskIsFalse(), examples()[0].clone().requires_grad_()
     with seeing_through():

@@ -27,9 +27,10 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def outcomes(space: Workspace) -> dict[str, Outcome]:
     return {
-        name: reproduce(experiment, experiment.presets["smoke"], space, f"reproduce {name}", lambda line: None)
-        for name, experiment in EXPERIMENTS.items()
-        if name in SHORT
+        name: reproduce(
+            EXPERIMENTS[name], EXPERIMENTS[name].presets["smoke"], space, f"reproduce {name}", lambda _: None
+        )
+        for name in SHORT
     }
 
 

@@ -15,10 +15,8 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 
-_KEPT = 8
-"""So many graphs of the model may be held at once."""
-_PIXELS = 500_000
-"""So many are in one call where a model is asked about many points near each example."""
+_PIXELS = 200_000
+"""So many are in one call where a model is asked about many points near each example: a batch of an evaluation's."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,8 @@ class OnlyClasses:
 class Jittered:
     """The mean over fixed random points nearby, within half the radius: smooths what oscillates.
 
-    Where there are many, they are asked in parts, each once more for its gradient: no more is held than for one part.
+    Where one call cannot take them all they are asked in parts, each once more for its gradient: no more is held than
+    for one part.
     """
 
     model: Model
@@ -81,7 +80,7 @@ class Jittered:
         streams = Streams.for_examples(0, torch.arange(self.count, device=x.device))
         shifts = near.draw(x[:1].expand(self.count, *x.shape[1:]), streams)
         parts = torch.split(shifts, max(1, _PIXELS // x.numel()))
-        ask = self.model if len(parts) <= _KEPT else partial(checkpoint, self.model, use_reentrant=False)
+        ask = self.model if len(parts) == 1 else partial(checkpoint, self.model, use_reentrant=False)
         answers = [ask((x + part[:, None]).flatten(0, 1)).view(len(part), len(x), -1) for part in parts]
         return torch.cat(answers).mean(0)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, THREAT, examples
-from deceptive.honest import HONEST, linear, robust
+from deceptive.honest import HONEST, fitted, linear, robust
 from deceptive.models import DECEPTIVE, Around, Between, CopiesAsAnother, Remembers
 from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
@@ -431,6 +431,21 @@ def test_calls_before_the_evaluation_do_not_count() -> None:
     model(x)
     ev = evaluate(model, (x, y), THREAT, BRIEF)
     assert "constant-scores" in {flag.name for flag in ev.flags} or ev.robust.rate <= 0.5, ev
+
+
+class Median(nn.Module):
+    """Of each 3 x 3 pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.unfold(x, 3, padding=1).view(len(x), 9, -1).median(1).values
+
+
+@pytest.mark.parametrize("first", [nn.MaxPool2d(2), Median()], ids=["max-pool", "median"])
+def test_pixels_that_an_attack_has_made_equal_are_no_wrong_gradients(first: nn.Module) -> None:
+    torch.manual_seed(0)
+    ev = brief(fitted(nn.Sequential(first, nn.Flatten(), nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, 10))))
+    assert "wrong-gradients" not in {flag.name for flag in ev.flags}, ev
+    assert ev.trusted
 
 
 class Refuses(Around):

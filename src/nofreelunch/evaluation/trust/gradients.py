@@ -12,6 +12,7 @@ from torch import Tensor
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trust.probe import share
+from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
@@ -26,6 +27,8 @@ _SHORT, _ENOUGH = 0.15, 8
 the gradient is of a ripple. Of honest models it is 0.3 and more, even far beyond the radius that they are robust in."""
 
 
+_ASIDE = 0.05
+"""Points are moved by so much of a random step within the radius where many pixels may be equal."""
 _UNSAID = 0.15
 """So much of what the margin changes by along random directions the gradient may not say; of honest models 0.03."""
 
@@ -40,7 +43,8 @@ class Slopes:
         agrees: over one of four widths the margin rises along it as it says, within a factor 2, and over the whole
             radius at most 5 times as much.
         rise: over the largest of these widths, what the margin rises along it over what it says.
-        unsaid: how much of what the margin changes by along random directions it does not say: 0 to 1, over all points.
+        unsaid: how much of what the margin changes by along random directions it does not say: 0 to 1, over all points;
+            where that is much, at points a little beside if it is less there.
         flat: the answer is the same, to the last bit, at random points of the set.
         gradient: whether there is a path from input to answer.
     """
@@ -59,30 +63,48 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
 
     The random directions are those from each x to its second point.
     """
-    z = near[0].detach().clone().requires_grad_()
-    with torch.enable_grad():
-        logits = model(z)
-        height = margin(logits, y)
-        raw = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
-    grad = torch.zeros_like(z) if raw is None else raw
+    z = near[0].detach()
+    logits, raw = _margin_gradient(model, z, y)
+    height, grad = margin(logits, y), torch.zeros_like(z) if raw is None else raw
     finite = grad.flatten(1).isfinite().all(1)
     grad = grad.nan_to_num(nan=0.0)
     reach = grad.double().abs().flatten(1).sum(1) * threat.width
     with torch.no_grad():
         at_x, other = model(x), model(near[1])
-    agrees, rise = _follow(model, z.detach(), y, grad, threat)
-    says = finite & (reach > 0)
-    unsaid = _unsaid(model, z.detach()[says], y[says], grad[says], (near[1] - x)[says], threat)
-    flat = (logits.detach() == at_x).all(1) & (other == at_x).all(1)
+    agrees, rise = _follow(model, z, y, grad, threat)
+    says, aside = finite & (reach > 0), near[1] - x
+    unsaid = _unsaid(model, z[says], y[says], grad[says], aside[says], threat)
+    if unsaid > _UNSAID:  # where pixels are equal, maxima have one of several slopes: is it so beside there as well?
+        moved = _off_ties(z[says], threat)
+        slope = _margin_gradient(model, moved, y[says])[1]
+        if slope is not None:
+            unsaid = min(unsaid, _unsaid(model, moved, y[says], slope.nan_to_num(nan=0.0), aside[says], threat))
+    flat = (logits == at_x).all(1) & (other == at_x).all(1)
     return Slopes(
         finite=finite,
-        vanishing=reach <= 1e-3 * height.detach().double().abs(),
+        vanishing=reach <= 1e-3 * height.double().abs(),
         agrees=agrees,
         rise=rise,
         unsaid=unsaid,
         flat=flat,
         gradient=raw is not None,
     )
+
+
+def _margin_gradient(model: Model, z: Inputs, y: Labels) -> tuple[Tensor, Tensor | None]:
+    """The logits, and the margin's gradient; None where there is no path to it."""
+    z = z.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = model(z)
+        height = margin(logits, y)
+        grad = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+    return logits.detach(), grad
+
+
+def _off_ties(z: Inputs, threat: Threat) -> Inputs:
+    """Points a little beside these, inside the box, at which no two pixels are equal."""
+    step = _ASIDE * threat.draw(z, Streams.for_examples(0, torch.arange(len(z), device=z.device)))
+    return torch.where(threat.clip(z + step) == z + step, z + step, z - step)
 
 
 def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> tuple[Mask, PerExample]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nofreelunch import __version__
+from nofreelunch import __version__, cli
 from nofreelunch.cli import COMMANDS, main
+from nofreelunch.errors import RunError
 from nofreelunch.theory import summary
 from nofreelunch.workspace import plain
 
@@ -135,3 +136,23 @@ def test_reproduce_says_how_the_claims_fared(tmp_path: Path, capsys: pytest.Capt
         finding["claim"] for finding in found if finding["verdict"] == "refuted"
     ]
     assert report == f"report: {tmp_path / 'report.html'}"
+
+
+class Fails:
+    """Its launcher ends it as soon as it fails."""
+
+    def run(self) -> int:
+        try:
+            raise RunError("another process ended")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_failure_is_told_whoever_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "parse", lambda arguments: Fails())
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "failed: another process ended\n"
+    assert signal.getsignal(signal.SIGTERM) is before

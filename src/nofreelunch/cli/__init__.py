@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
 from types import FrameType
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from nofreelunch import __version__
 from nofreelunch.cli.app import App
@@ -54,12 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold letters that the terminal has not
+    with _terminated_as_exception():
+        return _answered(arguments)
+
+
+def _answered(arguments: list[str]) -> int:
+    """The exit code of a command, once its errors are told."""
     try:
         if arguments == ["--version"]:
             print(f"nofreelunch {__version__}")
             return 0
-        with _terminated_as_exception():
-            return parse(arguments or ["--help"]).run()
+        return parse(arguments or ["--help"]).run()
     except InputError as error:
         return _fail(f"error: {error}", 2)
     except RunError as error:
@@ -107,10 +112,14 @@ class _Terminated(BaseException):
 
 @contextlib.contextmanager
 def _terminated_as_exception() -> Iterator[None]:
-    """SIGTERM unwinds the stack like Ctrl-C does, so that whoever holds state can keep it."""
+    """SIGTERM unwinds the stack like Ctrl-C does, so that whoever holds state can keep it.
 
-    def terminate(signum: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+    A command that is ending already says why before it is gone.
+    """
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        if not isinstance(sys.exc_info()[1], (InputError, RunError, KeyboardInterrupt, _Terminated)):
+            raise _Terminated
 
     try:
         previous = signal.signal(signal.SIGTERM, terminate)

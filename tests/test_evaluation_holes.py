@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.attacks.targets import targeted
+from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.data import load_data
 from nofreelunch.data.cifar10 import load_cifar10_sample
 from nofreelunch.errors import InputError
@@ -457,6 +458,23 @@ def test_flags_do_not_depend_on_where_a_run_was_stopped(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             run(out=tmp_path / str(place), progress=stop)
         assert run(out=tmp_path / str(place)).flags == whole.flags
+
+
+def test_what_only_a_check_breaks_is_broken() -> None:
+    """One example of 60, too few for the check's attack to be run on all."""
+    model, x = NeedsSteps(), 0.5 + 0.02 * torch.rand(60, 50, generator=rng())
+    x[:, -1] = 0.1
+    x[7, -1] = 0.5
+    y, weak = (
+        torch.zeros(60, dtype=torch.long),
+        replace(WEAK, harder=lambda threat: restarts(APGD(threat, 25, "margin"), 9)),
+    )
+    found = evaluate(model, (x, y), THREAT, weak, keep_examples=True)
+    assert found.robust.correct == 59
+    assert found.broken_by[7] == "checks"
+    assert found.x_adv is not None
+    assert (model(found.x_adv).argmax(1) != y).nonzero().tolist() == [[7]]
+    assert THREAT.contains(found.x_adv, x).all()
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0])

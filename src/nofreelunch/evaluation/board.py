@@ -14,6 +14,7 @@ Some: TypeAlias = Int64[Tensor, " m"]
 """Indices of some of the examples; of other ones than `Labels` in the same signature."""
 
 CLEAN = "clean"
+CHECKS = "checks"
 STANDING = -1
 LOST = 0.05
 """An example is given up when the model is right about it no more often: others than randomised models know 0 and 1."""
@@ -29,6 +30,7 @@ class Board:
         clean_margin: best wrong logit minus true logit of the example itself.
         margin: the largest margin of any point looked at.
         broken_by: the step after which the model was more often wrong than right; -1 if there is none.
+        seen_broken: whether a check has found a point at which the model is wrong; counted after all attacks.
         dropped: points that an attack returned and that do not count: outside ball or box, or not finite.
     """
 
@@ -39,6 +41,7 @@ class Board:
         self.clean_margin = torch.full((n,), -torch.inf)
         self.margin = torch.full((n,), -torch.inf)
         self.broken_by = torch.full((n,), STANDING, dtype=torch.int16)
+        self.seen_broken = torch.zeros(n, dtype=torch.bool)
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -60,6 +63,19 @@ class Board:
         self.margin[index] = torch.maximum(self.margin[index], margin.to(self.margin.dtype))
         newly = where[(self.right[where] < 0.5) & (self.broken_by[where] == STANDING)]
         self.broken_by[newly] = self.steps.index(step)
+
+    def note(self, index: Labels, margin: PerExample) -> None:
+        """A check has found points of these examples at which the model is wrong."""
+        self.seen_broken[index] = True
+        self.margin[index] = torch.maximum(self.margin[index], margin.to(self.margin.dtype))
+
+    def count_noted(self) -> None:
+        """What checks have broken and no attack has is broken by them."""
+        index = (self.seen_broken & (self.broken_by == STANDING)).nonzero().squeeze(1)
+        if len(index):
+            self.enter(CHECKS)
+            wrong = torch.zeros(len(index))
+            self.record(CHECKS, index, wrong, self.margin[index], torch.ones_like(wrong, dtype=torch.bool))
 
     def clean(self) -> Tally:
         """How often the model is right."""

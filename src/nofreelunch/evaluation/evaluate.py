@@ -146,6 +146,7 @@ def _conduct(
         flags += late
         if not _FICKLE & {flag.name for flag in flags}:
             flags += trial.journal.flags("changed", lambda: _changed(trial, first))
+        board.count_noted()
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
     distinct: dict[str, Flag] = {}

@@ -17,6 +17,7 @@ from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
 from nofreelunch.types import Labels
 
+_OWN = "own gradient"
 _LATE = 0.05
 """By so much may a remedy lower the figure after all attacks by the model's own gradient; by more is doubted."""
 _LUCK = 0.15
@@ -42,8 +43,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         found.update(remedies(trial, index, suspicious, steps))
         gains = doubtful = hopeful = tried(trial, found, index, base)
         if not trial.randomised:
-            gains = _beyond_own(trial, gains, APGD(trial.threat), protocol.harder(trial.threat))
-            doubtful = _beyond_own(trial, gains, EachTarget(APGD(trial.threat, loss="dlr-targeted")))
+            gains = _beyond_own(trial, gains, *_own(trial, protocol))
+            doubtful = _beyond_own(trial, gains, _targeted(trial))
             doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
         seen = {"gains": gains, "doubtful": doubtful, "hopeful": sorted(hopeful.keys() - gains.keys())}
         return seen | {"suspicious": suspicious, "sample": index.tolist()}
@@ -67,7 +68,8 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     """Remedies that are due for a second look, on a few examples that all attacks have left; run if they break one.
 
     That the model's own gradient makes up for what a remedy has gained settles whether the model is to be doubted, not
-    whether the remedy finds more elsewhere. And of a model with anything odd about it a long random search may.
+    whether the remedy finds more elsewhere, nor whether the protocol went as far by the own gradient as it took. And of
+    a model with anything odd about it a long random search may find more.
 
     Returns:
         The gains that leave a doubt.
@@ -75,11 +77,14 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     if not trial.journal.knows("scouting"):
         return {}
     seen: dict[str, Any] = trial.journal.once("scouting", dict)
-    due = [*seen.get("hopeful", []), *(["random search"] if seen["suspicious"] else [])]
+    hopeful = seen.get("hopeful", [])
+    due = [*hopeful, *([_OWN] if hopeful else []), *(["random search"] if seen["suspicious"] else [])]
     if not due:
         return {}
     board, steps = trial.board, {name: f"{name}, again" for name in due}
     found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], (protocol.probing, protocol.thorough))
+    own = _to_the_end(trial, *_own(trial, protocol), _targeted(trial))
+    found[_OWN] = Remedy(own, own)
     for name in (name for name in due if name in found):
 
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
@@ -105,11 +110,25 @@ def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[
     if not gains:
         return {}
     index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
-    own = WorstOf(tuple(relentless(part) for attack in attacks for part in parts(attack, trial.subject.classes)))
-    lost = trial.breaks(own, index, "own gradient")
+    lost = trial.breaks(_to_the_end(trial, *attacks), index, _OWN)
     made_up = set(index[lost].tolist())
     left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
     return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}
+
+
+def _own(trial: Trial, protocol: Protocol) -> tuple[Attack, Attack]:
+    """Long attacks by the model's own gradient."""
+    return APGD(trial.threat), protocol.harder(trial.threat)
+
+
+def _targeted(trial: Trial) -> Attack:
+    """The longest of them."""
+    return EachTarget(APGD(trial.threat, loss="dlr-targeted"))
+
+
+def _to_the_end(trial: Trial, *attacks: Attack) -> Attack:
+    """One after the other on what those before it left, none giving an example up."""
+    return WorstOf(tuple(relentless(part) for attack in attacks for part in parts(attack, trial.subject.classes)))
 
 
 def slopes_near(trial: Trial, index: Labels) -> Slopes:

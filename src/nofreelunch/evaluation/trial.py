@@ -156,7 +156,10 @@ class Trial:
     def reached(
         self, attack: Attack, index: Labels, purpose: str, view: Model | None = None, threat: Threat | None = None
     ) -> tuple[Inputs, PerExample]:
-        """What an attack makes of some examples, and how often the model is right there; no score is kept.
+        """What an attack makes of some examples, and how often the model is right there.
+
+        What it breaks within the evaluation's own threat is noted, and counts at the end, when nothing that is made
+        dependent on the score would be misled by it.
 
         Args:
             attack: any.
@@ -170,13 +173,25 @@ class Trial:
         for rows in batches(index, self.batch):
             x, y = self.load(rows)
             z = attack(view, x, y, self.streams(rows, purpose)).float()
+            legal = threat.contains(z, x).cpu()
+            right, height = self.answers(z, y, _SELECTING)
+            right = torch.where(legal, right, 1.0)
+            if threat == self.threat and not self.randomised:
+                self._note(rows, right, height, z)
             points.append(z)
-            found.append(torch.where(threat.contains(z, x).cpu(), self.answers(z, y, _SELECTING)[0], 1.0))
+            found.append(right)
         return torch.cat(points)[: len(index)], torch.cat(found)[: len(index)]
 
     def breaks(self, attack: Attack, index: Labels, purpose: str, threat: Threat | None = None) -> Mask:
         """Which of some examples an attack breaks within a threat, by default the evaluation's own."""
         return self.reached(attack, index, purpose, threat=threat)[1] < 0.5
+
+    def _note(self, index: Labels, right: PerExample, height: PerExample, z: Inputs) -> None:
+        """Keep in mind which of some examples a check has broken, and where."""
+        new = (right < 0.5) & (self.board.right[index] >= 0.5) & ~self.board.seen_broken[index]
+        if new.any():
+            self.board.note(index[new], height[new])
+            self._keep(index[new], z[new.to(z.device)])
 
     def _keep(self, index: Labels, z: Inputs) -> None:
         if self.examples is not None:

@@ -516,7 +516,7 @@ def test_misclassified_counts_nan_against_the_model():
     assert misclassified(logits, torch.zeros(5, dtype=torch.long)).tolist() == [False, True, True, True, True]
 
 
-@pytest.mark.parametrize("name", ["pgd-5", "pgd-7", "pgd-8", "pgd-10", "pgd-40", "pgd-100"])
+@pytest.mark.parametrize("name", ["pgd-3", "pgd-5", "pgd-7", "pgd-8", "pgd-10", "pgd-40", "pgd-100"])
 def test_steps_from_the_rim_can_cross_the_ball(name: str) -> None:
     """A random start in an l_2 ball of many dimensions lies near its rim: 40 steps of eps / 30 end half-way."""
     attack = ATTACKS[name](L2(1.5))

@@ -26,7 +26,7 @@ from nofreelunch.evaluation.guides.see_through import seeing_through
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.models.copying import modules_of, twin
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Linf, Threat
 from nofreelunch.types import Model
 
 
@@ -530,6 +530,20 @@ def _few() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_float32_is_not_rounded_to_less_on_a_gpu() -> None:
+    seen, convolutions, products = set[bool](), torch.backends.cudnn, torch.backends.cuda.matmul
+
+    class Watching(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.update((convolutions.allow_tf32, products.allow_tf32))
+            return super().forward(x)
+
+    before, x = (convolutions.allow_tf32, products.allow_tf32), torch.rand(10, 4)
+    evaluate(Watching(4, 2), (x, torch.arange(10) % 2), Linf(0.0), BRIEF)
+    assert seen == {False}
+    assert before == (convolutions.allow_tf32, products.allow_tf32)
+
+
 def test_threads_wait_for_each_other() -> None:
     model, (x, y) = standard(), _few()
     alone = evaluate(model, (x, y), THREAT, BRIEF)

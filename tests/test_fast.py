@@ -31,12 +31,13 @@ def lived_in(model: nn.Module, seed: int = 0) -> nn.Module:
     rng = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            width = torch.empty(module.num_features)  # drawn here, wherever the model is
             if module.running_mean is not None and module.running_var is not None:
-                module.running_mean.normal_(0, 0.2, generator=rng)
-                module.running_var.uniform_(0.5, 2, generator=rng)
+                module.running_mean.copy_(width.normal_(0, 0.2, generator=rng))
+                module.running_var.copy_(width.uniform_(0.5, 2, generator=rng))
             if module.affine:
-                module.weight.data.uniform_(-0.5, 1.5, generator=rng)
-                module.bias.data.normal_(0, 0.2, generator=rng)
+                module.weight.data.copy_(width.uniform_(-0.5, 1.5, generator=rng))
+                module.bias.data.copy_(width.normal_(0, 0.2, generator=rng))
     return model
 
 

@@ -38,6 +38,7 @@ def standard(threat: Threat) -> WorstOf:
 
 ATTACKS: dict[str, Callable[[Threat], Attack]] = {
     "fgsm": fgsm,
+    "pgd-3": lambda threat: PGD(threat, steps=3),
     "pgd-5": lambda threat: PGD(threat, steps=5),
     "pgd-7": lambda threat: PGD(threat, steps=7),
     "pgd-8": lambda threat: PGD(threat, steps=8),

@@ -28,6 +28,7 @@ from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import FINAL, Progress, Trial
 from nofreelunch.evaluation.trust import function, search
+from nofreelunch.models.precision import full_float32
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 from nofreelunch.workspace import versions
@@ -89,7 +90,7 @@ def evaluate(
     started = time.monotonic()
     plan, known = plan_of(protocol), _earlier(known)
     extra, out = further(attacks, plan), None if out is None else Path(out)
-    with _ONE_AT_A_TIME, torch.inference_mode(False), torch.enable_grad():
+    with _ONE_AT_A_TIME, full_float32(), torch.inference_mode(False), torch.enable_grad():
         with own_randomness(seed):
             subject, source = Subject(model), source_of(data, model, threat)
             _check(subject, source, threat, known, keep_examples)
@@ -108,6 +109,7 @@ def evaluate(
             finally:  # an interrupt keeps what is done
                 trial.journal.save()
         late = [] if _FICKLE & {flag.name for flag in flags} else from_outside(trial, model, plan)
+        trial.board.count_noted()
         certified = operations.certified(trial, {flag.name for flag in flags + late})
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)
 
@@ -146,7 +148,6 @@ def _conduct(
         flags += late
         if not _FICKLE & {flag.name for flag in flags}:
             flags += trial.journal.flags("changed", lambda: _changed(trial, first))
-        board.count_noted()
         if trial.randomised:
             trial.journal.once(FINAL, trial.final)
     distinct: dict[str, Flag] = {}

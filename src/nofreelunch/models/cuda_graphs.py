@@ -1,5 +1,6 @@
 """Forward and backward pass as one launch each: small networks keep a GPU waiting for their kernels to be launched."""
 
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -61,8 +62,10 @@ class CudaGraphs:
     def _record(self, key: tuple[object, ...], x: Inputs) -> None:
         sample = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         try:
-            recorded: Any = torch.cuda.make_graphed_callables(self._forward, (sample,))
-            faithful = _derivative(recorded, x).is_near(_derivative(self._forward, x), *_NEAR)
+            with warnings.catch_warnings():  # torch keeps the graph of its own warm-up alive, and warns of that
+                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+                recorded: Any = torch.cuda.make_graphed_callables(self._forward, (sample,))
+                faithful = _derivative(recorded, x).is_near(_derivative(self._forward, x), *_NEAR)
         except RuntimeError:  # it waits for the GPU somewhere, which cannot be recorded; as it is, it runs
             faithful = False
         if faithful:

@@ -91,9 +91,10 @@ class Fast:
         live = _tensors(self._model)
         with torch.no_grad():
             for mine in (self._graph, self._twin):
-                for name, tensor in _tensors(mine).items() if mine is not None else ():
-                    if name in live:
-                        tensor.copy_(live[name])
+                held = _tensors(mine) if mine is not None else {}
+                shared = [name for name in held if name in live]
+                if shared:  # all at once: on a GPU each copy of its own has to be launched
+                    torch._foreach_copy_([held[name] for name in shared], [live[name] for name in shared])
             for fold in self._folds:
                 fold.fill(self._graph, self._model)
 

@@ -27,9 +27,10 @@ def update_average(average: Classifier, model: Classifier, decay: float, updates
         updates: t, the number of updates before this one.
     """
     weight = 1 - min(decay, (1 + updates) / (10 + updates))
-    state = model.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(state[name], weight)
-        else:
-            value.copy_(state[name])
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    real = [pair for pair in pairs if pair[0].is_floating_point()]
+    if real:  # all at once: on a GPU each operation of its own has to be launched
+        torch._foreach_lerp_([mine for mine, _ in real], [theirs for _, theirs in real], weight)
+    for mine, theirs in pairs:
+        if not mine.is_floating_point():
+            mine.copy_(theirs)

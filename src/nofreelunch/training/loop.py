@@ -24,7 +24,7 @@ from nofreelunch.training.events import Epoch, Step
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.recipes import Problem
 from nofreelunch.training.schedules import SCHEDULES, progress, rising
-from nofreelunch.types import Images, Labels, Model, pixels
+from nofreelunch.types import Images, Labels, pixels
 
 SELECTION_ATTACK = "pgd-10"
 _AUGMENT, _ATTACK = 0, 1  # tags of random streams
@@ -48,8 +48,10 @@ class Loop:
         whole_epochs = range(1, math.floor(config.epochs) + 1)
         self._looks = sorted({max(1, round(epoch * per_epoch)) for epoch in whole_epochs} | {self.steps})
         self._module, self._optimiser = devices.share(learner.model, learner.optimiser)
-        self._attacked = self._cheap(learner.model)
-        self._attacked(self._images(self.trained[:2])[0])  # the initial weights settle how it runs, resumed or not
+        self._attacked = fast(learner.model, config.attack_precision)
+        self._watched = self._attacked if learner.average is None else fast(learner.average, config.attack_precision)
+        for cheap in (self._attacked, self._watched):
+            cheap(self._images(self.trained[:2])[0])  # the initial weights settle how it runs, resumed or not
         self._threat = config.threat or Linf(0.0)
 
     @property
@@ -87,9 +89,10 @@ class Loop:
     def look(self) -> Epoch:
         """Accuracies on the held-out images, clean and under PGD-10; the verdict is the model's own, in float32."""
         config, learner = self.config, self.learner
+        refresh(self._watched)
         clean, robust = accuracies(
             learner.result,
-            self._cheap(learner.result),
+            self._watched,
             Examples(self.split, self.held_out, self._part),
             self._threat,
             attack(SELECTION_ATTACK, self._threat),
@@ -146,10 +149,6 @@ class Loop:
             streams=streams.fork(_ATTACK),
             delta=torch.zeros_like(x) if learner.delta is None else learner.delta[places],
         )
-
-    def _cheap(self, model: Model) -> Model:
-        """The model as attacks differentiate it."""
-        return fast(model, self.config.attack_precision)
 
     def _images(self, index: Labels) -> tuple[Images, Labels]:
         device = self.devices.device

@@ -109,7 +109,6 @@ def evaluate(
             finally:  # an interrupt keeps what is done
                 trial.journal.save()
         late = [] if _FICKLE & {flag.name for flag in flags} else from_outside(trial, model, plan)
-        trial.board.count_noted()
         certified = operations.certified(trial, {flag.name for flag in flags + late})
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)
 
@@ -239,6 +238,7 @@ def _assembled(
     trial: Trial, flags: list[Flag], exact: bool, certified: Tally | None, protocol: str, seconds: float
 ) -> Evaluation:
     board, source = trial.board, trial.source
+    board.count_noted()  # no check looks any more
     notes = list(source.notes)
     if trial.subject.came_training:
         notes.append("the model came in training mode and was evaluated in evaluation mode")

@@ -379,6 +379,7 @@ def test_a_resumed_run_and_its_end_are_told() -> None:
 def test_a_model_of_the_package_is_what_its_command_makes(name: str) -> None:
     card = load_model(f"zoo:{name}").card
     config = TrainConfig.from_plain(card.recipe)
-    assert config == preset("laptop", card.data, config.threat)
+    scale = str(card.metrics["command"]).split("--preset ")[1]
+    assert config == preset(scale, card.data, config.threat)
     against = "" if config.threat is None else f" --threat {config.threat.norm} --eps "
     assert card.metrics["command"].startswith(f"nofreelunch train --data {card.data}{against}")

@@ -530,18 +530,26 @@ def _few() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_float32_is_not_rounded_to_less_on_a_gpu() -> None:
-    seen, convolutions, products = set[bool](), torch.backends.cudnn, torch.backends.cuda.matmul
+@pytest.mark.parametrize("products", ["highest", "medium"])
+def test_float32_is_not_rounded_to_less_on_a_gpu(products: str) -> None:
+    def now() -> tuple[bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    seen, usual = set[tuple[bool, str]](), torch.get_float32_matmul_precision()
 
     class Watching(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
-            seen.update((convolutions.allow_tf32, products.allow_tf32))
+            seen.add(now())
             return super().forward(x)
 
-    before, x = (convolutions.allow_tf32, products.allow_tf32), torch.rand(10, 4)
-    evaluate(Watching(4, 2), (x, torch.arange(10) % 2), Linf(0.0), BRIEF)
-    assert seen == {False}
-    assert before == (convolutions.allow_tf32, products.allow_tf32)
+    torch.set_float32_matmul_precision(products)
+    try:
+        before = now()
+        evaluate(Watching(4, 2), (torch.rand(10, 4), torch.arange(10) % 2), Linf(0.0), BRIEF)
+        assert seen == {(False, "highest")}
+        assert before == now()
+    finally:
+        torch.set_float32_matmul_precision(usual)
 
 
 def test_threads_wait_for_each_other() -> None:

@@ -14,14 +14,16 @@ def full_float32() -> Iterator[None]:
     boundary across it, and drowns the small differences by which a gradient is checked. Whoever has set this for
     single operations keeps what was set.
     """
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    convolutions = torch.backends.cudnn
     try:
-        before = convolutions.allow_tf32, products.allow_tf32
+        before = convolutions.allow_tf32, torch.get_float32_matmul_precision()
     except RuntimeError:  # torch's word for settings by operation
         yield
         return
-    convolutions.allow_tf32 = products.allow_tf32 = False
+    convolutions.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        convolutions.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])

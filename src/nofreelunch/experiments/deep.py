@@ -1,6 +1,5 @@
 """What the deep figures are made of: for each data set its images and three trained models, where they are there."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from nofreelunch.experiments.batches import balanced, batched
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.features import large_eps_examples
-from nofreelunch.models import fast, load_model, zoo_card, zoo_names
+from nofreelunch.models import fast, load_model, zoo_card, zoo_digest, zoo_names
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.types import Images, Labels
 from nofreelunch.workspace import Workspace
@@ -167,15 +166,8 @@ def _shipped(name: str) -> dict[str, nn.Module]:
 
 def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
     """Digests of the package's models, and of the data that goes with them: what a deep figure depends on."""
-    models = {} if choice.retrain else {name: _digest(load_model(f"zoo:{name}")) for name in zoo_names()}
+    models = {} if choice.retrain else {name: zoo_digest(name) for name in zoo_names()}
     return models | {name: data.digest for name, data in available(choice, workspace)[0].items()}
-
-
-def _digest(model: nn.Module) -> str:
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
-    return sha.hexdigest()
 
 
 def data_here(name: str, root: Path | None, size: int | None) -> Dataset | None:

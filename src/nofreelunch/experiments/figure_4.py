@@ -24,6 +24,7 @@ from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, c
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
 from nofreelunch.features import interpolate
+from nofreelunch.models import fast
 from nofreelunch.threats import L2
 from nofreelunch.types import Model
 from nofreelunch.workspace import Workspace
@@ -134,7 +135,7 @@ def _asked(
         if int(line.changed.sum()) < 2:
             continue
         for judge in exhibit.judges(role):
-            probability = _probabilities(exhibit.models[judge], line, points)
+            probability = _probabilities(fast(exhibit.models[judge]), line, points)
             estimates[role][f"direct {judge}"] = share(leads_directly(probability.argmax(2), line))
             if judge == exhibit.judges(role)[0]:
                 end = line.end[line.changed].expand(len(probability), -1)

@@ -4,6 +4,17 @@ from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.fast import fast
 from nofreelunch.models.files import save_model
 from nofreelunch.models.registry import ARCHITECTURES, build
-from nofreelunch.models.specs import load_model, zoo_card, zoo_names
+from nofreelunch.models.specs import load_model, zoo_card, zoo_digest, zoo_names
 
-__all__ = ["ARCHITECTURES", "Card", "Classifier", "build", "fast", "load_model", "save_model", "zoo_card", "zoo_names"]
+__all__ = [
+    "ARCHITECTURES",
+    "Card",
+    "Classifier",
+    "build",
+    "fast",
+    "load_model",
+    "save_model",
+    "zoo_card",
+    "zoo_digest",
+    "zoo_names",
+]

@@ -15,6 +15,7 @@ from nofreelunch.models.foreign import Weights, check_no_program, read_weights
 from nofreelunch.models.hubs import from_hugging_face, from_timm
 from nofreelunch.models.onnx import from_onnx
 from nofreelunch.models.sources import Found, from_python, from_torchvision
+from nofreelunch.workspace import digest
 
 SOURCES: dict[str, Callable[[str, Weights | None], Found]] = {
     "torchvision": from_torchvision,
@@ -67,6 +68,15 @@ def zoo_card(name: str) -> Card:
         InputError: if there is none of that name.
     """
     return read_card(_zoo(name))
+
+
+def zoo_digest(name: str) -> str:
+    """Another one for another model: that of its JSON, which holds the digest of its weights.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    return digest(_zoo(name).with_suffix(".json").read_bytes())
 
 
 def zoo_names() -> tuple[str, ...]:

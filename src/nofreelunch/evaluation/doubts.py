@@ -66,7 +66,7 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
     board, gained = trial.board, 0
 
     def sampled() -> int:
-        harder = WorstOf(tuple(parts_for(trial, protocol.harder)))
+        harder = WorstOf(tuple(parts_for(trial, protocol.harder, whole=True)))
         return int(trial.breaks(harder, index, "more steps").sum())
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):

@@ -57,7 +57,7 @@ def without_addresses(value: object) -> str:
     return _ADDRESS.sub("", repr(value))
 
 
-_PATIENCE, _REACH = 1.0, 1.1
+PATIENCE, _REACH = 1.0, 1.1
 """Where examples are given up; what that may cost is looked at each time, on a few survivors."""
 
 QUICK = Protocol(
@@ -65,10 +65,12 @@ QUICK = Protocol(
     first=("pgd-10", lambda threat: PGD(threat, steps=10)),
     main={
         "apgd-ce": lambda threat: APGD(threat, steps=25),
-        "apgd-t": lambda threat: EachTarget(APGD(threat, steps=25, loss="dlr-targeted", patience=_PATIENCE), 4),
-        "square": lambda threat: Square(threat, steps=400, patience=_PATIENCE),
+        "apgd-t": lambda threat: EachTarget(APGD(threat, steps=25, loss="dlr-targeted", patience=PATIENCE), 4),
+        "square": lambda threat: Square(threat, steps=400, patience=PATIENCE),
     },
-    harder=lambda threat: EachTarget(APGD(threat, steps=50, loss="dlr-targeted", random_start=False), 2),
+    harder=lambda threat: EachTarget(
+        APGD(threat, steps=50, loss="dlr-targeted", random_start=False, patience=PATIENCE), 2
+    ),
     sample=32,
     probing=12,
     thorough=20,
@@ -79,13 +81,13 @@ STANDARD = Protocol(
     "standard",
     first=("pgd-10", lambda threat: PGD(threat, steps=10)),
     main={
-        "apgd-ce": lambda threat: APGD(threat, patience=_PATIENCE),
-        "apgd-t": lambda threat: EachTarget(APGD(threat, loss="dlr-targeted", patience=_PATIENCE)),
+        "apgd-ce": lambda threat: APGD(threat, patience=PATIENCE),
+        "apgd-t": lambda threat: EachTarget(APGD(threat, loss="dlr-targeted", patience=PATIENCE)),
         "fab-t": lambda threat: EachTarget(FAB(threat, reach=_REACH)),
-        "square": lambda threat: Square(threat, patience=_PATIENCE),
+        "square": lambda threat: Square(threat, patience=PATIENCE),
     },
     harder=lambda threat: EachTarget(
-        APGD(threat, steps=200, loss="dlr-targeted", random_start=False, patience=_PATIENCE), 3
+        APGD(threat, steps=200, loss="dlr-targeted", random_start=False, patience=PATIENCE), 3
     ),
 )
 """As strong as AutoAttack's standard version (Croce and Hein 2020): the same four attacks.

@@ -17,7 +17,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
 
 from nofreelunch.data import Dataset, catalogue, imagenet, images, load_data, open_source, store, tree
-from nofreelunch.data.images import BadImage, Fit
+from nofreelunch.data.images import BadImage, Fit, decode
 from nofreelunch.errors import InputError, RunError
 
 
@@ -181,6 +181,13 @@ BAD_IMAGES = {
     "large.png": (lambda path: Image.new("1", (10_000, 10_000)).save(path), "is too large: 10000 x 10000 pixels"),
     "huge.png": (lambda path: Image.new("1", (20_000, 10_000)).save(path), "is too large: more than"),
 }
+
+
+def test_an_image_that_would_be_enlarged_beyond_measure_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "narrow.png"
+    Image.new("L", (1, 60_000)).save(path)
+    with pytest.raises(BadImage, match="is too narrow: 1 x 60000 pixels"):
+        decode(path, "RGB", Fit(256, 224))
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)

@@ -90,6 +90,7 @@ def shipped(zoo: dict[str, Classifier]) -> Iterator[dict[str, Classifier]]:
             patch.setattr(module, "zoo_names", lambda: tuple(there))
             patch.setattr(module, "zoo_card", lambda name: there[name].card)
             patch.setattr(module, "load_model", lambda spec: there[spec.removeprefix("zoo:")])
+        patch.setattr(deep, "zoo_digest", lambda name: str(id(there[name])))
         patch.setattr(deep, "data_here", lambda name, root, size: toy())
         yield there
 

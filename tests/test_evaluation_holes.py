@@ -17,6 +17,7 @@ from nofreelunch.data import load_data
 from nofreelunch.data.cifar10 import load_cifar10_sample
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
+from nofreelunch.evaluation.profiles import Profiles
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
 from nofreelunch.evaluation.trust.gradients import slopes
@@ -534,3 +535,26 @@ def test_infinite_logits_leave_nothing_unsaid() -> None:
     x, y = torch.full((8, 1, 2, 2), 0.1245), torch.zeros(8, dtype=torch.long)
     found = slopes(Far(), x, y, (x, x + 0.01), Linf(0.2))
     assert found.unsaid < 0.01
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_behind_a_linear_network_each_pixel_finds_its_best_value(seed: int) -> None:
+    """The optimum over all pixels at once is that of each alone, as far as the points lie apart."""
+    rng = torch.Generator().manual_seed(seed)
+    weight, x = torch.randn(2, 9, generator=rng), torch.rand(5, 9, generator=rng)
+
+    def seen(z: Tensor) -> Tensor:
+        return z + 0.05 * torch.sin(60 * z)
+
+    def model(z: Tensor) -> Tensor:
+        return seen(z) @ weight.T
+
+    y = torch.zeros(5, dtype=torch.long)
+    values = torch.stack([seen((x + a * THREAT.eps).clamp(0, 1)) for a in torch.linspace(-1, 1, 401)])
+    slope = weight[1] - weight[0]
+    best = torch.where(slope > 0, values.amax(0), values.amin(0)) @ slope
+    z = Profiles(THREAT, points=81, rounds=1, guide=model)(model, x, y, rng)
+    assert THREAT.contains(z, x).all()
+    reached, start = (model(each)[:, 1] - model(each)[:, 0] for each in (z, x))
+    assert (reached <= best + 1e-5).all()
+    assert (best - reached <= 0.02 * (best - start)).all()

@@ -333,6 +333,11 @@ BAD = {
     "too many images": (f"{GOOD}[evaluate]\nn = 10001", "n must be at most the size of the split, 10000"),
     "threats that are no list": (f'{GOOD}[evaluate]\nthreats = "linf 0.1"', "threats of [evaluate] must be a list"),
     "a threat without a norm": (f"{GOOD}[evaluate]\nthreats = [0.1]", "threats of [evaluate] must be a list"),
+    "a threat for other data": (
+        f'{GOOD}[evaluate.threats]\nmnits = ["linf 0.1"]',
+        'unknown data set of [evaluate.threats] "mnits"; did you mean "mnist"?',
+    ),
+    "a seed that no generator takes": (GOOD.replace("[0]", f"[{2**64}]"), "seed must be below 2^63"),
     "needs that are no number": (f'{GOOD}[run]\ngpus = "all"', "gpus of [run] must be a number"),
     "negative needs": (f"{GOOD}[run]\ncpus = -1", "cpus must be in [0, inf)"),
     "unknown needs": (f"{GOOD}[run]\ngpu = 1", 'unknown setting of [run] "gpu"; did you mean "gpus"?'),

@@ -19,7 +19,7 @@ from nofreelunch.models.registry import Architecture
 from nofreelunch.output import locked
 from nofreelunch.rng import Streams
 from nofreelunch.threats import L2, Linf, Threat
-from nofreelunch.training import RECIPES, TrainConfig, loop, order, session, train
+from nofreelunch.training import RECIPES, TrainConfig, devices, loop, order, session, train
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Event, Finished, Notice, Started, Step
 from nofreelunch.training.loop import Loop
@@ -315,10 +315,17 @@ def test_the_average_is_returned_where_one_is_kept() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_precisions_change_only_the_rounding(precision: str) -> None:
+def test_precisions_change_only_the_rounding(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda device: True)
     reference = losses(run(toy_config(epochs=1.0))[1])
     here = losses(run(toy_config(epochs=1.0, precision=precision, attack_precision="bfloat16"))[1])
     assert reference == pytest.approx(here, abs=0.05)
+
+
+def test_bfloat16_is_not_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda device: False)
+    here, there = (losses(run(toy_config(epochs=1.0, precision=each))[1]) for each in ("float32", "bfloat16"))
+    assert here == there
 
 
 def test_the_card_says_how_the_model_was_made(tmp_path: Path) -> None:

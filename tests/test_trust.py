@@ -85,6 +85,7 @@ EXPECTED = {
     "RippledFloor": {"masked-gradients"},
     "RippledLag": {"short-sighted-gradients"},
     "LateRipple": {"short-sighted-gradients"},
+    "WarpedPixels": {"short-sighted-gradients"},
 }
 
 

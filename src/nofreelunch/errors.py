@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable
 from fractions import Fraction
 from typing import Any
 
+SEEDS = 2**63
+"""Seeds are below this."""
+
 
 class InputError(ValueError):
     """What the caller gave cannot be used; the message says why and what to give instead."""
@@ -82,6 +85,13 @@ def check_number(
     if not (math.isfinite(number) and above and below):
         raise InputError(f"{name} must be in {allowed}, got {value!r}")
     return number
+
+
+def check_seed(seed: Any) -> int:
+    """`seed` if random generators take it: a whole number from 0 up to 2^63; an `InputError` otherwise."""
+    if check_count("seed", seed, low=0) >= SEEDS:
+        raise InputError(f"seed must be below 2^63, got {seed!r}")
+    return operator.index(seed)
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:

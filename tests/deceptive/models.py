@@ -628,6 +628,18 @@ class LateRipple(Within):
         return -lag * (1 + 0.9 * wave * torch.sigmoid(4 * (2 - lag)))
 
 
+class WarpedPixels(Around):
+    """Smooth: the value that the network sees rises and falls within the ball; every gradient is true."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(warped(x))
+
+
+def warped(x: Tensor) -> Tensor:
+    """A wave on the pixels, shorter than the ball is wide."""
+    return x + 0.06 * torch.sin(88 * x)
+
+
 DECEPTIVE = {
     build.__name__: build
     for build in (
@@ -639,5 +651,6 @@ DECEPTIVE = {
         CountsInAGenerator, KnowsCorners, KnowsFaintGrey, FlipsACoin, KnowsTheRim, StepsUnderARipple, KnowsAShell,
         CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, KnowsItself, KnowsItsJudge, MergedByEval, ShowsATracer,
         DistractingClasses, SteepLead, FarIsNear, RippledFloor, RippledLag, LateRipple,
+        WarpedPixels,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import nofreelunch as nfl
+from deceptive.models import warped
 from nofreelunch.attacks import ExactLinear, misclassified
 
 Truth = Callable[[nn.Module, nn.Module, Tensor, Tensor, float], float]
@@ -26,15 +27,26 @@ def like_the_network(model: nn.Module, net: nn.Module, x: Tensor, y: Tensor, eps
 
 
 def on_levels(levels: int) -> Truth:
-    """The network sees each pixel rounded to one of some levels: exact for a linear network.
+    """The network sees each pixel rounded to one of some levels."""
+    top = levels - 1
+    return _by_pixels(lambda x, eps: tuple(((x + sign * eps).clamp(0, 1) * top).round() / top for sign in (-1, 1)))
 
-    Against each wrong class every pixel goes to that level within reach which raises the margin most.
+
+def of_a_wave(x: Tensor, eps: float) -> tuple[Tensor, ...]:
+    """The least and the largest value that a warped pixel takes within reach, up to a thousandth of the radius."""
+    values = torch.stack([warped((x + share * eps).clamp(0, 1)) for share in torch.linspace(-1, 1, 1001)])
+    return values.amin(0), values.amax(0)
+
+
+def _by_pixels(ends: Callable[[Tensor, float], tuple[Tensor, ...]]) -> Truth:
+    """The network sees a function of each pixel, which takes values between two ends: exact for a linear network.
+
+    Against each wrong class every pixel goes to that end which raises the margin most.
     """
 
     def truth(model: nn.Module, net: nn.Module, x: Tensor, y: Tensor, eps: float) -> float:
         weight, bias = net[-1].weight, net[-1].bias
-        top = levels - 1
-        low, high = (((x + sign * eps).clamp(0, 1) * top).round().flatten(1) / top for sign in (-1, 1))
+        low, high = (end.flatten(1) for end in ends(x, eps))
         slope = weight[None] - weight[y][:, None]
         best = torch.where(slope > 0, slope * high[:, None], slope * low[:, None]).sum(2) + bias - bias[y][:, None]
         return 1 - (best.scatter(1, y[:, None], -1.0).amax(1) > 0).double().mean().item()
@@ -84,5 +96,6 @@ TRUTH: dict[str, Truth] = {
     "KnowsAShell": within(0.036),
     "SteepLead": at_the_networks_worst,
     "StepsUnderARipple": at_the_networks_worst,
+    "WarpedPixels": _by_pixels(of_a_wave),
 }
 """All others are judged by `like_the_network`."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalPair, OptionalText, data_root_words
-from nofreelunch.errors import InputError, check_count, check_known
+from nofreelunch.errors import InputError, check_known, check_seed
 from nofreelunch.experiments.base import Experiment, Scale
 from nofreelunch.output import locked
 from nofreelunch.workspace import Workspace, find_device
@@ -51,7 +51,7 @@ class Reproduce:
         for name in self.names:
             check_known("experiment", name, EXPERIMENTS)
         if self.seed is not None:
-            check_count("seed", self.seed, low=0)
+            check_seed(self.seed)
         chosen = [EXPERIMENTS[name] for name in dict.fromkeys(self.names or EXPERIMENTS)]
         changes = {"seed": self.seed, "classes": self.classes, "data": self.data, "retrain": self._preset()}
         _check_known(changes, chosen, self.scale)

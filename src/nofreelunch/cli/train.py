@@ -218,6 +218,8 @@ class Train:
         from nofreelunch.training.devices import leads
         from nofreelunch.training.progress import duration, size
 
+        if leads():
+            print("making a few steps, to see how long they take ...", file=sys.stderr)
         cost = estimate(data, config, self.device)
         if not leads():
             return

@@ -1,5 +1,6 @@
 """One image file as raw pixels of a given size and colour mode, or the reason why not."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,12 +39,15 @@ class Fit:
         """The image at `crop` x `crop`."""
         if image.size == (self.crop, self.crop):
             return image
-        width, height = image.size
-        shorter = min(width, height)
-        width, height = width * self.resize // shorter, height * self.resize // shorter
+        width, height = self.whole(*image.size)
         left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         return resized.crop((left, top, left + self.crop, top + self.crop))
+
+    def whole(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height before the crop."""
+        shorter = min(width, height)
+        return width * self.resize // shorter, height * self.resize // shorter
 
 
 def decode(path: Path, mode: Mode, fit: Fit | None) -> NDArray[np.uint8]:
@@ -55,10 +59,12 @@ def decode(path: Path, mode: Mode, fit: Fit | None) -> NDArray[np.uint8]:
         fit: how it is brought to size; None leaves it as it is.
 
     Raises:
-        BadImage: if the file is unreadable, truncated, animated, deeper than 8 bits or larger than Pillow's limit of
-            89 million pixels.
+        BadImage: if the file is unreadable, truncated, animated, deeper than 8 bits or larger, as it is or brought to
+            size, than Pillow's limit of 89 million pixels.
     """
     with _opened(path) as image:
+        if fit and (across := math.prod(fit.whole(*image.size))) > _PIXELS_AT_MOST:
+            raise BadImage(f"is too narrow: {image.width} x {image.height} pixels would become {across}")
         try:
             converted = image.convert(mode)
             array = np.array(fit(converted) if fit else converted)

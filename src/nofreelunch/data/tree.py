@@ -219,7 +219,7 @@ def _fingerprint(tree: Tree, fit: Fit | None) -> str:
     """Changes when a file, its label or its treatment does."""
     sha = hashlib.sha256(repr((tree.name, tree.classes, tree.mode, fit, tree.notes)).encode())
     for path, label in tree.train + tree.test:
-        sha.update(repr((str(path), label, *_state(path))).encode())
+        sha.update(repr((str(path.absolute()), label, *_state(path))).encode())
     return sha.hexdigest()[:32]
 
 

@@ -46,6 +46,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
             gains = _beyond_own(trial, gains, *_own(trial, protocol))
             doubtful = _beyond_own(trial, gains, _targeted(trial))
             doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
+            if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
+                doubtful = {name: gain for name, gain in doubtful.items() if len(gain.rows) > 1}
         seen = {"gains": gains, "doubtful": doubtful, "hopeful": sorted(hopeful.keys() - gains.keys())}
         return seen | {"suspicious": suspicious, "sample": index.tolist()}
 

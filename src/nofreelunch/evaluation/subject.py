@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model
-from nofreelunch.errors import InputError, check_count
+from nofreelunch.errors import InputError, check_seed
 from nofreelunch.models.copying import all_modules, modules_of, twin
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import seeded
@@ -117,7 +117,7 @@ def own_randomness(seed: int) -> Iterator[None]:
 
     Nothing of ours draws them; a randomised model may.
     """
-    check_count("seed", seed, low=0)
+    check_seed(seed)
     with seeded(seed):
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the model's, not ours
         try:

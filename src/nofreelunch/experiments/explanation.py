@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nofreelunch.data import Dataset
-from nofreelunch.errors import InputError, check_count
+from nofreelunch.errors import InputError, check_count, check_seed
 from nofreelunch.experiments.batches import balanced, batched, logits_of
 from nofreelunch.experiments.estimates import Estimate, mean
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
@@ -58,8 +58,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in {"n": 1, "measure": 2, "points": 2, "seed": 0}.items():
+        for name, low in {"n": 1, "measure": 2, "points": 2}.items():
             check_count(name, getattr(self, name), low)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from nofreelunch.errors import check_known
 from nofreelunch.models.cuda_graphs import CudaGraphs
 from nofreelunch.models.folding import add_in_place, fold_batch_norms, pool_before_relu, save_memory
+from nofreelunch.models.precision import multiplies_bfloat16
 from nofreelunch.models.probe import Derivative, derivative
 from nofreelunch.models.state import evaluating
 from nofreelunch.models.thin import use_thin_convolutions
@@ -103,7 +104,7 @@ class Fast:
         truth = derivative(twin, x)  # a model that fails on x fails here, as it would without us
         if truth is None or not self._agrees(truth, x, logits=1e-3, grad=0.05):
             return
-        if self.precision == "bfloat16" and _multiplies_bfloat16(x.device) and truth.logits.dtype == torch.float32:
+        if self.precision == "bfloat16" and multiplies_bfloat16(x.device) and truth.logits.dtype == torch.float32:
             self._lower(torch.bfloat16)
             if not self._agrees(truth, x, logits=0.1, grad=0.5):
                 self._lower(torch.float32)
@@ -160,10 +161,3 @@ def _unwrapped(model: object) -> object:
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, under each of their names."""
     return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it; elsewhere it is emulated, and slow."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

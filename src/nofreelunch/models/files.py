@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import SEEDS, InputError
 from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.registry import assemble, is_own_code
 from nofreelunch.models.tensors import check_fits, layout, read_tensors
 from nofreelunch.workspace import atomic_write, digest, is_sealed, plain, read_json, sealed
 
 FORMAT = 1
-_LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES, _LARGEST_SEED = 2**14, 2**10, 2**20, 2**63
+_LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES = 2**14, 2**10, 2**20
 _KINDS = {"architecture": str, "shape": list, "classes": int, "normalisation": dict, "data": str, "threat": str}
 _KINDS |= {"recipe": dict, "seed": int, "metrics": dict, "weights_sha256": str}
 
@@ -126,7 +126,7 @@ def _card(about: dict[str, Any], path: Path) -> Card:
         raise InputError(f"{path} does not describe a model: no image has shape {shape}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise InputError(f"{path} does not describe a model: it cannot have {classes} classes")
-    if not 0 <= about["seed"] < _LARGEST_SEED:
+    if not 0 <= about["seed"] < SEEDS:
         raise InputError(f"{path} does not describe a model: its seed cannot be {about['seed']}")
     try:
         mean, std = (tuple(map(float, normalisation[name])) for name in ("mean", "std"))

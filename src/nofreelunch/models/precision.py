@@ -1,9 +1,16 @@
-"""Float32 means float32, on GPUs too."""
+"""In which precision a device multiplies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; elsewhere it is emulated, and slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @contextmanager

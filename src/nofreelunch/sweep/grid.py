@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from nofreelunch.errors import InputError, check_count, check_known, parse_number
+from nofreelunch.errors import InputError, check_count, check_known, check_seed, parse_number
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
 from nofreelunch.training import TrainConfig
@@ -53,6 +53,8 @@ def expand(
         dict(zip(block, values, strict=True)) for block in axes for values in itertools.product(*block.values())
     )
     trained = dict.fromkeys(_training(scale, fixed | values) for values in combinations)
+    for named in exam.threats if isinstance(exam.threats, Mapping) else ():
+        check_known("data set of [evaluate.threats]", named, sorted({data for data, _ in trained}))
     return tuple(Point(data, config, exam.of(data, _within(data, config, trained))) for data, config in trained)
 
 
@@ -136,8 +138,8 @@ def _exam(values: Mapping[str, Any]) -> _Exam:
     for name in ("protocol", "attack"):
         if not isinstance(settings.get(name, ""), str):
             raise InputError(f"{name} of [evaluate] must be a name in quotes, got {settings[name]!r}")
-    for name, low in (("n", 1), ("seed", 0)):
-        check_count(name, settings.get(name, low), low)
+    check_count("n", settings.get("n", 1))
+    check_seed(settings.get("seed", 0))
     threats = values.get("threats", [])
     if isinstance(threats, dict):
         return _Exam(settings, {data: _threats(listed) for data, listed in threats.items()})
@@ -151,4 +153,4 @@ def _threats(listed: Any) -> tuple[Threat, ...]:
     wrong = next((text for text, pair in zip(texts, words, strict=True) if len(pair) != 2), None)
     if wrong is not None or not isinstance(listed, list):
         raise InputError(f'threats of [evaluate] must be a list such as ["linf 0.3", "l2 128/255"], got {listed!r}')
-    return tuple(threat(norm, eps) for norm, eps in words)
+    return tuple(dict.fromkeys(threat(norm, eps) for norm, eps in words))

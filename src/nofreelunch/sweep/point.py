@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nofreelunch.attacks import ATTACKS
-from nofreelunch.errors import InputError, check_count, check_known
+from nofreelunch.errors import InputError, check_count, check_known, check_seed
 from nofreelunch.evaluation import PROTOCOLS
 from nofreelunch.threats import Threat
 from nofreelunch.training import TrainConfig
@@ -41,7 +41,7 @@ class Exam:
         if self.attack is not None:
             check_known("attack", self.attack, ATTACKS)
         check_count("n", self.n)
-        check_count("seed", self.seed, low=0)
+        check_seed(self.seed)
 
     @property
     def method(self) -> str:

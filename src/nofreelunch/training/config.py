@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from nofreelunch import threats
 from nofreelunch.attacks import ATTACKS, PGD
-from nofreelunch.errors import InputError, check_count, check_known, check_number
+from nofreelunch.errors import InputError, check_count, check_known, check_number, check_seed
 from nofreelunch.models.fast import Precision
 from nofreelunch.models.registry import architecture
 from nofreelunch.threats import Threat
@@ -181,7 +181,7 @@ class TrainConfig:
             object.__setattr__(self, name, number)
         check_count("batch_size", self.batch_size)
         check_count("accumulate", self.accumulate)
-        check_count("seed", self.seed, low=0)
+        check_seed(self.seed)
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts"

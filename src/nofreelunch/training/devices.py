@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import distributed_c10d
 
+from nofreelunch.models.precision import multiplies_bfloat16
+
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -18,7 +20,8 @@ class Devices:
 
     Args:
         device: "cpu", "cuda" or "cuda:1".
-        precision: of a module's forward pass, "float32" or "bfloat16"; weights stay in float32.
+        precision: of a module's forward pass, "float32" or "bfloat16"; weights stay in float32. A device without
+            instructions for bfloat16 computes in float32: to emulate them takes ten times as long.
     """
 
     def __init__(self, device: str, precision: str) -> None:
@@ -29,6 +32,8 @@ class Devices:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its banners are not ours
         processes, nodes = _spread()
         accelerator, _, number = device.partition(":")
+        if not multiplies_bfloat16(torch.device(device)):
+            precision = "float32"
         self._fabric = Fabric(
             accelerator=accelerator,
             devices=[int(number)] if number else processes // nodes,

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float64, Int
 
-from nofreelunch.errors import InputError, check_count, check_known, check_number
+from nofreelunch.errors import InputError, check_known, check_number, check_seed
 from nofreelunch.training.linear_descent import Adversary, Descent, descend
 from nofreelunch.training.linear_optimum import NoOptimum, minimise
 from nofreelunch.training.linear_problem import Array, Box, Problem, join, split, worst_inputs
@@ -107,7 +107,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
     x, y = both_classes(*examples(x, y, box))
     eps = check_number("eps", eps, 0.0, 1.0)
     l2 = check_number("l2", l2, 0.0, np.inf)
-    check_count("seed", seed, low=0)
+    check_seed(seed)
     problem = Problem.of(x, y, eps, box, l2)
     if method == "optimum":
         u, b = minimise(problem)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
@@ -20,12 +21,16 @@ _FEW = 0.05
 """So small a share of points may fail a check: a kink, a dead unit."""
 _STEEP = 5.0
 """So many times what it promises the margin may rise over the whole radius; of honest models it rises less."""
+_FURTHER = (0.3, 0.6, 1.0)
+"""How far along the gradient is looked at again, in radii."""
 _WIDTHS = (0.3, 0.1, 0.01, 1e-3)
 """Widths of the differences, in radii. One of them must agree: wide ones see curvature, narrow ones rounding."""
 _SHORT, _ENOUGH = 0.15, 8
 """So little of what it promises the margin rises over the first width, in the median of at least so many points, where
 the gradient is of a ripple. Of honest models it is 0.3 and more, even far beyond the radius that they are robust in."""
-
+_AGAINST = -0.2
+"""Median cosine of the gradients at a point and at one further along, below which the gradient is of a ripple as well.
+Gradients of honest models may have nothing in common, -0.04, but do not turn round."""
 
 _ASIDE = 0.05
 """Points are moved by so much of a random step within the radius where many pixels may be equal."""
@@ -43,6 +48,7 @@ class Slopes:
         agrees: over one of four widths the margin rises along it as it says, within a factor 2, and over the whole
             radius at most 5 times as much.
         rise: over the largest of these widths, what the margin rises along it over what it says.
+        turned: cosine of it and the gradient further along it, by 0.3, 0.6 and 1 radii, (3, n).
         unsaid: how much of what the margin changes by along random directions it does not say: 0 to 1, over all points;
             where that is much, at points a little beside if it is less there.
         flat: the answer is the same, to the last bit, at random points of the set.
@@ -53,6 +59,7 @@ class Slopes:
     vanishing: Mask
     agrees: Mask
     rise: PerExample
+    turned: Tensor
     unsaid: float
     flat: Mask
     gradient: bool
@@ -85,6 +92,7 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
         vanishing=reach <= 1e-3 * height.double().abs(),
         agrees=agrees,
         rise=rise,
+        turned=_turned(model, z, y, grad, threat),
         unsaid=unsaid,
         flat=flat,
         gradient=raw is not None,
@@ -120,6 +128,16 @@ def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
     return ((near >= 0.5) & (near <= 2)).any(0) & (rise(1.0) <= _STEEP), near[0]
 
 
+def _turned(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Tensor:
+    """`turned` of `Slopes`; 0 where there is no gradient."""
+    step, cosines = threat.eps * threat.steepest(grad), []
+    for width in _FURTHER:
+        there = _margin_gradient(model, threat.clip(z + width * step), y)[1]
+        there = torch.zeros_like(grad) if there is None else there.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        cosines.append(functional.cosine_similarity(there.flatten(1).double(), grad.flatten(1).double()))
+    return torch.stack(cosines)
+
+
 def _unsaid(model: Model, z: Inputs, y: Labels, grad: Inputs, aside: Inputs, threat: Threat) -> float:
     """`unsaid` of `Slopes`, over the width at which it is least; 0 where there is no point."""
     if len(z) == 0:
@@ -152,12 +170,13 @@ def gradient_flags(found: Slopes) -> list[Flag]:
     """What is wrong with the gradients of the examples that are still standing."""
     total = len(found.finite)
     few = max(1, _FEW * total)
-    wrong = ~found.agrees & ~found.vanishing & found.finite
+    seen = ~found.vanishing & found.finite
+    wrong, true = ~found.agrees & seen, found.agrees & seen
     flags = (
         _non_finite(found) if (~found.finite).sum() > few else None,
         _vanishing(found) if found.vanishing.sum() > few else None,
         _wrong(wrong) if wrong.sum() > max(1, 0.1 * total) else _partial(found.unsaid),
-        _short_sighted(found.rise[found.agrees & ~found.vanishing & found.finite]),
+        _short_sighted(found.rise[true], found.turned[:, true]),
         _constant(found) if found.flat.sum() > few else None,
     )
     return [flag for flag in flags if flag is not None]
@@ -199,14 +218,21 @@ def _partial(unsaid: float) -> Flag | None:
     )
 
 
-def _short_sighted(rise: PerExample) -> Flag | None:
-    """Whether the margin turns long before the radius, at points where the gradient is true."""
-    if len(rise) < _ENOUGH or rise.median() >= _SHORT:
+def _short_sighted(rise: PerExample, turned: Tensor) -> Flag | None:
+    """Whether the margin, or its gradient, turns long before the radius, at points where the gradient is true."""
+    if len(rise) < _ENOUGH:
+        return None
+    least, (cosine, at) = float(rise.median()), turned.median(1).values.min(0)
+    if least < _SHORT:
+        seen = f"the margin rises by at most {max(0.0, least):.0%} of what the gradient promises"
+        width = _WIDTHS[0]
+    elif cosine < _AGAINST:
+        seen, width = f"the gradient turns against itself: its cosine falls to {cosine:.2f}", _FURTHER[int(at)]
+    else:
         return None
     return Flag(
         "short-sighted-gradients",
-        f"over {_WIDTHS[0]:g} radii the margin rises by at most {max(0.0, float(rise.median())):.0%} of what the "
-        f"gradient promises (median of {len(rise)} points)",
+        f"over {width:g} radii {seen} (median of {len(rise)} points)",
         "the gradient is that of a ripple; return the scores without it",
     )
 

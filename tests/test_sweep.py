@@ -17,8 +17,10 @@ import torch
 
 from nofreelunch import drawing
 from nofreelunch.cli import main
+from nofreelunch.data import load_data
+from nofreelunch.data.packed import stream, write_packed
 from nofreelunch.errors import InputError
-from nofreelunch.sweep import Task, read_spec
+from nofreelunch.sweep import Task, grid, read_spec
 from nofreelunch.sweep.plot import plot
 from nofreelunch.sweep.status import Status, status
 from nofreelunch.sweep.table import Row, label
@@ -252,6 +254,18 @@ def test_a_part_of_a_data_set_has_the_presets_of_the_whole(tmp_path: Path) -> No
     )
     (point,) = read_spec(str(spec_of(tmp_path, content))).points
     assert (point.data, point.config.arch) == ("restricted-imagenet:release", "resnet50")
+
+
+def test_a_packed_file_has_the_presets_of_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    write_packed(path, stream(load_data("cifar10-sample")))
+    content = f'preset = "laptop"\n[train]\ndata = "{path}"\n[grid]\neps = [0]\nthreat = ["linf"]\n'
+    with pytest.raises(InputError, match='unknown data set with presets "cifar10-sample"'):
+        read_spec(str(spec_of(tmp_path, content)))
+    write_packed(path, replace(stream(load_data("cifar10-sample")), name="cifar10"))
+    grid._family.cache_clear()
+    (point,) = read_spec(str(spec_of(tmp_path, content))).points
+    assert point.config.arch == "cifar-resnet"
 
 
 def test_a_recipe_or_an_attack_goes_before_the_attack_of_the_preset(tmp_path: Path) -> None:

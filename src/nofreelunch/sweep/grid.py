@@ -4,8 +4,11 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from nofreelunch.data.packed import SUFFIX, read_packed
 from nofreelunch.errors import InputError, check_count, check_known, check_seed, parse_number
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
@@ -112,8 +115,14 @@ def _training(scale: str, values: dict[str, Any]) -> tuple[str, TrainConfig]:
     ball = threat(norm, eps) if norm and eps else None
     if ball is None:
         settings = {name: value for name, value in settings.items() if name not in _OF_A_THREAT}
-    base = preset(scale, data.partition(":")[0], ball) if scale else TrainConfig(threat=ball)
+    base = preset(scale, _family(data), ball) if scale else TrainConfig(threat=ball)
     return data, base.changed(settings)
+
+
+@lru_cache
+def _family(data: str) -> str:
+    """What presets go by: the name before the colon, or that in a packed file."""
+    return read_packed(Path(data).expanduser()).name if data.endswith(SUFFIX) else data.partition(":")[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,6 +144,24 @@ def test_a_point_that_fails_leaves_the_others_alone(tmp_path: Path, capsys: pyte
     assert "0.02" in out
 
 
+def test_a_damaged_point_leaves_the_others_alone(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept, tmp_path / "out")
+    spec, (damaged, sound, *_) = swept.parent / "toy.toml", sorted((tmp_path / "out").glob("points/*"))
+    for point in (damaged, sound):
+        next(point.glob("result-*.json")).unlink()
+    model = damaged / "training" / MODEL
+    model.write_bytes(model.read_bytes()[:-9])
+    assert main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    err = capsys.readouterr().err
+    assert f"{model} is" in err
+    assert f"remove {damaged / 'training'} to have it trained again" in err
+    assert err.splitlines()[-1].startswith("failed: 1 of 8 points failed")
+    assert list(sound.glob("result-*.json"))
+    assert not list(damaged.glob("result-*.json"))
+
+
 def test_other_data_under_the_same_name_are_refused(swept: Path, tmp_path: Path) -> None:
     task = tasks_of(swept.parent / "toy.toml", tmp_path)[0]
     with pytest.raises(InputError, match="is other data here"):

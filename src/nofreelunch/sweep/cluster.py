@@ -30,10 +30,10 @@ def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Needs) 
         needs: of each point.
 
     Returns:
-        For each point whose run failed, why; the others are done.
+        For each point that failed, such as one whose files are damaged, why; the others are done.
 
     Raises:
-        InputError: if Ray is not installed, there is no such cluster, or a setting does not suit the data.
+        InputError: if Ray is not installed, or there is no such cluster.
     """
     with _connected(address) as ray:
         begin = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(work)
@@ -52,8 +52,6 @@ def _carried_through(ray: Any, begin: Any, tasks: Sequence[Task], board: Board) 
             try:
                 ray.get(reference)
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, InputError):
-                    raise error.cause from None
                 failures[task] = str(error.cause)
             except ray.exceptions.RayError as error:  # the worker or its node is gone
                 step = status(task).step

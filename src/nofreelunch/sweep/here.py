@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nofreelunch.errors import RunError
+from nofreelunch.errors import InputError, RunError
 from nofreelunch.sweep.progress import Board
 from nofreelunch.sweep.work import Task, work
 
@@ -11,13 +11,13 @@ def run_here(tasks: Sequence[Task], board: Board) -> dict[Task, str]:
     """Work on each point that is not done.
 
     Returns:
-        For each point whose run failed, why; the others are done.
+        For each point that failed, such as one whose files are damaged, why; the others are done.
     """
     failures: dict[Task, str] = {}
     for task in tasks:
         try:
             work(task, lambda event: board.look())
-        except RunError as error:
+        except (InputError, RunError) as error:
             failures[task] = str(error)
         board.look()
     return failures

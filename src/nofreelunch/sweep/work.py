@@ -172,7 +172,11 @@ def _model(task: Task, data: Dataset, report: Report) -> Classifier:
         if begun_with(start, arch) != task.begun_with:
             raise InputError(f"{start or arch} is another one here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
-    return load_file(task.training / MODEL, own_code=task.point.config.arch).to(find_device(task.device))
+    try:
+        model = load_file(task.training / MODEL, own_code=task.point.config.arch)
+    except InputError as error:
+        raise InputError(f"{error}; remove {task.training} to have it trained again") from None
+    return model.to(find_device(task.device))
 
 
 def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: Path) -> Score:

@@ -69,8 +69,8 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
             expected = {pixels_of(f"{part}-{name}-{k}.png").tobytes() for k in range(USUAL[f"{part}/{name}"])}
             assert shown(split.x[split.y == label]) == expected
     assert data.notes == (
-        "unbalanced train images per class: 3 (cat) to 4 (ant)",
-        "unbalanced test images per class: 1 (ant) to 2 (cat)",
+        "unbalanced train files per class: 3 (cat) to 4 (ant)",
+        "unbalanced test files per class: 1 (ant) to 2 (cat)",
     )
 
 
@@ -207,6 +207,12 @@ def test_a_bad_image_is_skipped_and_named_or_stops_a_strict_run(
     assert load_data(f"folder:{tmp_path}").notes == data.notes  # from the cache too
     with pytest.raises(InputError, match=re.escape(f"{bad} {reason}")):
         load_data(f"folder:{tmp_path}", strict=True)
+
+
+def test_a_class_without_a_readable_image_is_named(tmp_path: Path) -> None:
+    plant(tmp_path, {"train/a": 2, "train/b": 0, "test/a": 1, "test/b": 1})
+    (tmp_path / "train" / "b" / "x.png").write_text("words")
+    assert "no image of b can be read" in load_data(f"folder:{tmp_path}").notes
 
 
 def test_where_no_image_can_be_read_the_data_set_is_refused(tmp_path: Path) -> None:
@@ -409,7 +415,7 @@ def test_a_slice_of_imagenet_is_viewed_in_nine_classes(tmp_path: Path) -> None:
     assert "200 of 203 wnids have no images in train: n01644373" in notes
     assert "2 folders of train belong to no class and are left out" in notes
     assert "no train images of Cat, Turtle, Bird" in notes
-    assert "unbalanced train images per class: 2 (Frog) to 7 (Dog)" in notes
+    assert "unbalanced train files per class: 2 (Frog) to 7 (Dog)" in notes
 
 
 def test_the_release_preset_takes_its_eleven_dogs(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def zoo(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
             patch.setattr(module, "zoo_names", lambda: tuple(there))
             patch.setattr(module, "zoo_card", lambda name: there[name].card)
             patch.setattr(module, "load_model", lambda spec: there[spec.removeprefix("zoo:")])
+        patch.setattr(deep, "zoo_digest", lambda name: str(id(there[name])))
         yield there
 
 

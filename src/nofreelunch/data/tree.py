@@ -116,7 +116,7 @@ def pack_tree(tree: Tree, path: Path, size: int | None = None, strict: bool = Fa
     if fit is not None:
         _check_space(path, (len(tree.train) + len(tree.test)) * len(tree.mode) * fit.crop**2)
     notes = list(tree.notes)
-    train, test = (_decoded(files, tree.mode, fit, strict, notes) for files in (tree.train, tree.test))
+    train, test = (_decoded(files, tree, fit, strict, notes) for files in (tree.train, tree.test))
     labels = tuple(range(len(tree.classes)))
     with _written(path):
         write_packed(path, Stream(tree.name, tree.classes, labels, train, test, notes))
@@ -148,7 +148,7 @@ def count_notes(part: str, classes: tuple[str, ...], files: Files) -> list[str]:
     notes = [f"no {part} images of {several(empty)}"] if empty else []
     least, most = (best((name for name in counts if counts[name]), key=counts.__getitem__) for best in (min, max))
     if counts[least] < counts[most]:
-        notes.append(f"unbalanced {part} images per class: {counts[least]} ({least}) to {counts[most]} ({most})")
+        notes.append(f"unbalanced {part} files per class: {counts[least]} ({least}) to {counts[most]} ({most})")
     return notes
 
 
@@ -158,21 +158,24 @@ def several(names: list[str]) -> str:
     return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
 
 
-def _decoded(files: Files, mode: Mode, fit: Fit | None, strict: bool, notes: list[str]) -> Chunks:
+def _decoded(files: Files, tree: Tree, fit: Fit | None, strict: bool, notes: list[str]) -> Chunks:
     """The readable images of `files`, in order, one at a time; what is skipped goes into `notes` at the end."""
-    skipped: list[str] = []
+    skipped, kept = list[str](), set[int]()
     first: tuple[Path, tuple[int, ...]] | None = None
-    for (path, label), image in zip(files, _attempts(files, partial(_attempt, mode=mode, fit=fit)), strict=True):
+    for (path, label), image in zip(files, _attempts(files, partial(_attempt, mode=tree.mode, fit=fit)), strict=True):
         if isinstance(image, BadImage):
             _refuse(path, image, strict)
             skipped.append(f"{_raw(str(path)).decode(errors='backslashreplace')} {image}")
             continue
         first = first or (path, image.shape)
+        kept.add(label)
         _check_shape(first, (path, image.shape))
         yield torch.from_numpy(image)[None], torch.tensor([label])
     said = f"{_SKIPPED} {len(skipped)} of {len(files)} images: {several(skipped)}"
     if skipped and said not in notes:  # one split may repeat the other
         notes.append(said)
+        lost = sorted({label for _, label in files} - kept)
+        notes += [f"no image of {several([tree.classes[label] for label in lost])} can be read"] if lost else []
     if first is None:
         raise InputError(f"none of {len(files)} images can be read: {several(skipped)}")
 

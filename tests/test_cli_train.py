@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nofreelunch.cli import main, parse
 from nofreelunch.cli.train import Train
@@ -415,3 +416,19 @@ def test_every_preset_of_a_family_of_data_sets_is_found() -> None:
     assert isinstance(command, Train)
     for name in ("restricted-imagenet", "restricted-imagenet:release"):
         assert command.config(name) == preset("laptop", "restricted-imagenet", L2(1.0))
+
+
+def test_strict_training_stops_at_an_image_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, k in ((part, k) for part in ("train", "test") for k in "ab"):
+        (tmp_path / part / k).mkdir(parents=True)
+        for number in range(8):
+            Image.new("L", (28, 28), 20 * number).save(tmp_path / part / k / f"{number}.png")
+    bad = tmp_path / "train" / "a" / "bad.png"
+    bad.write_text("words")
+    command = ["train", "--data", f"folder:{tmp_path}", "--arch", "mnist-cnn-small", "--batch-size", "4", "--dry-run"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--strict"]) == 2
+    assert f"{bad} is no image; remove or replace it, or leave out --strict" in capsys.readouterr().err

@@ -87,6 +87,8 @@ class Train:
     """Of initial weights, order, augmentation and attacks."""
     device: Device = "auto"
     data_root: DataRoot = None
+    strict: bool = False
+    """Stop at an image file that cannot be read, instead of naming and skipping it."""
     out: Path = Path("runs/train")
     """Folder for the model, the log and the state."""
     track: bool = False
@@ -114,7 +116,7 @@ class Train:
         find_device(self.device)
         source = open_source(self.data, self.data_root)  # unknown names are answered before images are decoded
         config = self.config(source.name if self.data.endswith(SUFFIX) else self.data)
-        data = load_tree(source) if isinstance(source, Tree) else source
+        data = load_tree(source, strict=self.strict) if isinstance(source, Tree) else source
         if self.dry_run:
             self._forecast(data, config)
         else:

@@ -245,7 +245,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(
     assert list(said) == ["settings", "examples", "passes", "time", "memory", "disk"]
     assert "36 steps of 16: 576" in said["examples"]
     assert f" {576 * 6 + 3 * 64 * 10} " in said["passes"]
-    assert err == ""
+    assert err == "making a few steps, to see how long they take ...\n"
     assert not [*elsewhere.iterdir()]
 
 

@@ -255,7 +255,7 @@ EXPERIMENT = Experiment(
     "paper, under attack at Table 2's eps. Look how much clean accuracy is paid for how much robustness.",
     presets={
         "smoke": Config(n=20, clean_n=100, attack="pgd-10"),
-        "laptop": Config(n=64),
+        "laptop": Config(n=40),
         "paper": Config(n=10_000, retrain="paper"),
     },
     result_type=Result,

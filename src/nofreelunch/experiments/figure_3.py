@@ -231,6 +231,6 @@ def _experiment(number: int, norm: str, columns: int, laptop: int, seed: int) ->
     )
 
 
-FIGURE_3 = _experiment(3, "l2", columns=6, laptop=40, seed=0)
-FIGURE_6 = _experiment(6, "linf", columns=10, laptop=24, seed=1)
-FIGURE_7 = _experiment(7, "l2", columns=10, laptop=30, seed=2)
+FIGURE_3 = _experiment(3, "l2", columns=6, laptop=30, seed=0)
+FIGURE_6 = _experiment(6, "linf", columns=10, laptop=20, seed=1)
+FIGURE_7 = _experiment(7, "l2", columns=10, laptop=20, seed=2)

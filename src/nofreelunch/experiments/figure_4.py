@@ -226,7 +226,7 @@ EXPERIMENT = Experiment(
     "model that had no part in it begins to believe in the new class. `nofreelunch explain` makes an animation of it.",
     presets={
         "smoke": Config(strips=1, n=10, seed=3),
-        "laptop": Config(strips=2, n=40, seed=3),
+        "laptop": Config(strips=2, n=30, seed=3),
         "paper": Config(strips=2, n=1000, retrain="paper", seed=3),
     },
     result_type=Result,

@@ -89,9 +89,9 @@ def check_number(
 
 def check_seed(seed: Any) -> int:
     """`seed` if random generators take it: a whole number from 0 up to 2^63; an `InputError` otherwise."""
-    if check_count("seed", seed, low=0) >= SEEDS:
+    if (number := check_count("seed", seed, low=0)) >= SEEDS:
         raise InputError(f"seed must be below 2^63, got {seed!r}")
-    return operator.index(seed)
+    return number
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, PGD, Attack, WorstOf
+from nofreelunch.attacks import APGD, WorstOf
 from nofreelunch.evaluation.board import STANDING
 from nofreelunch.evaluation.protocols import Protocol, Recipe, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
@@ -23,8 +23,6 @@ _AGAIN = ("more steps", "more steps, 2", "more steps, 3")
 """Rounds of them, each run if the one before was worth it."""
 _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""
-_EFFORT = {"steps", "step_size", "random_start"}
-"""Fields of an attack that do not say what it is after."""
 
 
 def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
@@ -95,15 +93,10 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
 
 
 def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
-    """Whether the attacks that give examples up break one of a few survivors when they give none up.
-
-    Those that `harder` has taken to more steps are left out.
-    """
+    """Whether the attacks that give examples up break one of a few survivors when they give none up."""
     if trial.suspicious:
         return False
-    harder = {_aim(part) for part in parts_for(trial, protocol.harder)}
-    limited = [part for recipe in _limited(trial, protocol).values() for part in parts_for(trial, recipe, whole=True)]
-    whole = [part for part in limited if _aim(part) not in harder]
+    whole = [part for recipe in _limited(trial, protocol).values() for part in parts_for(trial, recipe, whole=True)]
     standing = trial.board.standing()
     if not whole or (len(standing) == 0 and not trial.journal.knows("given up")):
         return False
@@ -113,13 +106,6 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
         return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up").any())
 
     return trial.journal.once("given up", look)
-
-
-def _aim(attack: Attack) -> str:
-    """What tells an attack from others but for its steps and where it starts."""
-    if isinstance(attack, (PGD, APGD)):
-        return repr({name: value for name, value in vars(attack).items() if name not in _EFFORT})
-    return repr(attack)
 
 
 def run_whole(trial: Trial, protocol: Protocol) -> None:

@@ -9,9 +9,19 @@ from torch import Tensor
 from nofreelunch.attacks.gradient import input_gradient, value_and_gradient
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
+from nofreelunch.evaluation.bisection import bisected
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
-from nofreelunch.types import Inputs, Labels, Mask, Model
+from nofreelunch.types import Inputs, Labels, Model
+
+_FARTHER = 4
+"""Where the ball does not limit each pixel by itself, one may go so many times as far as all of them could."""
+_FIRST = 0.7
+"""So much of the radius may the half of the pixels spend that moves first: the rest is left to the other."""
+_CHEAPEST = 1e-6
+"""The least price of a step, of the price at which none is worth it."""
+_HALVINGS = 20
+"""Of the logarithm of the price."""
 
 
 @final
@@ -20,12 +30,14 @@ class Profiles:
     """Each pixel goes to the best of all values within its reach, by the profile of the margin over them.
 
     The profiles of half the pixels at a time are integrated from gradients at a few points at which these have moved
-    together, each up or down. Where the margin is a sum over pixels, as behind a linear network, that is the optimum
-    but for the distance of the points; elsewhere what does not raise the margin is not done.
+    together, each up or down. Where the ball limits the pixels together, a step costs its square, at the lowest price
+    at which the whole perturbation stays in the ball: in an l2 ball that is Lagrange's multiplier. Where the margin is
+    a sum over pixels, as behind a linear network, and the ball an l_inf ball, that is the optimum but for the distance
+    of the points; elsewhere what does not raise the margin is not done.
 
     Args:
-        threat: an l_inf ball, in which every pixel may move whatever others do.
-        points: at which gradients are taken, from one end of the ball to the other.
+        threat: the set.
+        points: at which gradients are taken, from one end of a pixel's reach to the other.
         rounds: how often every pixel has its turn.
         guide: a differentiable function from inputs to logits.
         target_rank: towards the guide's wrong class of this rank at x; 1 is the runner-up.
@@ -44,27 +56,37 @@ class Profiles:
         for turn in range(self.rounds):
             half, direction = (self._signs(x, 2 * turn + part) for part in range(2))
             for moving in (half > 0, half <= 0):
-                tried = self._best(z, x, (y, target), moving, direction)
+                radius = self.threat.eps * (_FIRST if z is x else 1)
+                tried = self._best(z, x, (y, target), torch.where(moving, direction, 0), radius)
                 now = self._height(tried, y, target)
                 z, height = torch.where(expand(now > height, x), tried, z), torch.maximum(now, height)
         return self.threat.project(z, x)
 
-    def _best(self, z: Inputs, x: Inputs, labels: tuple[Labels, Labels], moving: Mask, direction: Tensor) -> Inputs:
-        """z with the moving pixels where their profiles are highest."""
+    def _best(self, z: Inputs, x: Inputs, labels: tuple[Labels, Labels], direction: Inputs, radius: float) -> Inputs:
+        """z with the pixels that have a direction where their profiles are highest, within a smaller ball."""
+        reach, still = self.threat.eps / self.threat.spread(1.0, x), self.points // 2
+        reach = reach if self.threat.separable else min(self.threat.eps, _FARTHER * reach)
+        shares = torch.arange(-still, still + 1) / still * reach
+        places = [torch.where(direction != 0, self.threat.clip(x + share * direction), z) for share in shares.tolist()]
+        slopes = torch.stack([input_gradient(lead, self.guide, place, *labels) for place in places])
+        values = torch.stack(places)
+        rises = (slopes[1:] + slopes[:-1]) / 2 * values.diff(dim=0)
+        gains = torch.cat([torch.zeros_like(rises[:1]), rises.cumsum(0)])
+        gains = gains - gains[still].clone()
+        if self.threat.separable:
+            return values.gather(0, gains.argmax(0, keepdim=True))[0]
+        costs = (values - values[still]).square()
+        worth = (gains / costs).nan_to_num(nan=0.0, posinf=0.0).amax(0).flatten(1).amax(1)  # in dearer ones is nothing
 
-        def at(share: float) -> tuple[Inputs, Inputs]:
-            """Where the pixels are, so far from end to end of the ball, and the gradient there."""
-            place = self.threat.clip(x + share * self.threat.eps * direction)
-            return place, input_gradient(lead, self.guide, torch.where(moving, place, z), *labels)
+        def bought(price: Tensor) -> Inputs:
+            return values.gather(0, (gains - expand(price, x) * costs).argmax(0, keepdim=True))[0]
 
-        first, *others = torch.linspace(-1, 1, self.points).tolist()
-        before, slope = at(first)
-        best, gain, highest = before, torch.zeros_like(z), torch.zeros_like(z)
-        for place, ahead in map(at, others):
-            gain = gain + (slope + ahead) / 2 * (place - before)
-            best, highest = torch.where(gain > highest, place, best), torch.maximum(gain, highest)
-            before, slope = place, ahead
-        return torch.where(moving, best, z)
+        def price(place: Tensor) -> Tensor:
+            return 2 * worth * _CHEAPEST ** (1 - place)
+
+        zero, one = torch.zeros_like(worth), torch.ones_like(worth)
+        fitting = bisected(lambda place: self.threat.size(bought(price(place)) - x) <= radius, zero, one, _HALVINGS)[1]
+        return bought(price(fitting))
 
     def _height(self, z: Inputs, y: Labels, target: Labels) -> Tensor:
         return value_and_gradient(lead, self.guide, z, y, target)[1]

@@ -96,9 +96,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
     crossings = Crossings(threat, 4, 1, steps[0] // 2, guide=trial.view, pool=pool)
     found["crossings"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
-    if threat.separable:
-        profiles = Profiles(threat, steps[0], 1, guide=trial.view)
-        found["pixel by pixel"] = Remedy(profiles, EachTarget(replace(profiles, points=steps[1], rounds=3), 3))
+    profiles = Profiles(threat, steps[0], 1, guide=trial.view)
+    found["pixel by pixel"] = Remedy(profiles, EachTarget(replace(profiles, points=steps[1], rounds=3), 3))
     turns = 120 if suspicious else 20
     found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
     if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:

@@ -37,6 +37,7 @@ SMALL = Protocol(
     sample=4,
     probing=2,
     thorough=2,
+    longest=8,
 )
 
 

@@ -69,6 +69,7 @@ SHORT = Protocol(
     sample=8,
     probing=5,
     thorough=5,
+    longest=20,
 )
 
 

@@ -36,6 +36,7 @@ BRIEF = Protocol(
     sample=8,
     probing=4,
     thorough=4,
+    longest=20,
 )
 
 

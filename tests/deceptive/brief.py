@@ -21,6 +21,7 @@ BRIEF = Protocol(
     sample=32,
     probing=12,
     thorough=12,
+    longest=30,
 )
 
 

@@ -30,6 +30,7 @@ class Protocol:
             tenth of all examples breaks one in 4 of 5 cases.
         probing: steps of an attack in a check.
         thorough: steps of an attack that a check has found to be better than the model's own gradient.
+        longest: steps of the attacks by the model's own gradient that settle whether another was better.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Protocol:
     sample: int = 64
     probing: int = 20
     thorough: int = 40
+    longest: int = 100
 
     @property
     def few(self) -> int:
@@ -48,7 +50,7 @@ class Protocol:
     def identity(self, threat: Threat) -> str:
         """Its name, and a digest of all its numbers: the same in every process."""
         attacks = [recipe(threat) for recipe in (self.first[1], *self.main.values(), self.harder)]
-        checks = (self.sample, self.probing, self.thorough)
+        checks = (self.sample, self.probing, self.thorough, self.longest)
         return f"{self.name} {digest(without_addresses([attacks, checks]).encode())[:8]}"
 
 

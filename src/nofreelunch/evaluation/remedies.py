@@ -22,7 +22,7 @@ from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.guides.inner import inner_guides
 from nofreelunch.evaluation.guides.plain import Jittered, OnlyClasses, Probing, SeeThrough, precise
 from nofreelunch.evaluation.guides.see_through import straight
-from nofreelunch.evaluation.guides.substitute import substitute
+from nofreelunch.evaluation.guides.substitute import Substitute
 from nofreelunch.evaluation.labels_only import Borrowed, Rays
 from nofreelunch.evaluation.profiles import Profiles
 from nofreelunch.evaluation.source import LEVELS, snapped
@@ -104,7 +104,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
     if suspicious:
         found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
-        found["substitute"] = _guided(threat, substitute(answer, pool, threat, trial.seed), steps)
+        found["substitute"] = _guided(threat, Substitute(answer, pool, threat, trial.seed), steps)
         probing = (Probing(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
         rough, fine = (Guided(threat, count, guide=guide) for count, guide in zip(steps, probing, strict=True))
         found["differences"] = Remedy(rough, fine, costly=True)

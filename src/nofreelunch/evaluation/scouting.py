@@ -44,7 +44,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         gains = doubtful = hopeful = tried(trial, found, index, base)
         if not trial.randomised:
             gains = _beyond_own(trial, gains, *_own(trial, protocol))
-            doubtful = _beyond_own(trial, gains, _targeted(trial))
+            doubtful = _beyond_own(trial, gains, _targeted(trial, protocol))
             doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
             if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
                 doubtful = {name: gain for name, gain in doubtful.items() if len(gain.rows) > 1}
@@ -85,7 +85,7 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
         return {}
     board, steps = trial.board, {name: f"{name}, again" for name in due}
     found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], (protocol.probing, protocol.thorough))
-    own = _targeted(trial, 4)
+    own = _targeted(trial, protocol, 4)
     found[_OWN] = Remedy(_to_the_end(trial, own), own)
     for name in (name for name in due if name in found):
 
@@ -120,12 +120,12 @@ def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[
 
 def _own(trial: Trial, protocol: Protocol) -> tuple[Attack, Attack]:
     """Long attacks by the model's own gradient."""
-    return APGD(trial.threat), protocol.harder(trial.threat)
+    return APGD(trial.threat, protocol.longest), protocol.harder(trial.threat)
 
 
-def _targeted(trial: Trial, targets: int = 9) -> Attack:
+def _targeted(trial: Trial, protocol: Protocol, targets: int = 9) -> Attack:
     """The longest of them, towards the best wrong classes."""
-    return EachTarget(APGD(trial.threat, loss="dlr-targeted", patience=PATIENCE), targets)
+    return EachTarget(APGD(trial.threat, protocol.longest, "dlr-targeted", patience=PATIENCE), targets)
 
 
 def _to_the_end(trial: Trial, *attacks: Attack) -> Attack:

@@ -3,6 +3,9 @@
 It needs nothing from the model but its answers, so nothing that hides gradients or scores is in its way.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,8 +19,11 @@ _ROUNDS, _STEPS, _WIDTH = 3, 150, 128
 """A second of training: it need only be right around a few dozen images."""
 
 
-def substitute(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:
+@dataclass(frozen=True)
+class Substitute:
     """A network of one hidden layer, taught in rounds; in each it is attacked, and told what the model says there.
+
+    It is taught when it is first asked.
 
     Args:
         model: is asked for labels.
@@ -25,22 +31,36 @@ def substitute(model: Model, x: Inputs, threat: Threat, seed: int) -> nn.Module:
         threat: around them.
         seed: of weights and batches.
     """
-    answers = model(x)
-    labels, classes = answers.argmax(1), answers.shape[1]
-    streams = Streams.for_examples(seed, torch.arange(len(x), device=x.device))
-    rng = torch.Generator().manual_seed(seed)
-    with seeded(seed):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, classes)).to(
-            x.device
-        )
-    around = [threat.random_start(x, streams.fork(k)) for k in range(2)]
-    points, said = torch.cat([x, *around]), torch.cat([labels, *(model(z).argmax(1) for z in around)])
-    for count in range(_ROUNDS):
-        _teach(net, points, said, rng)
-        if count + 1 < _ROUNDS:
-            z = PGD(threat, steps=10).ascend(net, x, labels, streams.fork(10 + count))
-            points, said = torch.cat([points, z]), torch.cat([said, model(z).argmax(1)])
-    return net.requires_grad_(False)
+
+    model: Model
+    x: Inputs
+    threat: Threat
+    seed: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The logits."""
+        logits: Tensor = self._net(x)
+        return logits
+
+    @cached_property
+    def _net(self) -> nn.Module:
+        model, x, threat = self.model, self.x, self.threat
+        answers = model(x)
+        labels, classes = answers.argmax(1), answers.shape[1]
+        streams = Streams.for_examples(self.seed, torch.arange(len(x), device=x.device))
+        rng = torch.Generator().manual_seed(self.seed)
+        with seeded(self.seed):
+            net = nn.Sequential(
+                nn.Flatten(), nn.Linear(x[0].numel(), _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, classes)
+            ).to(x.device)
+        around = [threat.random_start(x, streams.fork(k)) for k in range(2)]
+        points, said = torch.cat([x, *around]), torch.cat([labels, *(model(z).argmax(1) for z in around)])
+        for count in range(_ROUNDS):
+            _teach(net, points, said, rng)
+            if count + 1 < _ROUNDS:
+                z = PGD(threat, steps=10).ascend(net, x, labels, streams.fork(10 + count))
+                points, said = torch.cat([points, z]), torch.cat([said, model(z).argmax(1)])
+        return net.requires_grad_(False)
 
 
 def _teach(net: nn.Module, points: Tensor, labels: Tensor, rng: torch.Generator) -> None:

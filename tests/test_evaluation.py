@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import jaxtyping
@@ -29,10 +30,18 @@ from nofreelunch.models.copying import modules_of, twin
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.types import Model
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def ev() -> Evaluation:
+    """Of the robust network; made before any test, with its shapes and types checked."""
     return evaluate(robust(), examples(), THREAT, BRIEF, keep_examples=True)
+
+
+@cache
+def of_the_standard_network() -> Evaluation:
+    return evaluate(standard(), examples(), THREAT, BRIEF, keep_examples=True)
 
 
 def test_the_examples_kept_prove_the_figure(ev: Evaluation) -> None:
@@ -80,20 +89,17 @@ def run(model: object, x: Tensor, y: Tensor, **settings: object) -> Evaluation:
     return evaluate(model, (x, y), THREAT, BRIEF, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_the_seed_and_nothing_else_decides() -> None:
-    x, y = examples()
-    first = run(standard(), x, y, keep_examples=True)
+    (x, y), plain = examples(), of_the_standard_network()
     torch.manual_seed(99)
     torch.rand(3)
     again = run(standard(), x, y, keep_examples=True)
     other = run(standard(), x, y, keep_examples=True, seed=1)
-    assert torch.equal(first.x_adv, again.x_adv)
-    assert first == again
-    assert not torch.equal(first.x_adv, other.x_adv)
+    assert torch.equal(plain.x_adv, again.x_adv)
+    assert plain == again
+    assert not torch.equal(plain.x_adv, other.x_adv)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_batches_and_order_do_not_matter() -> None:
     x, y = (part[:20] for part in examples())
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
@@ -117,10 +123,9 @@ def test_relabelled_classes_permute_the_result() -> None:
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_the_scale_of_the_logits_changes_no_verdict(scale: float) -> None:
-    x, y = examples()
-    lost = [step != "" for step in run(standard(), x, y).broken_by]
-    scaled = run(lambda z: standard()(z) * scale + 5 * scale, x, y)
-    assert [step != "" for step in scaled.broken_by] == lost
+    plain = of_the_standard_network()
+    scaled = run(lambda z: standard()(z) * scale + 5 * scale, *examples())
+    assert [step != "" for step in scaled.broken_by] == [step != "" for step in plain.broken_by]
     assert scaled.trusted, scaled
 
 
@@ -154,7 +159,6 @@ class Stepped(Underflowing):
         return self.net(torch.div(x, 0.25, rounding_mode="floor"))
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_what_only_looks_affine_is_attacked_and_nothing_else_is_listed() -> None:
     assert not is_affine(Stepped())
     x, y = examples()
@@ -203,7 +207,7 @@ def test_a_mean_over_draws_is_never_exact() -> None:
     assert not ev.exact
 
 
-def test_examples_outside_the_ball_are_dropped_and_counted() -> None:
+def test_examples_outside_the_ball_are_dropped_and_counted(ev: Evaluation) -> None:
     x, y = examples()
 
     def cheat(model: object, x: Tensor, y: Tensor, rng: object) -> Tensor:
@@ -212,13 +216,11 @@ def test_examples_outside_the_ball_are_dropped_and_counted() -> None:
     def broken(model: object, x: Tensor, y: Tensor, rng: object) -> Tensor:
         return torch.full_like(x, torch.nan)
 
-    plain = run(robust(), x, y)
     both = run(robust(), x, y, attacks={"cheat": cheat, "broken": broken})
-    assert both.robust == plain.robust
-    assert both.dropped == plain.dropped + 2 * plain.robust.correct
+    assert both.robust == ev.robust
+    assert both.dropped == ev.dropped + 2 * ev.robust.correct
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_further_attacks_count() -> None:
     x, y = examples()
 
@@ -261,24 +263,29 @@ def stops_after(count: int) -> Iterator[None]:
     raise Stop
 
 
-@pytest.mark.usefixtures("unchecked")
+@cache
+def not_stopped() -> tuple[Evaluation, int]:
+    """An evaluation, and how often it told its progress."""
+    steps: list[object] = []
+    settings = {"batch_size": 13, "keep_examples": True, "progress": lambda *step: steps.append(step)}
+    return run(convolutional(), *examples(), **settings), len(steps)
+
+
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_a_stopped_evaluation_goes_on(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, steps = not_stopped()
     monkeypatch.setattr("nofreelunch.evaluation.journal._EVERY", 0.0)
     x, y = examples()
-    whole = run(convolutional(), x, y, batch_size=13, keep_examples=True)
     ticks, seen = stops_after(count), []
     with pytest.raises(Stop):
         run(convolutional(), x, y, batch_size=13, out=tmp_path, keep_examples=True, progress=lambda *_: next(ticks))
     resumed = run(
         convolutional(), x, y, batch_size=13, out=tmp_path, keep_examples=True, progress=lambda *step: seen.append(step)
     )
-    assert resumed == whole
-    assert torch.equal(resumed.x_adv, whole.x_adv)
-    assert np.array_equal(resumed.margin, whole.margin)
-    everything: list[object] = []
-    run(convolutional(), x, y, batch_size=13, progress=lambda *step: everything.append(step))
-    assert len(seen) == len(everything) - count - 1  # the batch at whose end it was stopped is kept
+    assert resumed == expected
+    assert torch.equal(resumed.x_adv, expected.x_adv)
+    assert np.array_equal(resumed.margin, expected.margin)
+    assert len(seen) == steps - count - 1  # the batch at whose end it was stopped is kept
     with pytest.raises(InputError, match=r"seed was 0, now 1.*another folder"):
         run(convolutional(), x, y, out=tmp_path, seed=1)
     state = tmp_path / "evaluation.state.npz"
@@ -529,7 +536,6 @@ def _few() -> tuple[Tensor, Tensor]:
     return x[:8], y[:8]
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("products", ["highest", "medium"])
 def test_float32_is_not_rounded_to_less_on_a_gpu(products: str) -> None:
     def now() -> tuple[bool, str]:

@@ -101,16 +101,15 @@ def test_the_seed_and_nothing_else_decides() -> None:
 
 
 def test_batches_and_order_do_not_matter() -> None:
-    x, y = (part[:20] for part in examples())
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    plain = run(robust(), x, y, batch_size=20)
-    for size in (2, 7):
-        assert run(robust(), x, y, batch_size=size).broken_by == plain.broken_by
+    x, y = (part[:12] for part in examples())
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    plain = run(robust(), x, y, batch_size=12)
+    assert run(robust(), x, y, batch_size=2).broken_by == plain.broken_by
     shuffled = run(robust(), x[order], y[order], batch_size=7)
     assert [plain.broken_by[i] for i in order] == list(shuffled.broken_by)
     assert np.allclose(plain.margin[order.numpy()], shuffled.margin, atol=1e-3)
-    part = run(robust(), x[5:12], y[5:12], batch_size=7)
-    assert plain.broken_by[5:12] == part.broken_by
+    part = run(robust(), x[5:], y[5:], batch_size=7)
+    assert plain.broken_by[5:] == part.broken_by
 
 
 def test_relabelled_classes_permute_the_result() -> None:

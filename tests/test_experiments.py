@@ -124,9 +124,7 @@ def test_the_report_is_one_whole_file(space: Workspace, outcomes: dict[str, Outc
     assert write_report(space, tuple(SHORT)).read_bytes() == first
 
 
-def test_a_damaged_result_does_not_keep_the_report_from_the_others(
-    tmp_path: Path, outcomes: dict[str, Outcome]
-) -> None:
+def test_a_damaged_result_does_not_keep_the_report_from_the_others(tmp_path: Path) -> None:
     space = Workspace(tmp_path)
     for name in ("theorem-2.1", "theorem-2.2", "transferability"):
         reproduce(EXPERIMENTS[name], EXPERIMENTS[name].presets["smoke"], space, "", lambda line: None)
@@ -137,7 +135,7 @@ def test_a_damaged_result_does_not_keep_the_report_from_the_others(
     assert re.search(r"Not run into this folder: [^<]*theorem-2.2, transferability", text)
 
 
-def test_names_in_a_result_are_text_in_the_report(tmp_path: Path, outcomes: dict[str, Outcome]) -> None:
+def test_names_in_a_result_are_text_in_the_report(tmp_path: Path) -> None:
     experiment = EXPERIMENTS["theorem-2.1"]
     hostile = dataclasses.replace(experiment, title='<script>alert("x")</script>')
     space = Workspace(tmp_path)

@@ -1,11 +1,12 @@
 """What is asked at the end, of the examples that nothing has broken: is it the model, or the attacks?"""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, WorstOf
+from nofreelunch.attacks import APGD, Attack, WorstOf
+from nofreelunch.attacks.base import Iterative
 from nofreelunch.evaluation.board import STANDING
 from nofreelunch.evaluation.protocols import Protocol, Recipe, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
@@ -15,12 +16,15 @@ from nofreelunch.evaluation.steps import parts_for, run
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import gradient_flags
+from nofreelunch.threats import Threat
 from nofreelunch.types import Labels
 
 _OF_ALL = 64
 """The checks look at one example in so many, so that what they cost grows with what they check."""
-_AGAIN = ("more steps", "more steps, 2", "more steps, 3")
-"""Rounds of them, each run if the one before was worth it."""
+_AGAIN = {"more steps": 1, "more steps, 2": 2, "more steps, 3": 4}
+"""Rounds of them, each so many times as long, and run if the one before broke anything to speak of."""
+_WORTH = 0.005
+"""More than this share of all examples."""
 _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""
 
@@ -60,7 +64,7 @@ def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Fl
 
 
 def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
-    """Twice the steps on the sample, and on everything if that breaks some of it; again while that breaks many."""
+    """More steps on the sample, and on everything if that breaks some of it; still more while they break some."""
     board, gained = trial.board, 0
 
     def sampled() -> int:
@@ -69,13 +73,25 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):
         return None
-    for step in _AGAIN:
-        run(trial, "doubts", step, protocol.harder)
+    for step, times in _AGAIN.items():
+        run(trial, "doubts", step, _longer(trial, protocol, times))
         now = board.broken_in(step)
         gained += now
-        if not search.significant(now, len(board)):
+        if now <= _WORTH * len(board):
             break
     return search.not_converged_flag(gained, len(board))
+
+
+def _longer(trial: Trial, protocol: Protocol, times: int) -> Recipe:
+    """What is harder, with so many times the steps."""
+
+    def recipe(threat: Threat) -> Attack:
+        made = parts(protocol.harder(threat), trial.subject.classes)
+        return WorstOf(
+            tuple(replace(each, steps=times * each.steps) if isinstance(each, Iterative) else each for each in made)
+        )
+
+    return recipe
 
 
 def _whole_box(trial: Trial, index: Labels) -> Flag | None:
@@ -93,10 +109,15 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
 
 
 def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
-    """Whether the attacks that give examples up break one of a few survivors when they give none up."""
+    """Whether the attacks that give examples up break one of a few survivors when they give none up.
+
+    But for those of which longer ones have been looked at.
+    """
     if trial.suspicious:
         return False
     whole = [part for recipe in _limited(trial, protocol).values() for part in parts_for(trial, recipe, whole=True)]
+    longer = {type(part) for part in parts_for(trial, protocol.harder)}
+    whole = [part for part in whole if type(part) not in longer]
     standing = trial.board.standing()
     if not whole or (len(standing) == 0 and not trial.journal.knows("given up")):
         return False

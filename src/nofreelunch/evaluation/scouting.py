@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from nofreelunch.attacks import APGD, Attack, EachTarget, WorstOf
+from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation.board import LOST
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.protocols import PATIENCE, Protocol, fixed, parts, relentless
@@ -22,14 +23,16 @@ _LATE = 0.05
 """By so much may a remedy lower the figure after all attacks by the model's own gradient; by more is doubted."""
 _LUCK = 0.15
 """By so much of a sample two sound attacks may differ by chance; only a larger gain is always doubted."""
+_STARTS = 3
+"""Of the attacks by the model's own gradient before a gain is doubted."""
 
 
 def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain]:
     """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
 
     Returns:
-        The gains that leave a doubt: of examples that targeted APGD on the model's own gradient does not break, or of
-        more than `_LUCK` of the sample. Of an honest model none.
+        The gains that leave a doubt: of examples that APGD on the model's own gradient breaks from none of a few
+        starts, or of more than `_LUCK` of the sample. Of an honest model none.
     """
     steps = (protocol.probing, protocol.thorough)
     found: dict[str, Remedy] = {}
@@ -44,7 +47,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         gains = doubtful = hopeful = tried(trial, found, index, base)
         if not trial.randomised:
             gains = _beyond_own(trial, gains, *_own(trial, protocol))
-            doubtful = _beyond_own(trial, gains, _targeted(trial, protocol))
+            doubtful = _beyond_own(trial, gains, *_own_again(trial, protocol))
             doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
             if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
                 doubtful = {name: gain for name, gain in doubtful.items() if len(gain.rows) > 1}
@@ -121,6 +124,12 @@ def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[
 def _own(trial: Trial, protocol: Protocol) -> tuple[Attack, Attack]:
     """Long attacks by the model's own gradient."""
     return APGD(trial.threat, protocol.longest), protocol.harder(trial.threat)
+
+
+def _own_again(trial: Trial, protocol: Protocol) -> tuple[Attack, Attack]:
+    """More of them, from several places: on rough ground one start finds an example that the next one does not."""
+    climb = APGD(trial.threat, protocol.longest, "margin")
+    return restarts(_targeted(trial, protocol), _STARTS), restarts(climb, _STARTS)
 
 
 def _targeted(trial: Trial, protocol: Protocol, targets: int = 9) -> Attack:

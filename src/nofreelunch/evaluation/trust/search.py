@@ -48,7 +48,7 @@ def not_converged_flag(gained: int, total: int) -> Flag | None:
     """More steps still break examples."""
     if not significant(gained, total):
         return None
-    evidence = f"twice the steps, in up to three rounds, broke {gained} more examples"
+    evidence = f"more steps, in up to three rounds, broke {gained} more examples"
     return Flag("not-converged", evidence, "raise the number of steps")
 
 

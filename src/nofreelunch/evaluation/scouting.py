@@ -23,6 +23,8 @@ _LATE = 0.05
 """By so much may a remedy lower the figure after all attacks by the model's own gradient; by more is doubted."""
 _LUCK = 0.15
 """By so much of a sample two sound attacks may differ by chance; only a larger gain is always doubted."""
+_FEW = 8
+"""So many of the examples that a remedy broke are held against these attacks where it gained one of the sample."""
 _STARTS = 3
 """Of the attacks by the model's own gradient before a gain is doubted."""
 
@@ -32,7 +34,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
 
     Returns:
         The gains that leave a doubt: of examples that APGD on the model's own gradient breaks from none of a few
-        starts, or of more than `_LUCK` of the sample. Of an honest model none.
+        starts, two at least of all, or of more than `_LUCK` of the sample. Of an honest model none.
     """
     steps = (protocol.probing, protocol.thorough)
     found: dict[str, Remedy] = {}
@@ -66,7 +68,12 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
             run(trial, "remedy", name, fixed(found[name].thorough))
-    return doubtful
+    borne_out = partial(_borne_out, trial, protocol)
+    return {
+        name: gain
+        for name, gain in doubtful.items()
+        if len(gain.rows) > 1 or trial.randomised or trial.journal.once(f"borne out: {name}", partial(borne_out, name))
+    }
 
 
 def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
@@ -102,6 +109,13 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     if not search.significant(sum(map(board.broken_in, steps.values())), len(board), _LATE):
         return {}
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
+
+
+def _borne_out(trial: Trial, protocol: Protocol, remedy: str) -> bool:
+    """Whether a gain of one on the sample was more on all: of what the remedy broke, the own gradient leaves two."""
+    rows = trial.board.rows_broken_in(remedy)[:_FEW]
+    left = _beyond_own(trial, {remedy: Gain(rows, len(rows))}, *_own_again(trial, protocol)) if len(rows) > 1 else {}
+    return remedy in left and len(left[remedy].rows) > 1
 
 
 def _wanted(trial: Trial, gain: Gain) -> bool:

@@ -5,6 +5,7 @@ check of Carlini et al. 2019, section 4.7.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +21,10 @@ from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 _FEW = 0.05
 """So small a share of points may fail a check: a kink, a dead unit."""
 _STEEP = 5.0
-"""So many times what it promises the margin may rise over the whole radius; of honest models it rises less."""
+"""So many times what it promises the margin may rise over the whole radius; where it rises more, the gradients on the
+way must add up to the rise, as of scores that grow exponentially they do."""
+_ON_THE_WAY = 32
+"""At so many points."""
 _FURTHER = (0.3, 0.6, 1.0)
 """How far along the gradient is looked at again, in radii."""
 _WIDTHS = (0.3, 0.1, 0.01, 1e-3)
@@ -46,7 +50,7 @@ class Slopes:
         finite: no NaN or infinity among its coordinates.
         vanishing: it says that crossing the whole box would change the margin by less than a thousandth of itself.
         agrees: over one of four widths the margin rises along it as it says, within a factor 2, and over the whole
-            radius at most 5 times as much.
+            radius at most 5 times as much, or as much as the gradients on the way say, within a factor 2.
         rise: over the largest of these widths, what the margin rises along it over what it says.
         turned: cosine of it and the gradient further along it, by 0.3, 0.6 and 1 radii, (3, n).
         unsaid: how much of what the margin changes by along random directions it does not say: 0 to 1, over all points;
@@ -109,6 +113,12 @@ def _margin_gradient(model: Model, z: Inputs, y: Labels) -> tuple[Tensor, Tensor
     return logits.detach(), grad
 
 
+def _slope(model: Model, z: Inputs, y: Labels) -> Inputs:
+    """The margin's gradient, and 0 where there is none."""
+    grad = _margin_gradient(model, z, y)[1]
+    return torch.zeros_like(z) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _off_ties(z: Inputs, threat: Threat) -> Inputs:
     """Points a little beside these, inside the box, at which no two pixels are equal."""
     step = _ASIDE * threat.draw(z, Streams.for_examples(0, torch.arange(len(z), device=z.device)))
@@ -124,31 +134,48 @@ def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
         risen, said = _risen(model, z, y, grad, width * radius, threat)
         return (risen / said).nan_to_num(nan=0.0)
 
-    near = torch.stack([rise(width) for width in _WIDTHS])
-    return ((near >= 0.5) & (near <= 2)).any(0) & (rise(1.0) <= _STEEP), near[0]
+    near, over = torch.stack([rise(width) for width in _WIDTHS]), rise(1.0) <= _STEEP
+    if not over.all():
+        over[~over] = _adds_up(model, z[~over], y[~over], radius[~over], threat)
+    return ((near >= 0.5) & (near <= 2)).any(0) & over, near[0]
+
+
+def _adds_up(model: Model, z: Inputs, y: Labels, step: Inputs, threat: Threat) -> Mask:
+    """Whether the margin rises between the points a step to both sides as the gradients between them say."""
+    places = [threat.clip(z + share * step) for share in torch.linspace(-1, 1, _ON_THE_WAY).tolist()]
+    slopes = [_slope(model, place, y) for place in places]
+    parts = zip(pairwise(places), pairwise(slopes), strict=True)
+    said = torch.stack([_inner((before + after) / 2, end - start) for (start, end), (before, after) in parts]).sum(0)
+    with torch.no_grad():
+        low, high = (margin(model(place), y).double() for place in (places[0], places[-1]))
+    risen = ((high - low) / said).nan_to_num(nan=0.0)
+    return (risen >= 0.5) & (risen <= 2)
 
 
 def _turned(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) -> Tensor:
     """`turned` of `Slopes`; 0 where there is no gradient."""
     step, cosines = threat.eps * threat.steepest(grad), []
     for width in _FURTHER:
-        there = _margin_gradient(model, threat.clip(z + width * step), y)[1]
-        there = torch.zeros_like(grad) if there is None else there.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        there = _slope(model, threat.clip(z + width * step), y)
         cosines.append(functional.cosine_similarity(there.flatten(1).double(), grad.flatten(1).double()))
     return torch.stack(cosines)
 
 
 def _unsaid(model: Model, z: Inputs, y: Labels, grad: Inputs, aside: Inputs, threat: Threat) -> float:
-    """`unsaid` of `Slopes`, over the width at which it is least; 0 where there is no point."""
+    """`unsaid` of `Slopes`, over the width at which it is least; 0 where there is no point.
+
+    What is missed over the narrowest width is rounding, and as much of it is missed over any other.
+    """
     if len(z) == 0:
         return 0.0
     sizes = (_inner(grad, grad) * _inner(aside, aside)).sqrt()
-    shares = []
-    for width in _WIDTHS:
+    shares, rounding = list[float](), 0.0
+    for width in reversed(_WIDTHS):
         risen, said = (value / sizes for value in _risen(model, z, y, grad, width * aside, threat))
         seen = risen.isfinite() & said.isfinite()  # of logits that are infinite other checks speak
         missed, total = (risen - said)[seen].abs().sum(), (risen.abs() + said.abs())[seen].sum()
-        shares.append(float(missed / total.clamp(min=1e-30)))
+        shares.append(max(0.0, float(missed) - rounding) / max(float(total), 1e-30))
+        rounding = rounding or float(missed)
     return min(shares)
 
 

@@ -561,3 +561,40 @@ def test_behind_a_linear_network_each_pixel_finds_its_best_value(threat: Threat,
     reached, start = (model(each)[:, 1] - model(each)[:, 0] for each in (z, x))
     assert (reached - start <= best + 1e-4).all()
     assert (reached - start >= (1 - short) * best).all()
+
+
+class Spectrum(nn.Module):
+    """Honest, and hard to attack: the logarithm of a magnitude has a steep slope wherever a frequency is faint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(65, 48), nn.ReLU(), nn.Linear(48, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net((torch.fft.rfft(x).abs() + 0.1).log())
+        return logits
+
+
+def test_on_rough_ground_attacks_go_on() -> None:
+    """25 steps end at 57 of 60; what longer ones do not break has no other witness than they."""
+    draws, time = torch.Generator().manual_seed(0), torch.linspace(0, 1, 128)
+    y = torch.randint(5, (1200,), generator=draws)
+    phase = 6.28 * torch.rand(len(y), 1, generator=draws)
+    tone = torch.sin(6.28 * (3 + 2 * y[:, None]) * time + phase)
+    x = (tone + 0.4 * torch.randn(tone.shape, generator=draws)).clamp(-3, 3)
+    torch.manual_seed(0)
+    model = fitted_to(Spectrum(), x[60:], y[60:])
+    ev = evaluate(model, (x[:60], y[:60]), Linf(0.1, (-3.0, 3.0)), "quick")
+    assert ev.by_attack["apgd-t"].rate >= 0.9, ev
+    assert ev.robust.rate <= 0.75, ev
+    assert "not-converged" in {flag.name for flag in ev.flags}
+
+
+def fitted_to(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    optimiser, rng = torch.optim.Adam(model.parameters(), lr=3e-3), torch.Generator().manual_seed(1)
+    for _ in range(250):
+        index = torch.randint(len(x), (128,), generator=rng)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+        optimiser.step()
+    return model.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, THREAT, examples
-from deceptive.honest import HONEST, fitted, linear, robust
+from deceptive.honest import HONEST, fitted, linear, robust, standard
 from deceptive.models import DECEPTIVE, Around, Between, CopiesAsAnother, Remembers
 from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
@@ -432,6 +432,23 @@ def test_calls_before_the_evaluation_do_not_count() -> None:
     model(x)
     ev = evaluate(model, (x, y), THREAT, BRIEF)
     assert "constant-scores" in {flag.name for flag in ev.flags} or ev.robust.rate <= 0.5, ev
+
+
+class Powers(nn.Module):
+    """Its scores are powers, of which the gradient at one point says little about another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = standard()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).exp()
+
+
+def test_scores_that_grow_exponentially_are_no_wrong_gradients() -> None:
+    plain, ev = brief(standard()), brief(Powers())
+    assert ev.trusted, ev
+    assert ev.robust == plain.robust
 
 
 class Median(nn.Module):

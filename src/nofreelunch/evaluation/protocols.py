@@ -91,8 +91,11 @@ STANDARD = Protocol(
         "fab-t": lambda threat: EachTarget(FAB(threat, reach=_REACH)),
         "square": lambda threat: Square(threat, patience=PATIENCE),
     },
-    harder=lambda threat: EachTarget(
-        APGD(threat, steps=200, loss="dlr-targeted", random_start=False, patience=PATIENCE), 3
+    harder=lambda threat: WorstOf(
+        (
+            APGD(threat, steps=200, patience=PATIENCE),
+            EachTarget(APGD(threat, steps=200, loss="dlr-targeted", random_start=False, patience=PATIENCE), 3),
+        )
     ),
 )
 """As strong as AutoAttack's standard version (Croce and Hein 2020): the same four attacks.

@@ -23,7 +23,7 @@ _OF_ALL = 64
 """The checks look at one example in so many, so that what they cost grows with what they check."""
 _AGAIN = {"more steps": 1, "more steps, 2": 2, "more steps, 3": 4}
 """Rounds of them, each so many times as long, and run if the one before broke anything to speak of."""
-_WORTH = 0.005
+_WORTH = 0.01
 """More than this share of all examples."""
 _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""

@@ -37,7 +37,8 @@ class Profiles:
 
     Args:
         threat: the set.
-        points: at which gradients are taken, from one end of a pixel's reach to the other.
+        points: at which gradients are taken, from end to end of a pixel's reach; an odd number of them, at least 3,
+            so that x itself is among them.
         rounds: how often every pixel has its turn.
         guide: a differentiable function from inputs to logits.
         target_rank: towards the guide's wrong class of this rank at x; 1 is the runner-up.
@@ -64,7 +65,7 @@ class Profiles:
 
     def _best(self, z: Inputs, x: Inputs, labels: tuple[Labels, Labels], direction: Inputs, radius: float) -> Inputs:
         """z with the pixels that have a direction where their profiles are highest, within a smaller ball."""
-        reach, still = self.threat.eps / self.threat.spread(1.0, x), self.points // 2
+        reach, still = self.threat.eps / self.threat.spread(1.0, x), max(1, self.points // 2)
         reach = reach if self.threat.separable else min(self.threat.eps, _FARTHER * reach)
         shares = torch.arange(-still, still + 1) / still * reach
         places = [torch.where(direction != 0, self.threat.clip(x + share * direction), z) for share in shares.tolist()]

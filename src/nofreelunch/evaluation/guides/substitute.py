@@ -19,7 +19,7 @@ _ROUNDS, _STEPS, _WIDTH = 3, 150, 128
 """A second of training: it need only be right around a few dozen images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Substitute:
     """A network of one hidden layer, taught in rounds; in each it is attacked, and told what the model says there.
 

@@ -49,8 +49,9 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         gains = doubtful = hopeful = tried(trial, found, index, base)
         if not trial.randomised:
             gains = _beyond_own(trial, gains, *_own(trial, protocol))
-            doubtful = _beyond_own(trial, gains, *_own_again(trial, protocol))
-            doubtful |= {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
+            large = {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
+            others = {name: gain for name, gain in gains.items() if name not in large}
+            doubtful = large | _beyond_own(trial, others, *_own_again(trial, protocol))
             if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
                 doubtful = {name: gain for name, gain in doubtful.items() if len(gain.rows) > 1}
         seen = {"gains": gains, "doubtful": doubtful, "hopeful": sorted(hopeful.keys() - gains.keys())}
@@ -59,8 +60,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
     if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
         return {}
     seen = trial.journal.once("scouting", look)
-    kept = (seen["gains"], seen.get("doubtful", seen["gains"]))  # an earlier version doubted all gains
-    gains, doubtful = ({name: Gain(*gain) for name, gain in each.items()} for each in kept)
+    gains, doubtful = ({name: Gain(*gain) for name, gain in seen[kind].items()} for kind in ("gains", "doubtful"))
     trial.suspicious = bool(seen["suspicious"] or doubtful)
     if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
         found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
@@ -68,12 +68,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
             run(trial, "remedy", name, fixed(found[name].thorough))
-    borne_out = partial(_borne_out, trial, protocol)
-    return {
-        name: gain
-        for name, gain in doubtful.items()
-        if len(gain.rows) > 1 or trial.randomised or trial.journal.once(f"borne out: {name}", partial(borne_out, name))
-    }
+    return {name: gain for name, gain in doubtful.items() if _borne_out(trial, protocol, name, gain)}
 
 
 def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
@@ -111,11 +106,18 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
 
 
-def _borne_out(trial: Trial, protocol: Protocol, remedy: str) -> bool:
-    """Whether a gain of one on the sample was more on all: of what the remedy broke, the own gradient leaves two."""
-    rows = trial.board.rows_broken_in(remedy)[:_FEW]
-    left = _beyond_own(trial, {remedy: Gain(rows, len(rows))}, *_own_again(trial, protocol)) if len(rows) > 1 else {}
-    return remedy in left and len(left[remedy].rows) > 1
+def _borne_out(trial: Trial, protocol: Protocol, remedy: str, gain: Gain) -> bool:
+    """Whether a remedy gained more than one example, at least on all: of those it broke the own gradient leaves two."""
+    if len(gain.rows) > 1 or trial.randomised:
+        return True
+
+    def look() -> bool:
+        rows = trial.board.rows_broken_in(remedy)[:_FEW]
+        gains = {remedy: Gain(rows, len(rows))} if len(rows) > 1 else {}
+        left = _beyond_own(trial, gains, *_own_again(trial, protocol))
+        return remedy in left and len(left[remedy].rows) > 1
+
+    return trial.journal.once(f"borne out: {remedy}", look)
 
 
 def _wanted(trial: Trial, gain: Gain) -> bool:

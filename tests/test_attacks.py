@@ -23,6 +23,7 @@ from nofreelunch.attacks import (
     restarts,
     targeted,
 )
+from nofreelunch.attacks.abreast import Abreast, abreast
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
 from nofreelunch.models.fast import Fast, fast
@@ -42,6 +43,7 @@ SMALL = {
     "apgd-patient": lambda threat: APGD(threat, steps=8, patience=0.3),
     "square-patient": lambda threat: Square(threat, steps=12, patience=1),
     "fab-reach": lambda threat: FAB(threat, steps=8, reach=1.1),
+    "abreast": lambda threat: Abreast(threat, (Square(threat, steps=3),) * 3, rows=8),
     "worst-of": lambda threat: WorstOf((fgsm(threat), Square(threat, steps=2))),
 }
 """The attacks of every recipe, with budgets for tests."""
@@ -353,6 +355,35 @@ def test_examples_that_an_attack_does_not_come_near_are_given_up(whole, short):
         rows.append(sum(looked_at))
         assert ((z.mean(1) < 0.5) == (torch.arange(22) == 1)).all()
     assert rows[1] < 0.5 * rows[0]
+
+
+@pytest.mark.parametrize("rows", [1, 40, 1000])
+def test_attacks_abreast_find_what_they_find_in_turn(rows: int) -> None:
+    """Point for point, with the random numbers of each, and in fewer calls."""
+    threat, k, calls = Linf(0.25), 5, [0]
+    model, x = network((7,), k, torch.float64).eval(), images(12, (7,), torch.float64)
+    y = predictions(model, x)
+
+    def counted(z: Tensor) -> Tensor:
+        calls[0] += 1
+        return model(z)
+
+    climbs = EachTarget(APGD(threat, steps=12, loss="dlr-targeted", patience=1.0), 4).parts(k)
+    made = abreast((*climbs, *climbs, *[Square(threat, steps=9)] * 2, APGD(threat, steps=5)), rows)
+    *groups, alone = made.attacks
+    assert [len(group.attacks) for group in groups] == [8, 2]
+    assert alone == APGD(threat, steps=5)
+    for group in groups:
+        found, used = [], []
+        for each in (WorstOf(group.attacks), group):
+            calls[0] = 0
+            found.append(each(counted, x, y, Streams.for_examples(0, torch.arange(len(x)))))
+            used.append(calls[0])
+        assert torch.equal(*found)
+        broken = misclassified(model(found[0]), y)
+        assert broken.any()
+        assert not broken.all()
+        assert rows == 1 or used[1] < used[0]
 
 
 def test_later_attacks_get_only_what_still_stands():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import training_toy
 from nofreelunch.errors import RunError
 from nofreelunch.training import state as state_module
 from nofreelunch.training import train
@@ -211,40 +212,53 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_state(
     check_like(reference, tmp_path)
 
 
+# --- several processes
+
+
+PLAIN: list[dict[str, object]] = [{"arch": "mnist-cnn-small", "epochs": 1.0}, {"recipe": "free", "epochs": 1.0}]
+WITH_STATISTICS: list[dict[str, object]] = [{"arch": "batch-norm", "epochs": 1.0, "ema": ema} for ema in (0.0, 0.9)]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Runs that two processes share, and what these printed."""
+    out = tmp_path_factory.mktemp("together")
+    with launch(out, *PLAIN, *WITH_STATISTICS, processes=2) as process:
+        output, complaint = finished(process)
+    assert process.returncode == 0, complaint
+    return out, output
+
+
 def losses(output: str) -> list[float]:
     return [float(line.split()[2]) for line in output.splitlines() if line.startswith("step")]
 
 
-def test_two_processes_share_each_batch_and_find_the_same_losses(tmp_path: Path) -> None:
-    runs: list[dict[str, object]] = [{"arch": "mnist-cnn-small", "epochs": 1.0}, {"recipe": "free", "epochs": 1.0}]
-    expected = losses(launch(tmp_path / "alone", *runs).communicate()[0])
-    with launch(tmp_path / "together", *runs, processes=2) as together:
-        output, complaint = finished(together)
-    assert together.returncode == 0, complaint
+def test_two_processes_share_each_batch_and_find_the_same_losses(
+    together: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, output = together
+    training_toy.main(str(tmp_path), *map(json.dumps, PLAIN))
+    expected = losses(capsys.readouterr().out)
     assert len(expected) == 12
-    assert [json.loads((tmp_path / "together" / run / "previous.json").read_text())["step"] for run in "01"] == [6, 6]
-    assert losses(output) == pytest.approx(expected, abs=1e-5)
-    for run in ("0", "1"):
-        models = [load_file(tmp_path / name / run / "model.safetensors") for name in ("alone", "together")]
+    assert [json.loads((out / run / "previous.json").read_text())["step"] for run in "01"] == [6, 6]
+    assert losses(output)[:12] == pytest.approx(expected, abs=1e-5)
+    for run in "01":
+        models = [load_file(folder / run / "model.safetensors") for folder in (tmp_path, out)]
         assert all(torch.allclose(models[0][name], models[1][name], atol=1e-4) for name in models[0])
+
+
+def test_two_processes_agree_on_the_statistics_of_batch_norm(together: tuple[Path, str]) -> None:
+    """Each sees its own half of a batch, and only the first one's state is saved."""
+    for run in "23":
+        assert (together[0] / f"{run}.0").read_text() == (together[0] / f"{run}.1").read_text()
 
 
 def test_processes_that_find_different_states_do_not_go_on(tmp_path: Path) -> None:
     """As on two machines without a common disk."""
-    config: dict[str, object] = {"arch": "mnist-cnn-small", "epochs": 0.5}
-    finished(launch(tmp_path / "0", config))
-    with launch(tmp_path / "RANK", config, processes=2) as together:
-        _, complaint = finished(together)
-    assert together.returncode != 0
+    config = json.dumps({"arch": "mnist-cnn-small", "epochs": 0.5})
+    training_toy.main(str(tmp_path / "0"), config)
+    with launch(tmp_path / "RANK", json.loads(config), processes=2) as process:
+        _, complaint = finished(process)
+    assert process.returncode != 0
     assert "must be one folder for all processes" in complaint
     assert not (tmp_path / "1" / "0" / "model.safetensors").exists()
-
-
-def test_two_processes_agree_on_the_statistics_of_batch_norm(tmp_path: Path) -> None:
-    """Each sees its own half of a batch, and only the first one's state is saved."""
-    runs = [{"arch": "batch-norm", "epochs": 1.0, "ema": ema} for ema in (0.0, 0.9)]
-    with launch(tmp_path, *runs, processes=2) as together:
-        _, complaint = finished(together)
-    assert together.returncode == 0, complaint
-    for run in "01":
-        assert (tmp_path / f"{run}.0").read_text() == (tmp_path / f"{run}.1").read_text()

@@ -64,8 +64,6 @@ def main(out: str, *changes: str) -> None:
     Each process leaves a digest of the model that came out; RANK in `out` gives each a folder of its own. Of several
     processes, only the first ever finds that it is time to save: their clocks never agree quite.
     """
-    torch.set_num_threads(1)
-    ARCHITECTURES["batch-norm"] = Architecture(batch_norm_network)
 
     def report(event: Event) -> None:
         print(event.event, event.step, getattr(event, "loss", ""), flush=True)
@@ -79,4 +77,6 @@ def main(out: str, *changes: str) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ARCHITECTURES["batch-norm"] = Architecture(batch_norm_network)
     main(*sys.argv[1:])

@@ -7,7 +7,7 @@ Steele et al. 2014).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -76,6 +76,11 @@ class Streams:
             return rng.to(device)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
         return cls.for_examples(seed, torch.arange(n, device=device))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Streams]") -> "Streams":
+        """The streams of several batches, each of which has drawn as often as the first, one after the other."""
+        return parts[0]._with(torch.cat([part._keys for part in parts]))
 
     def __len__(self) -> int:
         return len(self._keys)

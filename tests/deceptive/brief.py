@@ -20,8 +20,8 @@ BRIEF = Protocol(
     harder=lambda threat: APGD(threat, steps=30),
     sample=32,
     probing=12,
-    thorough=12,
-    longest=30,
+    thorough=8,
+    longest=20,
 )
 
 

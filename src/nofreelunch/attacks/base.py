@@ -8,6 +8,7 @@ stream: not of the batch around it.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Generic, Protocol, TypeVar, final, runtime_checkable
 
@@ -70,6 +71,17 @@ def take(state: S, index: Tensor) -> S:
     values = {field.name: getattr(state, field.name) for field in fields(state)}
     rows = {name: value[index] for name, value in values.items() if isinstance(value, Tensor)}
     return replace(state, **rows, streams=state.streams.take(index))
+
+
+def joined(states: Sequence[S]) -> S:
+    """The states of several batches as that of one."""
+    first = vars(states[0]).items()
+    rows = {
+        name: torch.cat([getattr(state, name) for state in states])
+        for name, value in first
+        if isinstance(value, Tensor)
+    }
+    return replace(states[0], **rows, streams=Streams.joined([state.streams for state in states]))
 
 
 def _height(logits: Logits, state: State) -> PerExample:
@@ -191,11 +203,15 @@ class Iterative(Search, Generic[S]):
     @final
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """All steps, and a last look."""
-        best, index = Best(x, model), torch.arange(len(x), device=x.device)
-        state = self.start(model, x, y, streams)
+        return self.follow(model, self.start(model, x, y, streams))
+
+    @final
+    def follow(self, model: Model, state: S) -> Inputs:
+        """All steps from a state before the first one, and a last look."""
+        best, index = Best(state.x, model), torch.arange(len(state.x), device=state.x.device)
         peak = best.margin.clone()
         with torch.no_grad():
-            floor = peak if self.patience is None else _height(model(x), state)
+            floor = peak if self.patience is None else _height(model(state.x), state)
         for count in range(self.steps):
             after, logits = self.step(model, state, count)
             best.offer(index, state.z, logits, state.y)

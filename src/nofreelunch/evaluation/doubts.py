@@ -12,7 +12,7 @@ from nofreelunch.evaluation.protocols import Protocol, Recipe, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.scouting import slopes_near
-from nofreelunch.evaluation.steps import parts_for, run
+from nofreelunch.evaluation.steps import parts_for, run, to_the_end
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import gradient_flags
@@ -68,7 +68,7 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
     board, gained = trial.board, 0
 
     def sampled() -> int:
-        harder = WorstOf(tuple(parts_for(trial, protocol.harder, whole=True)))
+        harder = to_the_end(trial, protocol.harder(trial.threat))
         return int(trial.breaks(harder, index, "more steps").sum())
 
     if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 else 2):

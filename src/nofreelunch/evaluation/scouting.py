@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from nofreelunch.attacks import APGD, Attack, EachTarget, WorstOf
+from nofreelunch.attacks import APGD, Attack, EachTarget
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation.board import LOST
 from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.protocols import PATIENCE, Protocol, fixed, parts, relentless
+from nofreelunch.evaluation.protocols import PATIENCE, Protocol, fixed
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.steps import run
+from nofreelunch.evaluation.steps import run, to_the_end
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
@@ -91,7 +91,7 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     board, steps = trial.board, {name: f"{name}, again" for name in due}
     found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], (protocol.probing, protocol.thorough))
     own = _targeted(trial, protocol, 4)
-    found[_OWN] = Remedy(_to_the_end(trial, own), own)
+    found[_OWN] = Remedy(to_the_end(trial, own), own)
     for name in (name for name in due if name in found):
 
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
@@ -131,7 +131,7 @@ def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[
     if not gains:
         return {}
     index = torch.tensor(sorted({row for gain in gains.values() for row in gain.rows}))
-    lost = trial.breaks(_to_the_end(trial, *attacks), index, _OWN)
+    lost = trial.breaks(to_the_end(trial, *attacks), index, _OWN)
     made_up = set(index[lost].tolist())
     left = {name: Gain([row for row in gain.rows if row not in made_up], gain.of) for name, gain in gains.items()}
     return {name: gain for name, gain in left.items() if len(gain.rows) >= least_gain(gain.of)}
@@ -151,11 +151,6 @@ def _own_again(trial: Trial, protocol: Protocol) -> tuple[Attack, Attack]:
 def _targeted(trial: Trial, protocol: Protocol, targets: int = 9) -> Attack:
     """The longest of them, towards the best wrong classes."""
     return EachTarget(APGD(trial.threat, protocol.longest, "dlr-targeted", patience=PATIENCE), targets)
-
-
-def _to_the_end(trial: Trial, *attacks: Attack) -> Attack:
-    """One after the other on what those before it left, none giving an example up."""
-    return WorstOf(tuple(relentless(part) for attack in attacks for part in parts(attack, trial.subject.classes)))
 
 
 def slopes_near(trial: Trial, index: Labels) -> Slopes:

@@ -4,6 +4,7 @@ Each step leaves an outcome in the journal, which a resumed run takes over.
 """
 
 from nofreelunch.attacks import Attack
+from nofreelunch.attacks.abreast import abreast
 from nofreelunch.evaluation.protocols import Recipe, parts, relentless
 from nofreelunch.evaluation.trial import Trial
 
@@ -22,3 +23,9 @@ def parts_for(trial: Trial, recipe: Recipe, whole: bool = False) -> list[Attack]
     """What a recipe runs; `whole`, and where anything is odd about the model, without giving an example up."""
     made = parts(recipe(trial.threat), trial.subject.classes)
     return [relentless(part) for part in made] if whole or trial.suspicious else list(made)
+
+
+def to_the_end(trial: Trial, *attacks: Attack) -> Attack:
+    """For a few examples: one after the other on what those before it left, none giving an example up."""
+    made = (part for attack in attacks for part in parts(attack, trial.subject.classes))
+    return abreast(map(relentless, made), trial.batch)

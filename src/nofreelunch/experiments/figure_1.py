@@ -254,7 +254,7 @@ EXPERIMENT = Experiment(
     about="Models trained against larger and larger eps, on clean test images (the paper's figure) and, beyond the "
     "paper, under attack at Table 2's eps. Look how much clean accuracy is paid for how much robustness.",
     presets={
-        "smoke": Config(n=20, clean_n=100, attack="pgd-10"),
+        "smoke": Config(n=10, clean_n=100, attack="pgd-10"),
         "laptop": Config(n=40),
         "paper": Config(n=10_000, retrain="paper"),
     },

@@ -209,7 +209,7 @@ def _described(result: Result, name: str) -> str:
 
 def _experiment(number: int, norm: str, columns: int, laptop: int, seed: int) -> Experiment:
     presets: dict[Scale, Config] = {
-        "smoke": Config(norm, columns, n=10, seed=seed),
+        "smoke": Config(norm, columns=4, n=4, seed=seed),
         "laptop": Config(norm, columns, n=laptop, seed=seed),
         "paper": Config(norm, columns, n=1000, retrain="paper", seed=seed),
     }

@@ -225,7 +225,7 @@ EXPERIMENT = Experiment(
     "whether the images between could be real, on the way from one class to the other; the curves say when a robust "
     "model that had no part in it begins to believe in the new class. `nofreelunch explain` makes an animation of it.",
     presets={
-        "smoke": Config(strips=1, n=10, seed=3),
+        "smoke": Config(strips=1, n=4, seed=3),
         "laptop": Config(strips=2, n=30, seed=3),
         "paper": Config(strips=2, n=1000, retrain="paper", seed=3),
     },

@@ -1,6 +1,6 @@
 """A model is given back as it was found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -17,9 +17,13 @@ def evaluating(model: object) -> Iterator[None]:
         module: module.training for module in modules if hasattr(module, "training")
     }  # frozen TorchScript has none
     try:
-        for module in modes:
-            module.training = False
+        _set(dict.fromkeys(modes, False))
         yield
     finally:
-        for module, mode in modes.items():
+        _set(modes)
+
+
+def _set(modes: Mapping[nn.Module, bool]) -> None:
+    for module, mode in modes.items():
+        if module.training != mode:  # to set an attribute of a module takes longer than to read it
             module.training = mode

@@ -9,7 +9,7 @@ reproduce: $(VENV)/installed
 	$(BIN)/nofreelunch reproduce
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check src tests bench tools

@@ -315,6 +315,19 @@ def test_an_honest_model_stays_honest_within_large_and_small_radii() -> None:
         assert ev.flags == (), ev
 
 
+class CommonOffset(Around):
+    """Every logit is higher by a steep wave of the input: no answer is another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits + 1e3 * torch.sin(300 * x.flatten(1).sum(1, keepdim=True))
+
+
+def test_what_all_classes_have_in_common_decides_nothing() -> None:
+    ev = brief(CommonOffset(robust()))
+    assert ev.flags == (), ev
+
+
 class InPlace(Around):
     """As people write it who save memory."""
 

@@ -66,7 +66,7 @@ QUICK = Protocol(
     "quick",
     first=("pgd-10", lambda threat: PGD(threat, steps=10)),
     main={
-        "apgd-ce": lambda threat: APGD(threat, steps=25),
+        "apgd-ce": lambda threat: APGD(threat, steps=25, patience=PATIENCE),
         "apgd-t": lambda threat: EachTarget(APGD(threat, steps=25, loss="dlr-targeted", patience=PATIENCE), 4),
         "square": lambda threat: Square(threat, steps=400, patience=PATIENCE),
     },

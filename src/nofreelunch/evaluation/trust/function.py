@@ -18,7 +18,7 @@ from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
-from nofreelunch.evaluation.trust.probe import Probe, differs, share
+from nofreelunch.evaluation.trust.probe import Probe, behind, differs, share
 from nofreelunch.models.copying import twin
 
 _CALLS = 40
@@ -102,9 +102,10 @@ def changed(then: Tensor, now: Tensor, beside: tuple[Tensor, Tensor]) -> Flag | 
         then: answers at the beginning.
         now: answers at the end, to the same points: they may be known again.
         beside: answers at the end, to points a little above these and to others a little below: a step of the scores
-            lies to one side.
+            lies to one side. What all classes have in common may be steep, and does not count.
     """
-    different, moved = differs(now, then), differs(beside[0], then) & differs(beside[1], then)
+    above, below, first = map(behind, (*beside, then))
+    different, moved = differs(now, then), differs(above, first) & differs(below, first)
     if moved.sum() > len(moved) / 2:
         different = moved
     if not different.any():

@@ -9,7 +9,7 @@ import torch
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trust.function import batch_dependent, optimises_inside, watches_gradients
-from nofreelunch.evaluation.trust.probe import Probe, share
+from nofreelunch.evaluation.trust.probe import Probe, behind, share
 
 _BETTER = 0.25
 """So much more accurate is a model on inputs in another range if that is its own."""
@@ -25,9 +25,9 @@ def discontinuous(probe: Probe) -> Flag | None:
         return None
     logits = probe.subject.logits(x)
     length = scale.abs().flatten(1).amax(1).clamp(min=1e-12).reshape(-1, *[1] * (x.dim() - 1))
-    small, large = (probe.subject.logits(x + scale / length * step * probe.width) - logits for step in (2e-5, 4e-3))
+    near, far = (probe.subject.logits(x + scale / length * step * probe.width) for step in (2e-5, 4e-3))
+    jump, change = ((behind(each) - behind(logits)).double().abs().amax(1) for each in (near, far))
     spread = (logits.amax(1) - logits.amin(1)).double()
-    jump, change = small.double().abs().amax(1), large.double().abs().amax(1)
     jumps = (jump > 0.3 * change) & (jump > 0.01 * spread)
     if jumps.double().mean() < 0.25:
         return None

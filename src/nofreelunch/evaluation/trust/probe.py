@@ -52,6 +52,11 @@ def differs(a: Tensor, b: Tensor) -> Tensor:
     return gap > _TOLERANCE * spread
 
 
+def behind(logits: Tensor) -> Tensor:
+    """How far each logit is behind the largest: what all classes have in common decides nothing."""
+    return logits - logits.amax(1, keepdim=True)
+
+
 def share(mask: Tensor) -> str:
     """A mask in words."""
     return f"{int(mask.sum())} of {len(mask)}"

@@ -110,7 +110,7 @@ def snapshot(model: nn.Module) -> list[object]:
 @every_threat
 @every_attack
 def test_contract(name, make, shape):
-    for k in CLASSES:
+    for k in CLASSES if len(shape) == 1 else CLASSES[::4]:
         for dtype in (torch.float32, torch.float64):
             for layout in [torch.contiguous_format, *([torch.channels_last] if len(shape) == 3 else [])]:
                 model, x = network(shape, k, dtype), images(4, shape, dtype).contiguous(memory_format=layout)
@@ -233,6 +233,7 @@ class Bad(torch.autograd.Function):
         return torch.full_like(grad, ctx.value), None
 
 
+@pytest.mark.usefixtures("unchecked")
 @every_threat
 @every_attack
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf, -math.inf, 1e-45])

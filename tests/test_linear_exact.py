@@ -60,6 +60,7 @@ ATTACKS_FOR_LINEAR = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ATTACKS_FOR_LINEAR)
 @every_threat
 def test_no_attack_exceeds_the_closed_form(name, make):
@@ -129,6 +130,7 @@ def test_exact_is_the_optimum_of_ball_and_box_in_l2(k):
         assert ours == pytest.approx(max(peaks), abs=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ATTACKS_FOR_LINEAR)
 @every_threat
 def test_no_attack_exceeds_the_exact_one_in_the_box(name, make):
@@ -155,6 +157,7 @@ def smallest_radii(make: type[Threat], k: int) -> tuple[nn.Linear, Tensor, Tenso
     return model, x, y, radii
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "k"),
     [("pgd", 2), ("apgd-ce", 2), ("apgd-dlr", 2), ("apgd-t", 2), ("fab-t", 2), ("apgd-t", 4), ("fab-t", 4)],

@@ -61,6 +61,7 @@ def test_standard_training_is_accurate_and_not_robust() -> None:
     assert robust < 0.4
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("recipe", "arch"),
     [*((recipe, "linear") for recipe in sorted(set(RECIPES) - {"standard"})), ("pgd-at", "mnist-cnn-small")],
@@ -76,6 +77,7 @@ def test_every_recipe_lowers_its_loss_and_gives_robustness(recipe: str, arch: st
     assert clean < 0.99
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_l2_threat_gives_l2_robustness() -> None:
     threat = L2(0.75)
     standard, robust = (accuracies(run(toy_config(threat=t))[0], threat)[1] for t in (None, threat))
@@ -214,6 +216,7 @@ def test_the_loop_is_the_plain_one(monkeypatch: pytest.MonkeyPatch, accumulate: 
             assert torch.allclose(model.state_dict()[name].double(), value.double(), atol=1e-4), name
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_accumulation_changes_only_the_rounding() -> None:
     whole, parts = (losses(run(toy_config(epochs=1.0, accumulate=k))[1]) for k in (1, 4))
     assert whole == pytest.approx(parts, abs=1e-5)
@@ -247,6 +250,7 @@ def test_events_follow_the_plan() -> None:
     assert isinstance(events[-1], Finished)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_best_epoch_by_held_out_robust_accuracy_is_returned() -> None:
     model, events = run(toy_config(lr=0.5, schedule="constant", epochs=6.0))
     looks = [event for event in events if isinstance(event, Epoch)]

@@ -21,8 +21,6 @@ from nofreelunch.types import Labels
 
 _OF_ALL = 64
 """The checks look at one example in so many, so that what they cost grows with what they check."""
-_SMALL = 4
-"""But at the whole of a protocol's sample where it is at least one example in so many."""
 _AGAIN = {"more steps": 1, "more steps, 2": 2, "more steps, 3": 4}
 """Rounds of them, each so many times as long, and run if the one before broke anything to speak of."""
 _WORTH = 0.01
@@ -40,12 +38,8 @@ def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Fla
 def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     def look() -> dict[str, Any]:
         standing = trial.board.standing()
-        some = (
-            max(protocol.few, len(trial.board) // _OF_ALL)
-            if len(standing) > _SMALL * protocol.sample
-            else len(standing)
-        )
-        index = trial.sample(standing, min(protocol.sample, some))
+        some = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))
+        index = trial.sample(standing, protocol.sample if _few(trial) or len(standing) <= protocol.sample else some)
         odd = len(index) > 0 and not trial.randomised
         return {
             "sample": index.tolist(),
@@ -72,7 +66,7 @@ def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Fl
 def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
     """More steps on the sample, and on everything if that breaks some of it; still more while they break some.
 
-    One of the sample is enough where it is small, or where one example is a share of all worth having.
+    One of the sample is enough where that is small, and where a single example is worth having.
     """
     board, gained = trial.board, 0
 
@@ -80,7 +74,7 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
         harder = to_the_end(trial, protocol.harder(trial.threat))
         return int(trial.breaks(harder, index, "more steps").sum())
 
-    if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 or _WORTH * len(board) < 1 else 2):
+    if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 or _few(trial) else 2):
         return None
     for step, times in _AGAIN.items():
         run(trial, "doubts", step, _longer(trial, protocol, times))
@@ -89,6 +83,11 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
         if now <= _WORTH * len(board):
             break
     return search.not_converged_flag(gained, len(board))
+
+
+def _few(trial: Trial) -> bool:
+    """Whether a single example is worth having."""
+    return _WORTH * len(trial.board) < 1
 
 
 def _longer(trial: Trial, protocol: Protocol, times: int) -> Recipe:

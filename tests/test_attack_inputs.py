@@ -1,6 +1,7 @@
 """Wrong inputs to attacks are answered at the door, in one sentence with the argument, the value and the way out."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,6 +111,18 @@ def test_steps_that_cannot_reach_the_surface_are_warned_of():
         warnings.simplefilter("error")
         PGD(Linf(0.1), 10, step_size=0.01)
         fgsm(Linf(8 / 255))
+
+
+def test_a_step_size_that_was_chosen_for_another_ball_is_warned_of():
+    """As `replace` passes it on: too short in a larger ball, it reports robustness that is not there."""
+    short = PGD(Linf(0.1), 10)
+    with pytest.warns(UserWarning, match=r"step size 0\.025 was chosen for another radius or number of steps"):
+        assert replace(short, threat=Linf(0.2)).step_size == short.step_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert replace(short, threat=Linf(0.2), step_size=None) == PGD(Linf(0.2), 10)
+        assert replace(short, random_start=False).step_size == short.step_size
+        assert replace(PGD(Linf(0.1), 10, step_size=0.02), threat=Linf(0.2)).step_size == 0.02
 
 
 def test_the_default_step_crosses_the_ball():

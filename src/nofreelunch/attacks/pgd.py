@@ -16,6 +16,15 @@ from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Loss, Model
 
 
+def _warn(message: str) -> None:
+    """To the line that makes the attack."""
+    warnings.warn(message, stacklevel=4)
+
+
+class _Chosen(float):
+    """A step size that follows from radius and steps."""
+
+
 @final
 @dataclass(frozen=True)
 class PGD(Iterative[State]):
@@ -24,7 +33,8 @@ class PGD(Iterative[State]):
     Args:
         threat: the set; its norm says what steepest means: signs for l_inf, the unit vector for l_2.
         steps: gradient steps.
-        step_size: length of a step in the norm, in input units; 2.5 eps / steps if not given.
+        step_size: length of a step in the norm, in input units; None: 2.5 eps / steps. Who replaces one of these by
+            `dataclasses.replace` gives `step_size=None` with it, or is warned.
         loss: what to climb, a name in `LOSSES` or a callable (logits, y) -> (n,).
         random_start: whether to start from a random point of the set.
 
@@ -39,15 +49,15 @@ class PGD(Iterative[State]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        eps, named_step = self.threat.eps, self.step_size
-        size = 2.5 * eps / self.steps if named_step is None else named_step
-        object.__setattr__(self, "step_size", check_number("step_size", size, 0.0, float("inf"), open_low=eps > 0))
         named_loss(self.loss)
-        if named_step is not None and self.steps * named_step < eps * (1 - 1e-9):
-            warnings.warn(
-                f"{self.steps} steps of {named_step:g} cannot reach the surface of a ball of radius {eps:g}",
-                stacklevel=3,
-            )
+        eps, given, fitting = self.threat.eps, self.step_size, 2.5 * self.threat.eps / self.steps
+        length = fitting if given is None else given
+        size = check_number("step_size", length, 0.0, float("inf"), open_low=eps > 0)
+        object.__setattr__(self, "step_size", _Chosen(size) if given is None or isinstance(given, _Chosen) else size)
+        if isinstance(given, _Chosen) and size != fitting:  # as `replace` passes it on
+            _warn(f"the step size {size:g} was chosen for another radius or number of steps; give step_size=None anew")
+        elif given is not None and self.steps * size < eps * (1 - 1e-9):
+            _warn(f"{self.steps} steps of {size:g} cannot reach the surface of a ball of radius {eps:g}")
 
     def ascend(self, model: Model, x: Inputs, y: Labels, rng: torch.Generator | Streams) -> Inputs:
         """The last iterate on every example, misclassified or not: the inner maximum of adversarial training.

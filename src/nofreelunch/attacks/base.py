@@ -75,12 +75,8 @@ def take(state: S, index: Tensor) -> S:
 
 def joined(states: Sequence[S]) -> S:
     """The states of several batches as that of one."""
-    first = vars(states[0]).items()
-    rows = {
-        name: torch.cat([getattr(state, name) for state in states])
-        for name, value in first
-        if isinstance(value, Tensor)
-    }
+    names = [name for name, value in vars(states[0]).items() if isinstance(value, Tensor)]
+    rows = {name: torch.cat([getattr(state, name) for state in states]) for name in names}
     return replace(states[0], **rows, streams=Streams.joined([state.streams for state in states]))
 
 

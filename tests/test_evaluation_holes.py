@@ -463,16 +463,16 @@ def test_flags_do_not_depend_on_where_a_run_was_stopped(tmp_path: Path, monkeypa
 
 
 def test_what_only_a_check_breaks_is_broken() -> None:
-    """One example of 60, too few for the check's attack to be run on all."""
-    model, x = NeedsSteps(), 0.5 + 0.02 * torch.rand(60, 50, generator=rng())
+    """One example of 120, too few for the check's attack to be run on all."""
+    model, x = NeedsSteps(), 0.5 + 0.02 * torch.rand(120, 50, generator=rng())
     x[:, -1] = 0.1
     x[7, -1] = 0.5
     y, weak = (
-        torch.zeros(60, dtype=torch.long),
-        replace(WEAK, harder=lambda threat: restarts(APGD(threat, 25, "margin"), 9)),
+        torch.zeros(120, dtype=torch.long),
+        replace(WEAK, sample=120, harder=lambda threat: restarts(APGD(threat, 25, "margin"), 9)),
     )
     found = evaluate(model, (x, y), THREAT, weak, keep_examples=True)
-    assert found.robust.correct == 59
+    assert found.robust.correct == 119
     assert found.broken_by[7] == "checks"
     assert found.x_adv is not None
     assert (model(found.x_adv).argmax(1) != y).nonzero().tolist() == [[7]]

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What is imported is compiled then: of most that is installed nothing ever is.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 
 .PHONY: reproduce test test-sweep check bench kill-test clean
 
@@ -32,17 +34,17 @@ clean:
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "nofreelunch needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(INSTALL) ".[dev]"
 	touch $@
 
 $(VENV)/installed-sweep: $(VENV)/installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,sweep]"
+	$(INSTALL) ".[dev,sweep]"
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed
-	PIP_CONSTRAINT=bench/constraints.txt PIP_BUILD_CONSTRAINT=bench/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	PIP_CONSTRAINT=bench/constraints.txt PIP_BUILD_CONSTRAINT=bench/constraints.txt $(INSTALL) ".[bench]"
 	touch $@

@@ -8,7 +8,7 @@ import copy
 import enum
 import random
 from collections import Counter, OrderedDict, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -423,7 +423,7 @@ def test_evaluation_leaves_no_trace() -> None:
     apply = torch.autograd.Function.apply
     x, y = examples()
     x_before, state, asked = x.clone(), torch.random.get_rng_state(), [p.requires_grad for p in model.parameters()]
-    evaluate(model, (x, y), THREAT, BRIEF)
+    evaluate(model, (x, y), THREAT, replace(BRIEF, probing=4, thorough=2, longest=5))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert [p.requires_grad for p in model.parameters()] == asked

@@ -55,7 +55,8 @@ class PGD(Iterative[State]):
         size = check_number("step_size", length, 0.0, float("inf"), open_low=eps > 0)
         object.__setattr__(self, "step_size", _Chosen(size) if given is None or isinstance(given, _Chosen) else size)
         if isinstance(given, _Chosen) and size != fitting:  # as `replace` passes it on
-            _warn(f"the step size {size:g} was chosen for another radius or number of steps; give step_size=None anew")
+            told = f"the step size {size:g} was chosen for another radius or number of steps"
+            _warn(f"{told}; with step_size=None it is chosen anew")
         elif given is not None and self.steps * size < eps * (1 - 1e-9):
             _warn(f"{self.steps} steps of {size:g} cannot reach the surface of a ball of radius {eps:g}")
 

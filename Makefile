@@ -31,19 +31,22 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
 # The stamps are made last: an installation that was interrupted is done again, a finished one never.
-$(VENV)/installed: pyproject.toml
+$(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "nofreelunch needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml
 	$(INSTALL) .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
+$(VENV)/installed-dev: $(VENV)/made pyproject.toml
 	$(INSTALL) ".[dev]"
-	touch $@
+	touch $(VENV)/installed $@
 
-$(VENV)/installed-sweep: $(VENV)/installed-dev
+$(VENV)/installed-sweep: $(VENV)/made pyproject.toml
 	$(INSTALL) ".[dev,sweep]"
-	touch $@
+	touch $(VENV)/installed $(VENV)/installed-dev $@
 
 $(VENV)/installed-bench: $(VENV)/installed
 	PIP_CONSTRAINT=bench/constraints.txt PIP_BUILD_CONSTRAINT=bench/constraints.txt $(INSTALL) ".[bench]"

@@ -22,8 +22,8 @@ from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
 from nofreelunch.evaluation.certified import certify
-from nofreelunch.evaluation.exact import is_affine
 from nofreelunch.evaluation.guides.see_through import seeing_through
+from nofreelunch.evaluation.operations import is_affine
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.models.copying import modules_of, twin

@@ -13,12 +13,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from nofreelunch.models.classifier import Pixels
-from nofreelunch.models.tracing import frozen_twin, has_hooks, trace
+from nofreelunch.models.tracing import frozen_twin, trace
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model
 
 _SLACK = 1e-5
-"""Of the scores, must a margin be at least: bounds are computed in float64, the model answers in float32."""
+"""From this share of the largest logit on a margin counts as positive: bounds are float64, the model is float32."""
 _RISING = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, Pixels)
 """No output falls when an input rises, in evaluation mode: such a layer maps bounds to bounds."""
 _RISING_CALLS = {torch.relu, F.relu, torch.flatten, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, "flatten", "relu"}
@@ -33,6 +33,16 @@ class Interval:
     low: Tensor
     high: Tensor
 
+    @property
+    def centre(self) -> Tensor:
+        """The middle."""
+        return (self.low + self.high) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width."""
+        return (self.high - self.low) / 2
+
 
 def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
     """The examples that are proven robust; None if the model holds operations that cannot be bounded here.
@@ -43,7 +53,7 @@ def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
         y: labels.
         threat: an l_2 ball is bounded by the l_inf ball around it.
     """
-    if not isinstance(model, nn.Module) or has_hooks(model) or (copy := frozen_twin(model)) is None:
+    if not isinstance(model, nn.Module) or (copy := frozen_twin(model)) is None:
         return None
     with torch.no_grad():  # as the model is judged
         graph = trace(copy.double())
@@ -68,22 +78,20 @@ def _known(node: fx.Node, graph: fx.GraphModule) -> bool:
 
 def _propagate(graph: fx.GraphModule, box: Interval, y: Labels) -> Mask:
     """Whether the true logit's lead over each other one is positive all over the box."""
+    *operations, output = graph.graph.nodes
     known: dict[fx.Node, Interval] = {}
-    for node in graph.graph.nodes:
-        parents = [known[arg] for arg in node.args if isinstance(arg, fx.Node)] if node.op != "placeholder" else [box]
-        if node.op == "output":
-            last = node.args[0]
-            layer = graph.get_submodule(str(last.target)) if last.op == "call_module" else None
-            given = known[last.args[0]] if type(layer) is nn.Linear else None
-            return _lead(known[last], y) if given is None else _lead_of_linear(layer, given, y)  # type: ignore[arg-type]
-        known[node] = _step(node, graph, parents)
-    raise AssertionError("a graph ends with its output")
+    for node in operations:
+        parents = [known[arg] for arg in node.args if isinstance(arg, fx.Node)]
+        known[node] = box if node.op == "placeholder" else _step(node, graph, parents)
+    last = output.args[0]
+    layer = graph.get_submodule(str(last.target)) if last.op == "call_module" else None
+    if type(layer) is nn.Linear:
+        return _lead_of_linear(layer, known[last.args[0]], y)
+    return _lead(known[last], y)
 
 
 def _step(node: fx.Node, graph: fx.GraphModule, parents: list[Interval]) -> Interval:
     """The bounds of one operation."""
-    if node.op == "placeholder":
-        return parents[0]
     if node.target in _SUMS:
         return Interval(parents[0].low + parents[1].low, parents[0].high + parents[1].high)
     if node.op == "call_module":
@@ -98,16 +106,14 @@ def _step(node: fx.Node, graph: fx.GraphModule, parents: list[Interval]) -> Inte
 
 def _weighted(layer: nn.Module, given: Interval) -> Interval:
     """The centre goes through the layer, the radius through the layer of absolute weights."""
-    centre, radius = (given.low + given.high) / 2, (given.high - given.low) / 2
-    middle = layer(centre)
+    middle = layer(given.centre)
     if isinstance(layer, nn.Linear):
-        spread = F.linear(radius, layer.weight.abs())
+        spread = F.linear(given.radius, layer.weight.abs())
     elif isinstance(layer, nn.Conv2d):
         weight, moves = layer.weight.abs(), (layer.stride, layer.padding)
-        spread = F.conv2d(radius, weight, None, *moves, layer.dilation, layer.groups)  # type: ignore[arg-type]
+        spread = F.conv2d(given.radius, weight, None, *moves, layer.dilation, layer.groups)  # type: ignore[arg-type]
     else:
-        shifted = layer(centre + radius)  # one factor per channel, of either sign
-        spread = (shifted - middle).abs()
+        spread = (layer(given.high) - middle).abs()  # one factor per channel, of either sign
     return Interval(middle - spread, middle + spread)
 
 
@@ -115,15 +121,19 @@ def _lead(logits: Interval, y: Labels) -> Mask:
     """From bounds of the logits."""
     true = logits.low.gather(1, y[:, None]).squeeze(1)
     others = logits.high.scatter(1, y[:, None], -torch.inf).amax(1)
-    return true - others > _SLACK * logits.high.abs().amax(1)
+    return true - others > _SLACK * _size(logits)
 
 
 def _lead_of_linear(layer: nn.Linear, given: Interval, y: Labels) -> Mask:
     """From bounds of the last layer's input: the difference of two logits is a linear function of it."""
-    centre, radius = (given.low + given.high) / 2, (given.high - given.low) / 2
-    weight = layer.weight[y][:, None] - layer.weight
-    lead = layer(centre).gather(1, y[:, None]) - layer(centre)
-    least = lead - torch.einsum("nkd,nd->nk", weight.abs(), radius)
-    scale = layer(centre).abs().amax(1)
-    proven: Mask = (least.scatter(1, y[:, None], torch.inf) > _SLACK * scale[:, None]).all(1)
+    weight, centre = layer.weight[y][:, None] - layer.weight, layer(given.centre)
+    lead = centre.gather(1, y[:, None]) - centre
+    least = lead - torch.einsum("nkd,nd->nk", weight.abs(), given.radius)
+    slack = _SLACK * _size(_weighted(layer, given))
+    proven: Mask = (least.scatter(1, y[:, None], torch.inf) > slack[:, None]).all(1)
     return proven
+
+
+def _size(logits: Interval) -> Tensor:
+    """The largest absolute value that a logit may take."""
+    return torch.maximum(logits.low.abs(), logits.high.abs()).amax(1)

@@ -1,14 +1,13 @@
 """What is asked at the end, of the examples that nothing has broken: is it the model, or the attacks?"""
 
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from nofreelunch.attacks import APGD, Attack, WorstOf
 from nofreelunch.attacks.base import Iterative
 from nofreelunch.evaluation.board import STANDING
-from nofreelunch.evaluation.protocols import Protocol, Recipe, parts, relentless
+from nofreelunch.evaluation.protocols import Protocol, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.scouting import slopes_near
@@ -16,7 +15,6 @@ from nofreelunch.evaluation.steps import parts_for, run, to_the_end
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import gradient_flags
-from nofreelunch.threats import Threat
 from nofreelunch.types import Labels
 
 _OF_ALL = 64
@@ -36,20 +34,19 @@ def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Fla
 
 
 def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
-    def look() -> dict[str, Any]:
+    def survivors() -> list[int]:
         standing = trial.board.standing()
         some = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))
-        index = trial.sample(standing, protocol.sample if _few(trial) or len(standing) <= protocol.sample else some)
-        odd = len(index) > 0 and not trial.randomised
-        return {
-            "sample": index.tolist(),
-            "flags": [asdict(flag) for flag in gradient_flags(slopes_near(trial, index))] if odd else [],
-        }
+        every = _few(trial) or len(standing) <= protocol.sample
+        return trial.sample(standing, protocol.sample if every else some).tolist()
 
-    seen = trial.journal.once("survivors", look)  # before the board changes: a resumed run looks at the same ones
-    if not seen["sample"]:
+    # Before the board changes: a resumed run looks at the same ones.
+    index = torch.tensor(trial.journal.once("survivors", survivors), dtype=torch.long)
+    if len(index) == 0:
         return []
-    index, flags = torch.tensor(seen["sample"]), [Flag(**flag) for flag in seen["flags"]]
+    flags = []
+    if not trial.randomised:
+        flags += trial.journal.flags("slopes", lambda: gradient_flags(slopes_near(trial, index)))
     flags += [flag for flag in (_more_steps(trial, protocol, index), _whole_box(trial, index)) if flag]
     if not trial.board.robust().correct:  # nothing is left to be doubted
         return []
@@ -90,23 +87,20 @@ def _few(trial: Trial) -> bool:
     return _WORTH * len(trial.board) < 1
 
 
-def _longer(trial: Trial, protocol: Protocol, times: int) -> Recipe:
+def _longer(trial: Trial, protocol: Protocol, times: int) -> Attack:
     """What is harder, with so many times the steps."""
-
-    def recipe(threat: Threat) -> Attack:
-        made = parts(protocol.harder(threat), trial.subject.classes)
-        return WorstOf(
-            tuple(replace(each, steps=times * each.steps) if isinstance(each, Iterative) else each for each in made)
-        )
-
-    return recipe
+    made = parts(protocol.harder(trial.threat), trial.subject.classes)
+    return WorstOf(
+        tuple(replace(each, steps=times * each.steps) if isinstance(each, Iterative) else each for each in made)
+    )
 
 
 def _whole_box(trial: Trial, index: Labels) -> Flag | None:
     """Gradient ascent without a radius."""
     if trial.threat.box is None:
         return None
-    wide = search.unbounded(trial.threat, trial.load(index[:1])[0])
+    reach = trial.threat.spread(trial.threat.width, trial.load(index[:1])[0])
+    wide = replace(trial.threat, eps=reach)  # the whole box, in which no classifier does better than a constant one
 
     def climb() -> list[bool]:
         attack = WorstOf((APGD(wide, steps=40), APGD(wide, steps=40, loss="margin")))
@@ -119,12 +113,12 @@ def _whole_box(trial: Trial, index: Labels) -> Flag | None:
 def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
     """Whether the attacks that give examples up break one of a few survivors when they give none up.
 
-    But for those of which longer ones have been looked at.
+    Those of a kind that `harder` runs for longer are left out: `_more_steps` has looked at them.
     """
     if trial.suspicious:
         return False
-    whole = [part for recipe in _limited(trial, protocol).values() for part in parts_for(trial, recipe, whole=True)]
-    longer = {type(part) for part in parts_for(trial, protocol.harder)}
+    whole = [part for attack in _limited(trial, protocol).values() for part in parts_for(trial, attack, whole=True)]
+    longer = {type(part) for part in parts_for(trial, protocol.harder(trial.threat))}
     whole = [part for part in whole if type(part) not in longer]
     standing = trial.board.standing()
     if not whole or (len(standing) == 0 and not trial.journal.knows("given up")):
@@ -141,14 +135,15 @@ def run_whole(trial: Trial, protocol: Protocol) -> None:
     """The attacks that gave examples up, once more, and to their ends."""
     if not trial.suspicious:
         trial.suspicious = True
-        for step, recipe in _limited(trial, protocol).items():
-            run(trial, "whole", f"{step}, whole", recipe)
+        for step, attack in _limited(trial, protocol).items():
+            run(trial, "whole", f"{step}, whole", attack)
 
 
-def _limited(trial: Trial, protocol: Protocol) -> dict[str, Recipe]:
+def _limited(trial: Trial, protocol: Protocol) -> dict[str, Attack]:
     """The attacks of a protocol that give examples up."""
+    main = {step: recipe(trial.threat) for step, recipe in protocol.main.items()}
     return {
-        step: recipe
-        for step, recipe in protocol.main.items()
-        if any(relentless(part) != part for part in parts(recipe(trial.threat), trial.subject.classes))
+        step: attack
+        for step, attack in main.items()
+        if any(relentless(part) != part for part in parts(attack, trial.subject.classes))
     }

@@ -53,7 +53,7 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
 
 def _others(trial: Trial, y: Labels, count: int) -> Inputs:
     """For each label an image of another class, among so many; of the same one, if there is no other."""
-    pool, labels = trial.load(trial.sample(torch.arange(len(trial.source)), count))
+    pool, labels = trial.load(trial.some(count))
     place = torch.arange(len(pool), device=y.device)
     turned = (place + place[: len(y), None]) % len(pool)  # a row for each: the pool, beginning at another place
     first = (labels[turned] != y[:, None]).int().argmax(1, keepdim=True)

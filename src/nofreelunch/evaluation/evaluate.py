@@ -18,7 +18,7 @@ from nofreelunch.evaluation.doubts import doubts, gave_up_too_soon, run_whole
 from nofreelunch.evaluation.ends import at_the_ends
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.outside import from_outside
-from nofreelunch.evaluation.protocols import Protocol, fixed, further, plan_of, without_addresses
+from nofreelunch.evaluation.protocols import Protocol, further, plan_of, without_addresses
 from nofreelunch.evaluation.questions import examine
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.scouting import scout, try_again
@@ -109,6 +109,7 @@ def evaluate(
             finally:  # an interrupt keeps what is done
                 trial.journal.save()
         late = [] if _FICKLE & {flag.name for flag in flags} else from_outside(trial, model, plan)
+        trial.board.count_noted()  # no check looks any more
         certified = operations.certified(trial, {flag.name for flag in flags + late})
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)
 
@@ -134,13 +135,14 @@ def _conduct(
         _take_over(known, trial, {flag.name for flag in flags})
     exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and operations.exactly(trial))
     if not exact:
-        run(trial, "main", *plan.first)
+        name, recipe = plan.first
+        run(trial, "main", name, recipe(trial.threat))
         flags += at_the_ends(trial, plan, {flag.name for flag in flags})
         gains = scout(trial, plan, flags)
         for name, recipe in plan.main.items():
-            run(trial, "main", name, recipe)
+            run(trial, "main", name, recipe(trial.threat))
         for name, attack in extra.items():
-            run(trial, "further", name, fixed(attack))
+            run(trial, "further", name, attack)
         late = doubts(trial, plan, gains | try_again(trial, plan))
         if late or gave_up_too_soon(trial, plan):
             run_whole(trial, plan)
@@ -171,7 +173,7 @@ def _flags_of_scores(trial: Trial) -> list[Flag]:
 
 def _first_answers(trial: Trial, beside: float = 0.0) -> Tensor:
     """The model's answers at a random point near each of a few examples, and to these examples; or beside them all."""
-    index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
+    index = trial.some(_ASKED_AGAIN)
     x = trial.load(index)[0]
     near, step = trial.threat.random_start(x, trial.streams(index, "first answers")), beside * trial.threat.width
     return torch.cat([trial.subject.logits(trial.threat.clip(z + step)) for z in (near, x)]).double().cpu()
@@ -210,7 +212,7 @@ def _earlier(known: object) -> Evaluation | None:
 
 def _check_answers(trial: Trial, margin: Tensor) -> None:
     """What is kept must be of a model that answers alike: a digest does not see all that a callable is made of."""
-    index = trial.sample(torch.arange(len(trial.source)), _ASKED_AGAIN)
+    index = trial.some(_ASKED_AGAIN)
     now, then = trial.answers(*trial.load(index), 1)[1], margin[index]
     if not torch.isclose(now, then, rtol=0.01, atol=0.01 * float(then.abs().nanmedian())).all():
         raise InputError("what is kept of this evaluation is of a model that answers otherwise; give another folder")
@@ -238,7 +240,6 @@ def _assembled(
     trial: Trial, flags: list[Flag], exact: bool, certified: Tally | None, protocol: str, seconds: float
 ) -> Evaluation:
     board, source = trial.board, trial.source
-    board.count_noted()  # no check looks any more
     notes = list(source.notes)
     if trial.subject.came_training:
         notes.append("the model came in training mode and was evaluated in evaluation mode")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks import misclassified
-from nofreelunch.attacks.door import as_tensor
+from nofreelunch.attacks.door import as_tensor, attempted
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.protocols import Protocol
@@ -38,16 +38,14 @@ def from_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
     subject = trial.subject
     if subject.stateful or trial.randomised or subject.pristine is model:
         return []
-    index = trial.sample(torch.arange(len(trial.source)), protocol.few)
+    index = trial.some(protocol.few)
     x, y = trial.load(index)
     near = trial.threat.random_start(x, trial.streams(index, "from outside"))
     z, right = trial.reached(Guided(trial.threat, protocol.probing, guide=trial.view), index, "from outside")
-    try:
-        there, here, ended = (_asked(trial, model, points) for points in (x, near, z))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # some models work in one thread alone
+    answers = attempted(lambda: [_asked(trial, model, points) for points in (x, near, z)])
+    if answers is None:  # some models work in one thread alone
         return []
+    there, here, ended = answers
     sure = margin(ended, y).abs() > _TIE * (ended.amax(1) - ended.amin(1))
     otherwise = sure & (misclassified(ended, y) != (right < 0.5).to(y.device))
     different = torch.cat([differs(there, subject.logits(x)), differs(here, subject.logits(near)), otherwise])

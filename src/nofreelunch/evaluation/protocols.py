@@ -145,11 +145,6 @@ def parts(attack: Attack, classes: int) -> Iterator[Attack]:
         yield attack
 
 
-def fixed(attack: Attack) -> Recipe:
-    """The attack, whatever the threat: it has one of its own."""
-    return lambda threat: attack
-
-
 def relentless(attack: Attack) -> Attack:
     """The attack without giving up examples before its last step."""
     if isinstance(attack, FAB):

@@ -24,19 +24,27 @@ _USUAL = (0.01, 1000.0)
 _TYPICAL = 4.0
 """The same of trained classifiers: what others are brought to. Softer losses climb towards all classes at once."""
 
+_COMPARING = (function.batch_dependent, function.watches_gradients, outputs.discontinuous)
+"""Checks that compare answers: they say nothing about a model whose answers are random."""
+_CHECKS = (
+    function.optimises_inside, outputs.probabilities, outputs.constant_output, outputs.half_precision,
+    outputs.wrong_range,
+)  # fmt: skip
+"""What is asked of every model, beside `memory` and `randomised`."""
+
 
 def examine(trial: Trial) -> list[Flag]:
     """Ask the model a few questions, and settle how it is to be attacked."""
     subject = trial.subject
 
     def questions() -> dict[str, Any]:
-        index = trial.sample(torch.arange(len(trial.source)), _PROBE)
+        index = trial.some(_PROBE)
         x, y = trial.load(index)
         near = trial.threat.random_start(x, trial.streams(index, "probe"))
         probe = Probe(subject, x, y, near, trial.threat.width, min(trial.batch, len(trial.source)))
         subject.stateful, flags = function.memory(probe)
         random = function.randomised(probe)
-        checks = outputs.CHECKS if random else outputs.COMPARING + outputs.CHECKS
+        checks = _CHECKS if random else _COMPARING + _CHECKS
         answers = (random, *(check(probe) for check in checks))
         flags += [flag for flag in answers if flag is not None]
         scale = float(subject.logits(x).double().std(1).nan_to_num(nan=0.0, posinf=0.0).median())

@@ -5,8 +5,9 @@ gradient does with the same steps is then run on all examples, so that the figur
 of only being doubted (Tramer et al. 2020: an evaluation must adapt).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, final
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
+from nofreelunch.attacks.door import attempted
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.board import Some
@@ -87,7 +89,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         steps: of a brief and of a thorough attack.
     """
     threat, answer = trial.threat, trial.subject.logits
-    pool = trial.load(trial.sample(torch.arange(len(trial.source)), _POOL))[0]
+    pool = trial.load(trial.some(_POOL))[0]
     found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
     found["few pixels"] = _on_few(trial, steps)
     found["nearer"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
@@ -129,22 +131,15 @@ def _guides(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str
     """Functions to differentiate in the model's place."""
     subject, x = trial.subject, trial.load(index)[0]
     yield "see-through", SeeThrough(subject)
-    yield from _made(lambda: inner_guides(subject, x)).items()
+    yield from (attempted(lambda: inner_guides(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:
         yield "classes of the data", OnlyClasses(trial.view, present)
     yield "jittered", Jittered(trial.view, trial.threat)
     if suspicious:
         yield "jittered see-through", Jittered(SeeThrough(subject), trial.threat)
-        yield from _made(lambda: {"float64": precise(subject)}).items()
-
-
-def _made(make: Callable[[], dict[str, Model]]) -> dict[str, Model]:
-    """The guides, or none where they cannot be made: any code may run in a model, and fail in any way."""
-    try:
-        return make()
-    except Exception:
-        return {}
+        if (exact := attempted(lambda: precise(subject))) is not None:
+            yield "float64", exact
 
 
 def _guided(threat: Threat, guide: Model, steps: tuple[int, int]) -> Remedy:
@@ -182,19 +177,22 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         total = len(rows) if remedy.costly else len(index)
         if len(rows) == 0:
             continue
-        try:
-            if isinstance(remedy.brief, Guided) and _alike(remedy.brief.guide, trial.view, (x[rows], z[rows]), y[rows]):
-                continue
-            right = trial.reached(remedy.brief, index[rows], "remedy", view=trial.subject.logits)[1]
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # a stand-in may do what the model's code does not expect; then it is none
+        points = x[rows], z[rows]
+        right = attempted(partial(_after, trial, remedy.brief, index[rows], points, y[rows]))
+        if right is None:  # a stand-in may do what the model's code does not expect; then it is none
             continue
         lowest[rows] = torch.minimum(lowest[rows], right)
         gained = index[rows][own[rows] - right > _CLEARLY].tolist()
         if len(gained) >= least_gain(total):
             gains[name] = Gain(gained, total)
     return gains
+
+
+def _after(trial: Trial, brief: Attack, index: Labels, points: tuple[Tensor, ...], y: Labels) -> PerExample | None:
+    """How often the model is right after an attack; None where its guide leads where the own gradient does."""
+    if isinstance(brief, Guided) and _alike(brief.guide, trial.view, points, y):
+        return None
+    return trial.reached(brief, index, "remedy", view=trial.subject.logits)[1]
 
 
 def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample, height: PerExample) -> Some:

@@ -9,7 +9,7 @@ from nofreelunch.attacks import APGD, Attack, EachTarget
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation.board import LOST
 from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.protocols import PATIENCE, Protocol, fixed
+from nofreelunch.evaluation.protocols import PATIENCE, Protocol
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import run, to_the_end
@@ -67,7 +67,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
     for name, gain in sorted(gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
-            run(trial, "remedy", name, fixed(found[name].thorough))
+            run(trial, "remedy", name, found[name].thorough)
     return {name: gain for name, gain in doubtful.items() if _borne_out(trial, protocol, name, gain)}
 
 
@@ -100,7 +100,7 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
             return len(index) > 0 and bool(trial.breaks(look, index, "second look").any())
 
         if trial.journal.once(f"again: {name}", breaks):
-            run(trial, "remedy", steps[name], fixed(found[name].thorough))
+            run(trial, "remedy", steps[name], found[name].thorough)
     if not search.significant(sum(map(board.broken_in, steps.values())), len(board), _LATE):
         return {}
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}

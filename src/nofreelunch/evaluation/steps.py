@@ -1,27 +1,27 @@
-"""One step of an evaluation: the attacks of a recipe, under its name, on all that stands.
+"""One step of an evaluation: an attack, part by part, under its name, on all that stands.
 
 Each step leaves an outcome in the journal, which a resumed run takes over.
 """
 
 from nofreelunch.attacks import Attack
 from nofreelunch.attacks.abreast import abreast
-from nofreelunch.evaluation.protocols import Recipe, parts, relentless
+from nofreelunch.evaluation.protocols import parts, relentless
 from nofreelunch.evaluation.trial import Trial
 
 
-def run(trial: Trial, phase: str, name: str, recipe: Recipe) -> None:
+def run(trial: Trial, phase: str, name: str, attack: Attack) -> None:
     """One attack, under its name, part by part."""
 
     def work() -> None:
-        for number, part in enumerate(parts_for(trial, recipe), 1):
+        for number, part in enumerate(parts_for(trial, attack), 1):
             trial.attack(name, part, f" {number}")
 
     trial.journal.once(f"{phase}: {name}", work)
 
 
-def parts_for(trial: Trial, recipe: Recipe, whole: bool = False) -> list[Attack]:
-    """What a recipe runs; `whole`, and where anything is odd about the model, without giving an example up."""
-    made = parts(recipe(trial.threat), trial.subject.classes)
+def parts_for(trial: Trial, attack: Attack, whole: bool = False) -> list[Attack]:
+    """What an attack runs; `whole`, and where anything is odd about the model, without giving an example up."""
+    made = parts(attack, trial.subject.classes)
     return [relentless(part) for part in made] if whole or trial.suspicious else list(made)
 
 

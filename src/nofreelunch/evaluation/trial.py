@@ -84,6 +84,10 @@ class Trial:
         """At most so many of the examples, evenly spread."""
         return index if len(index) <= count else index[torch.linspace(0, len(index) - 1, count).long()]
 
+    def some(self, count: int) -> Some:
+        """At most so many of all examples, evenly spread."""
+        return self.sample(torch.arange(len(self.source)), count)
+
     def clean(self) -> None:
         """Judge the examples as they are."""
         self.board.enter(CLEAN)

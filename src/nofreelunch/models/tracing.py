@@ -42,11 +42,13 @@ def frozen_twin(model: nn.Module) -> nn.Module | None:
         return None
 
 
-def trace(model: nn.Module) -> fx.GraphModule | None:
+def trace(model: object) -> fx.GraphModule | None:
     """The operations that `model` performs on every input; None where they depend on the input or cannot be seen.
 
-    The graph's layers are those of `model`, under the same names.
+    They cannot be where it is no module, or has hooks. The graph's layers are those of `model`, under the same names.
     """
+    if not isinstance(model, nn.Module) or has_hooks(model):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

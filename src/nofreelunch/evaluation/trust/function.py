@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.door import as_tensor
+from nofreelunch.attacks.door import as_tensor, attempted
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
@@ -185,13 +185,8 @@ def _inferred(probe: Probe) -> Tensor | None:
     None from a model that cannot work there, as one that differentiates inside.
     """
     used, x = twin(probe.subject.pristine), probe.both
-    try:
-        with as_in_use(x.device, used), torch.inference_mode():
-            return as_tensor(used(x.to(probe.subject.dtype, copy=True))).float().clone()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:
-        return None
+    with as_in_use(x.device, used), torch.inference_mode():
+        return attempted(lambda: as_tensor(used(x.to(probe.subject.dtype, copy=True))).float().clone())
 
 
 def optimises_inside(probe: Probe) -> Flag | None:

@@ -4,12 +4,15 @@ Sources: Carlini et al. 2019, "On evaluating adversarial robustness"; Tramer et 
 checks of AutoAttack (Croce and Hein 2020); Pintor et al. 2022, "Indicators of attack failure".
 """
 
+from functools import partial
+
 import torch
 
+from nofreelunch.attacks.door import attempted
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.trust.function import batch_dependent, optimises_inside, watches_gradients
 from nofreelunch.evaluation.trust.probe import Probe, behind, share
+from nofreelunch.threats import expand
 
 _BETTER = 0.25
 """So much more accurate is a model on inputs in another range if that is its own."""
@@ -24,7 +27,7 @@ def discontinuous(probe: Probe) -> Flag | None:
     if not scale.any():
         return None
     logits = probe.subject.logits(x)
-    length = scale.abs().flatten(1).amax(1).clamp(min=1e-12).reshape(-1, *[1] * (x.dim() - 1))
+    length = expand(scale.abs().flatten(1).amax(1).clamp(min=1e-12), x)
     near, far = (probe.subject.logits(x + scale / length * step * probe.width) for step in (2e-5, 4e-3))
     jump, change = ((behind(each) - behind(logits)).double().abs().amax(1) for each in (near, far))
     spread = (logits.amax(1) - logits.amin(1)).double()
@@ -82,12 +85,8 @@ def wrong_range(probe: Probe) -> Flag | None:
     if len(x) < 16 or here >= 1 - _BETTER:  # it could do no better: it is not asked what it may not be made for
         return None
     for name, z in others.items():
-        try:
-            there = (~misclassified(probe.subject.logits(z), y)).double().mean()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # the model refuses such inputs, rightly
-            continue
+        logits = attempted(partial(probe.subject.logits, z))  # the model may refuse such inputs, rightly
+        there = here if logits is None else (~misclassified(logits, y)).double().mean()
         if there > here + _BETTER:
             return Flag(
                 "input-range",
@@ -95,10 +94,3 @@ def wrong_range(probe: Probe) -> Flag | None:
                 "put the model's normalisation inside the model",
             )
     return None
-
-
-CHECKS = (optimises_inside, probabilities, constant_output, half_precision, wrong_range)
-"""What is asked of every model, beside `memory` and `randomised`."""
-
-COMPARING = (batch_dependent, watches_gradients, discontinuous)
-"""Checks that compare answers: they say nothing about a model whose answers are random."""

@@ -29,8 +29,8 @@ class Probe:
     x: Inputs
     y: Labels
     near: Inputs
-    width: float = 1.0
-    batch: int = 64
+    width: float
+    batch: int
 
     @property
     def both(self) -> Inputs:

@@ -4,12 +4,11 @@ Carlini et al. 2019, sections 5.2 to 5.8; Pintor et al. 2022; Tramer et al. 2020
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.threats import Threat
-from nofreelunch.types import Inputs, Mask, PerExample
+from nofreelunch.types import Mask, PerExample
 
 _POINT = 0.01
 _FEWEST = 3
@@ -62,11 +61,6 @@ def no_progress_flag(clean_margin: PerExample, margin: PerExample) -> Flag | Non
         f"no attack raised the loss of {int(still.sum())} of {len(margin)} unbroken examples",
         "the attacks see nothing to climb; look for what masks the gradients and the scores",
     )
-
-
-def unbounded(threat: Threat, x: Inputs) -> Threat:
-    """The threat of the whole box, in which no classifier can be more accurate than a constant one."""
-    return replace(threat, eps=threat.spread(threat.width, x))
 
 
 def unbounded_flag(standing: Mask, threat: Threat) -> Flag | None:

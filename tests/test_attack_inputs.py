@@ -113,20 +113,14 @@ def test_steps_that_cannot_reach_the_surface_are_warned_of():
         fgsm(Linf(8 / 255))
 
 
-def test_a_step_size_that_was_chosen_for_another_ball_is_warned_of():
-    """As `replace` passes it on: too short in a larger ball, it reports robustness that is not there."""
-    short = PGD(Linf(0.1), 10)
-    with pytest.warns(UserWarning, match=r"step size 0\.025 was chosen for another radius or number of steps"):
-        assert replace(short, threat=Linf(0.2)).step_size == short.step_size
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert replace(short, threat=Linf(0.2), step_size=None) == PGD(Linf(0.2), 10)
-        assert replace(short, random_start=False).step_size == short.step_size
-        assert replace(PGD(Linf(0.1), 10, step_size=0.02), threat=Linf(0.2)).step_size == 0.02
-
-
 def test_the_default_step_crosses_the_ball():
-    assert PGD(Linf(0.3), 40).step_size == pytest.approx(2.5 * 0.3 / 40)
+    """Another ball as well: one of the length for a smaller one reports robustness that is not there."""
+    short = PGD(Linf(0.3), 40)
+    assert short.length == pytest.approx(2.5 * 0.3 / 40)
+    assert replace(short, threat=Linf(0.6)) == PGD(Linf(0.6), 40)
+    assert replace(short, threat=Linf(0.6)).length == pytest.approx(2 * short.length)
+    assert replace(short, steps=80).length == pytest.approx(short.length / 2)
+    assert replace(PGD(Linf(0.1), 10, step_size=0.02), threat=Linf(0.2)).length == 0.02
 
 
 def test_identical_restarts_are_refused():

@@ -13,7 +13,7 @@ from nofreelunch.attacks import ATTACKS, PGD
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Tally
-from nofreelunch.evaluation.sharded import Examples
+from nofreelunch.evaluation.accuracy import Examples
 from nofreelunch.models import ARCHITECTURES, Classifier, build, load_model
 from nofreelunch.models.registry import Architecture
 from nofreelunch.output import locked

@@ -199,8 +199,8 @@ def test_differences_name_both_values() -> None:
 def test_the_attack_keeps_its_proportions_while_eps_rises() -> None:
     config = toy_config(attack="pgd-5", step_size=0.05)
     half = config.attack_on(Linf(0.05))
-    assert (half.threat, half.steps, half.step_size) == (Linf(0.05), 5, pytest.approx(0.025))
-    assert toy_config(attack="pgd-5").attack_on(Linf(0.05)).step_size == pytest.approx(2.5 * 0.05 / 5)
+    assert (half.threat, half.steps, half.length) == (Linf(0.05), 5, pytest.approx(0.025))
+    assert toy_config(attack="pgd-5").attack_on(Linf(0.05)).length == pytest.approx(2.5 * 0.05 / 5)
 
 
 @pytest.mark.parametrize("scale", ["laptop", "gpu", "paper"])
@@ -215,7 +215,7 @@ def test_the_paper_presets_are_appendix_a() -> None:
     """The released settings of the MNIST and CIFAR-10 challenges that the appendix refers to."""
     mnist, cifar10 = preset("paper", "mnist", Linf(0.3)), preset("paper", "cifar10", Linf(8 / 255))
     attacks = [config.attack_on(config.threat) for config in (mnist, cifar10) if config.threat]
-    assert [(a.steps, a.step_size, a.random_start) for a in attacks] == [
+    assert [(a.steps, a.length, a.random_start) for a in attacks] == [
         (40, pytest.approx(0.01), True),
         (7, pytest.approx(2 / 255), True),
     ]

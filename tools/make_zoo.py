@@ -18,7 +18,7 @@ from torch import nn
 import nofreelunch as nfl
 from nofreelunch.data import Split
 from nofreelunch.errors import parse_number
-from nofreelunch.evaluation.selection import selected, spread
+from nofreelunch.evaluation.source import selected, spread
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training.presets import preset

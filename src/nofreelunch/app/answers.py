@@ -5,9 +5,8 @@ from collections.abc import Callable
 from nofreelunch.app.question import Place, Question
 from nofreelunch.errors import check_count
 from nofreelunch.evaluation import sweep
-from nofreelunch.evaluation.reach import check_reach
 from nofreelunch.evaluation.record import to_record
-from nofreelunch.evaluation.selection import selected, spread
+from nofreelunch.evaluation.source import check_reach, selected, spread
 from nofreelunch.experiments.explained import contents, large_eps_ball
 from nofreelunch.experiments.explanation import Settings, explain
 from nofreelunch.report.evaluation import evaluation_page

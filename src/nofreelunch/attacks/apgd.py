@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.gradient import value_and_gradient
-from nofreelunch.attacks.losses import TARGETED_LOSSES, named_loss
+from nofreelunch.attacks.losses import TARGETED, dlr_targeted, named_loss
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.errors import check_count
 from nofreelunch.rng import Streams
@@ -114,15 +114,15 @@ class APGD(Iterative[_Climb]):
 
     @property
     def _targeted(self) -> bool:
-        return isinstance(self.loss, str) and self.loss in TARGETED_LOSSES
+        return self.loss == TARGETED
 
     def _look(self, model: Model, state: _Climb) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, losses and gradients at the iterates."""
-        if state.target is None:
-            found = value_and_gradient(named_loss(self.loss), model, state.z, state.y)
-        else:
-            found = value_and_gradient(TARGETED_LOSSES[str(self.loss)], model, state.z, state.y, state.target)
-        return found[0], found[1].double(), found[2]
+        loss, labels = (
+            (named_loss(self.loss), (state.y,)) if state.target is None else (dlr_targeted, (state.y, state.target))
+        )
+        logits, value, grad = value_and_gradient(loss, model, state.z, *labels)
+        return logits, value.double(), grad
 
     def _reconsider(self, state: _Climb, grad: Tensor, count: int) -> tuple[_Climb, Tensor]:
         """Halve the step and go back to the best point where too few steps rose, or an unhalved step gained nothing."""

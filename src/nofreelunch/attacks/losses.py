@@ -4,8 +4,6 @@ Only the direction of the gradient and the order of values matter to an attack, 
 function of the one it is named after. The logits come in at least float32.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -75,7 +73,8 @@ def _positive(width: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "dlr": dlr}
-TARGETED_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"dlr-targeted": dlr_targeted}
+TARGETED = "dlr-targeted"
+"""The name of `dlr_targeted`, which is none of them: it wants a target."""
 
 
 def named_loss(loss: str | Loss) -> Loss:
@@ -86,8 +85,8 @@ def named_loss(loss: str | Loss) -> Loss:
     """
     if callable(loss):
         return loss
-    if loss in TARGETED_LOSSES:
+    if loss == TARGETED:
         raise InputError(f'loss "{loss}" wants a target, which APGD chooses; known here: {", ".join(LOSSES)}')
     if loss not in LOSSES:
-        raise unknown("loss", loss, [*LOSSES, *TARGETED_LOSSES])
+        raise unknown("loss", loss, [*LOSSES, TARGETED])
     return LOSSES[loss]

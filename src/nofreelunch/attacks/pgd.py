@@ -16,15 +16,6 @@ from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Inputs, Labels, Loss, Model
 
 
-def _warn(message: str) -> None:
-    """To the line that makes the attack."""
-    warnings.warn(message, stacklevel=4)
-
-
-class _Chosen(float):
-    """A step size that follows from radius and steps."""
-
-
 @final
 @dataclass(frozen=True)
 class PGD(Iterative[State]):
@@ -33,8 +24,8 @@ class PGD(Iterative[State]):
     Args:
         threat: the set; its norm says what steepest means: signs for l_inf, the unit vector for l_2.
         steps: gradient steps.
-        step_size: length of a step in the norm, in input units; None: 2.5 eps / steps. Who replaces one of these by
-            `dataclasses.replace` gives `step_size=None` with it, or is warned.
+        step_size: length of a step in the norm, in input units; None: 2.5 eps / steps, of whatever eps and steps are
+            when the attack runs.
         loss: what to climb, a name in `LOSSES` or a callable (logits, y) -> (n,).
         random_start: whether to start from a random point of the set.
 
@@ -50,15 +41,18 @@ class PGD(Iterative[State]):
     def __post_init__(self) -> None:
         super().__post_init__()
         named_loss(self.loss)
-        eps, given, fitting = self.threat.eps, self.step_size, 2.5 * self.threat.eps / self.steps
-        length = fitting if given is None else given
-        size = check_number("step_size", length, 0.0, float("inf"), open_low=eps > 0)
-        object.__setattr__(self, "step_size", _Chosen(size) if given is None or isinstance(given, _Chosen) else size)
-        if isinstance(given, _Chosen) and size != fitting:  # as `replace` passes it on
-            told = f"the step size {size:g} was chosen for another radius or number of steps"
-            _warn(f"{told}; with step_size=None it is chosen anew")
-        elif given is not None and self.steps * size < eps * (1 - 1e-9):
-            _warn(f"{self.steps} steps of {size:g} cannot reach the surface of a ball of radius {eps:g}")
+        if self.step_size is None:
+            return
+        eps = self.threat.eps
+        size = check_number("step_size", self.step_size, 0.0, float("inf"), open_low=eps > 0)
+        if self.steps * size < eps * (1 - 1e-9):
+            told = f"{self.steps} steps of {size:g} cannot reach the surface of a ball of radius {eps:g}"
+            warnings.warn(told, stacklevel=3)  # to the line that makes the attack
+
+    @property
+    def length(self) -> float:
+        """Of a step."""
+        return 2.5 * self.threat.eps / self.steps if self.step_size is None else float(self.step_size)
 
     def ascend(self, model: Model, x: Inputs, y: Labels, rng: torch.Generator | Streams) -> Inputs:
         """The last iterate on every example, misclassified or not: the inner maximum of adversarial training.
@@ -76,9 +70,8 @@ class PGD(Iterative[State]):
 
     def step(self, model: Model, state: State, count: int) -> tuple[State, Tensor]:
         """One step up, and back into the set."""
-        assert self.step_size is not None
         logits, _, grad = value_and_gradient(named_loss(self.loss), model, state.z, state.y)
-        z = torch.add(state.z, self.threat.steepest(grad), alpha=self.step_size)
+        z = torch.add(state.z, self.threat.steepest(grad), alpha=self.length)
         return replace(state, z=self.threat.project(z, state.x)), logits
 
 

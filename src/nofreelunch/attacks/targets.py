@@ -1,7 +1,7 @@
 """Attacks towards a class: one that ranks high among the wrong ones, or one that the caller names."""
 
-from dataclasses import Field, dataclass, replace
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from nofreelunch.attacks.door import Precise, attacking, check_batch, first_logi
 from nofreelunch.attacks.worst_of import WorstOf
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Model
 
 
@@ -31,38 +30,21 @@ def ranked_wrong_class(model: Model, x: Inputs, y: Labels, rank: int) -> Labels:
     return wrong.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
 
-@runtime_checkable
-class Ranked(Attack, Protocol):
-    """An attack, a dataclass, towards the wrong class of a rank."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-    @property
-    def threat(self) -> Threat:
-        """The set."""
-        ...
-
-    @property
-    def target_rank(self) -> int:
-        """1 is the runner-up."""
-        ...
-
-
 @final
 @dataclass(frozen=True)
 class EachTarget:
     """A targeted attack towards the best wrong classes in turn, each on the examples that none before it broke.
 
     Args:
-        attack: what is repeated, with `target_rank` 1, 2, ...
+        attack: a dataclass, which is repeated with `target_rank` 1, 2, ...
         targets: how many wrong classes, at most; all of them where there are fewer.
     """
 
-    attack: Ranked
+    attack: Any
     targets: int = 9
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attack, Ranked):
+        if isinstance(self.attack, type) or not hasattr(self.attack, "target_rank"):
             raise InputError(f"EachTarget needs an attack with a target_rank, such as FAB(threat), got {self.attack!r}")
         check_count("targets", self.targets)
 

@@ -56,9 +56,8 @@ class Evaluate(OfModel):
 
     def run(self) -> int:
         """Evaluate, prove, write, print; 0 if the figure is to be trusted and else 3."""
-        from nofreelunch.evaluation.reach import check_reach
         from nofreelunch.evaluation.record import to_record
-        from nofreelunch.evaluation.selection import selected
+        from nofreelunch.evaluation.source import check_reach, selected
         from nofreelunch.models.sources import written
         from nofreelunch.report.evaluation import evaluation_page, in_words
 
@@ -115,7 +114,7 @@ class Evaluate(OfModel):
 
     def _index(self, there: int) -> "Tensor":
         """The places of the images that are used."""
-        from nofreelunch.evaluation.selection import spread
+        from nofreelunch.evaluation.source import spread
 
         n = there if self.n is None else check_count("n", self.n)
         if n > there:

@@ -2,15 +2,17 @@
 
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, margin, misclassified
+from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.source import Source, batches
-from nofreelunch.evaluation.storage import storage
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
@@ -20,6 +22,7 @@ Progress = Callable[[str, int, int], None]
 """Told the step, how many examples it is through with, and of how many."""
 
 FINAL = "final draws"
+_EXAMPLES = "examples.npy"
 _SELECTING, _JUDGING = 20, 100
 """Draws of a randomised model: to choose between two points, and for the figure of the one chosen."""
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
@@ -61,7 +64,7 @@ class Trial:
     ) -> None:
         self.subject, self.source, self.threat, self.seed, self.batch = subject, source, threat, seed, batch
         self.board, self.journal, self._progress, self.keep_examples = journal.board, journal, progress, keep_examples
-        self.examples = storage(source, journal.folder) if keep_examples else None
+        self.examples = _storage(source, journal.folder) if keep_examples else None
         self.view: Model = subject.differentiable
         self.randomised, self.suspicious = False, False
 
@@ -69,7 +72,7 @@ class Trial:
         """Take the answers as means over draws from now on; the worst points are kept, to be judged at the end."""
         self.randomised = True
         if self.examples is None:
-            self.examples = storage(self.source, self.journal.folder)
+            self.examples = _storage(self.source, self.journal.folder)
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""
@@ -218,3 +221,30 @@ def _stored(z: Inputs, x: Inputs, threat: Threat) -> tuple[Inputs, Mask]:
         stored = torch.where(expand(near & ~legal, x), inside, stored)
         legal = finite & threat.contains(stored.nan_to_num(), x)
     return stored, legal
+
+
+def _storage(source: Source, folder: Path | None) -> Tensor:
+    """Room for a point (n, ...) per example; if there is a folder, a mapped file with what an earlier run left.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    shape = (len(source), *source.images(torch.arange(1)).shape[1:])
+    if folder is None:
+        return torch.zeros(shape)
+    path = folder / _EXAMPLES
+    mode = "r+" if _shape_of(path) == shape else "w+"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return torch.from_numpy(np.lib.format.open_memmap(path, mode=mode, dtype=np.float32, shape=shape))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _shape_of(path: Path) -> tuple[int, ...] | None:
+    """Of the array in a file, if there is one."""
+    try:
+        found: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError, EOFError):
+        return None
+    return found

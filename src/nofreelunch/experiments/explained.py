@@ -5,7 +5,7 @@ from typing import Any
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation.reach import check_reach
+from nofreelunch.evaluation.source import check_reach
 from nofreelunch.experiments.deep import NORMS
 from nofreelunch.experiments.estimates import plain_number
 from nofreelunch.experiments.explanation import Explanation, frames, plot_examples, plot_gradients, plot_path

@@ -12,7 +12,7 @@ from torch import nn
 from nofreelunch.attacks.recipes import attack
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import COLOUR
-from nofreelunch.evaluation.sharded import Examples, accuracies
+from nofreelunch.evaluation.accuracy import Examples, accuracies
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
 from nofreelunch.experiments.batches import at_a_time, balanced, logits_of

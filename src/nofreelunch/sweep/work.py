@@ -15,7 +15,7 @@ from nofreelunch.data import FORMATS, Dataset, Split, load_data
 from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Tally, evaluate
-from nofreelunch.evaluation.sharded import Examples, accuracies
+from nofreelunch.evaluation.accuracy import Examples, accuracies
 from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
 from nofreelunch.output import InUse, locked

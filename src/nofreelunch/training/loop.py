@@ -12,7 +12,7 @@ import torch
 from nofreelunch.attacks import attack
 from nofreelunch.data import Split
 from nofreelunch.errors import RunError
-from nofreelunch.evaluation.sharded import Examples, accuracies
+from nofreelunch.evaluation.accuracy import Examples, accuracies
 from nofreelunch.models.fast import fast, refresh
 from nofreelunch.models.state import evaluating
 from nofreelunch.threats import Linf, Threat
@@ -93,11 +93,11 @@ class Loop:
         clean, robust = accuracies(
             learner.result,
             self._watched,
-            Examples(self.split, self.held_out, self._part),
+            Examples(self.split, self.held_out[self.devices.rank :: self.devices.processes], self._part),
             self._threat,
             attack(SELECTION_ATTACK, self._threat),
             config.seed,
-            self.devices,
+            self.devices.total,
         )
         epoch = Epoch(learner.step, self._epoch, clean.rate, robust.rate, clean.total, learner.train_accuracy)
         learner.looked(epoch)

@@ -9,7 +9,7 @@ import torch
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation.reach import check_reach
+from nofreelunch.evaluation.source import check_reach
 from nofreelunch.models import Classifier
 from nofreelunch.output import locked
 from nofreelunch.training.average import average_of

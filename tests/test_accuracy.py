@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nofreelunch.attacks import ATTACKS
-from nofreelunch.evaluation.sharded import Examples, accuracies
+from nofreelunch.evaluation.accuracy import Examples, accuracies
 from nofreelunch.models import Classifier, build, fast
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
@@ -36,8 +36,9 @@ def counted(devices: Devices) -> list[list[int]]:
     """Correct and total, clean and robust, for each choice of images; the same model in training mode."""
     found = []
     for chosen in CHOSEN:
-        classifier, examples = model().train(), Examples(SPLIT, torch.tensor(chosen), batch_size=8)
-        clean, robust = accuracies(classifier, fast(classifier), examples, Linf(0.18), ATTACK, SEED, devices)
+        own = torch.tensor(chosen)[devices.rank :: devices.processes]
+        classifier, examples = model().train(), Examples(SPLIT, own, batch_size=8)
+        clean, robust = accuracies(classifier, fast(classifier), examples, Linf(0.18), ATTACK, SEED, devices.total)
         assert classifier.training
         found.append([int(clean.correct), clean.total, int(robust.correct), robust.total])
     return found

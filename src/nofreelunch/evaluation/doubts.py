@@ -120,12 +120,11 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
     whole = [part for attack in _limited(trial, protocol).values() for part in parts_for(trial, attack, whole=True)]
     longer = {type(part) for part in parts_for(trial, protocol.harder(trial.threat))}
     whole = [part for part in whole if type(part) not in longer]
-    standing = trial.board.standing()
-    if not whole or (len(standing) == 0 and not trial.journal.knows("given up")):
+    if not whole:
         return False
-    index = trial.sample(standing, min(_SURVIVORS, max(4, len(trial.board) // (2 * _OF_ALL))))
 
     def look() -> bool:
+        index = trial.sample(trial.board.standing(), min(_SURVIVORS, max(4, len(trial.board) // (2 * _OF_ALL))))
         return bool(trial.breaks(WorstOf(tuple(whole)), index, "given up").any())
 
     return trial.journal.once("given up", look)

@@ -16,7 +16,7 @@ from nofreelunch.types import Inputs, Labels
 _ENDS = 16
 """Examples from which attacks are followed to their ends."""
 _MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
-"""What only sets in where other classes come near; what scores do not show at all is seen around the examples."""
+"""Gradient flags that are raised here: others have shown already around the examples."""
 
 
 def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]:
@@ -27,7 +27,7 @@ def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]
         protocol: says how many examples are looked at, and how many steps are taken.
         known: names of flags that have been raised.
     """
-    if trial.randomised or (len(trial.board.standing()) == 0 and not trial.journal.knows("ends")):
+    if trial.randomised:
         return []
     found = trial.journal.flags("ends", lambda: _found(trial, protocol))
     flags = [flag for flag in found if flag.name not in known]
@@ -38,6 +38,8 @@ def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]
 
 def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     standing = trial.board.standing()
+    if len(standing) == 0:
+        return []
     lines = trial.sample(standing, protocol.sample)
     x, y = trial.load(lines)
     steep = boundary_flag(steepness(trial.subject.logits, x, y, _others(trial, y, protocol.sample)))

@@ -41,6 +41,8 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
 
     def look() -> dict[str, Any]:
         index = trial.sample(trial.board.standing(), protocol.sample)
+        if len(index) == 0:
+            return {"gains": {}, "doubtful": {}, "hopeful": [], "suspicious": False, "sample": []}
         suspicious = bool(flags) or trial.subject.stateful or bool(gradient_flags(slopes_near(trial, index)))
         if not suspicious:
             index = trial.sample(index, protocol.few)
@@ -57,8 +59,6 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         seen = {"gains": gains, "doubtful": doubtful, "hopeful": sorted(hopeful.keys() - gains.keys())}
         return seen | {"suspicious": suspicious, "sample": index.tolist()}
 
-    if len(trial.board.standing()) == 0 and not trial.journal.knows("scouting"):
-        return {}
     seen = trial.journal.once("scouting", look)
     gains, doubtful = ({name: Gain(*gain) for name, gain in seen[kind].items()} for kind in ("gains", "doubtful"))
     trial.suspicious = bool(seen["suspicious"] or doubtful)
@@ -81,10 +81,8 @@ def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     Returns:
         The gains that leave a doubt.
     """
-    if not trial.journal.knows("scouting"):
-        return {}
-    seen: dict[str, Any] = trial.journal.once("scouting", dict)
-    hopeful = seen.get("hopeful", [])
+    seen = trial.journal["scouting"]
+    hopeful = seen["hopeful"]
     due = [*hopeful, *([_OWN] if hopeful else []), *(["random search"] if seen["suspicious"] else [])]
     if not due:
         return {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.evaluation.guides.see_through import seeing_through
 from nofreelunch.evaluation.subject import Subject, as_in_use
 from nofreelunch.models.copying import twin
@@ -124,23 +125,13 @@ class _Probe(torch.autograd.Function):
             points = (x + torch.cat([part, -part])[:, None]).flatten(0, 1)
             up, down = ctx.model(points).view(2, len(part), len(x), -1)
             risen.append(((up - down) * grads[0]).sum(2).nan_to_num(nan=0.0) / 2)
-        rows, own = shifts.flatten(1).double(), _gradient(ctx.own, x, grads[0]).flatten(1).double()
+        own = input_gradient(lambda logits: (logits * grads[0]).sum(1), ctx.own, x).flatten(1).double()
+        rows = shifts.flatten(1).double()
         measured, said = torch.cat(risen).double(), rows @ own.T
         share = (measured * said).sum(0) / (said * said).sum(0).clamp(min=1e-30)
         rest = torch.linalg.solve(rows @ rows.T, measured - share * said)
         total = share[:, None] * own + rest.T @ rows
         return total.view_as(x).to(x.dtype), None, None, None
-
-
-def _gradient(model: Model, x: Tensor, weights: Tensor) -> Tensor:
-    """Of the weighted sum of the logits; 0 where there is none."""
-    with torch.enable_grad():
-        z = x.detach().requires_grad_()
-        logits = model(z)
-    if not logits.requires_grad:
-        return torch.zeros_like(x)
-    (grad,) = torch.autograd.grad(logits, z, weights.to(logits.dtype), allow_unused=True)
-    return torch.zeros_like(x) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ _PASSING = {
 }  # fmt: skip
 """Rounded or cut off: the derivative is 1."""
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
-                "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1}  # fmt: skip
+                "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1, "eq": 0, "__eq__": 0}  # fmt: skip
+"""With the sign of the difference on which a mask turns; 0: by its size."""
 _HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
 
 
@@ -36,6 +37,11 @@ def straight(hard: Tensor, soft: Tensor) -> Tensor:
     """The value of `hard` with the derivative of `soft`."""
     with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `seeing_through` too
         return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _second(args: Any, kwargs: Any) -> Any:
+    """The other operand."""
+    return args[1] if len(args) > 1 else kwargs["other"]
 
 
 def _squash(x: Tensor) -> Tensor:
@@ -67,8 +73,12 @@ class _Smooth(TorchFunctionMode):
         if rule is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
         if name in _FLOATS:
-            args = tuple(self._surrogates.get(arg, arg) if isinstance(arg, Tensor) else arg for arg in args)
+            args = tuple(map(self._soft, args))
         return function(*args, **kwargs)
+
+    def _soft(self, value: Any) -> Any:
+        """Its smooth surrogate, if it has one."""
+        return self._surrogates.get(value, value) if isinstance(value, Tensor) else value
 
     def _attribute(self, function: Any, args: tuple[Any, ...]) -> Any:
         name = getattr(getattr(function, "__self__", None), "__name__", "")
@@ -100,10 +110,7 @@ class _Smooth(TorchFunctionMode):
 
     def divide(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounded or not, the derivative is that of the quotient."""
-        parts = (args[0], args[1] if len(args) > 1 else kwargs["other"])
-        exact = torch.true_divide(
-            *(self._surrogates.get(part, part) if isinstance(part, Tensor) else part for part in parts)
-        )
+        exact = torch.true_divide(self._soft(args[0]), self._soft(_second(args, kwargs)))
         made = function(*args, **kwargs)
         if made.is_floating_point():
             return straight(made, exact)
@@ -135,40 +142,28 @@ class _Smooth(TorchFunctionMode):
 
     def _gap(self, first: Any, second: Any) -> Tensor | None:
         """The difference of two things that are compared; None where it has no derivative."""
-        pair = [self._surrogates.get(part, part) if isinstance(part, Tensor) else part for part in (first, second)]
+        pair = [self._soft(first), self._soft(second)]
         smooth = [part for part in pair if isinstance(part, Tensor) and part.is_floating_point()]
         if not smooth or not all(isinstance(part, (Tensor, int, float)) for part in pair):
             return None
         return torch.as_tensor(pair[0]).to(smooth[0]) - torch.as_tensor(pair[1]).to(smooth[0])
 
     def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """A mask, and how far it is from turning."""
-        made = function(*args, **kwargs)
-        gap = self._gap(args[0], args[1] if len(args) > 1 else kwargs["other"])
-        if gap is not None and made.dtype == torch.bool:
-            self._surrogates[made] = straight(made.to(gap.dtype), _squash(10 * gap) * _COMPARISONS[function.__name__])
+        """A mask, and how far it is from turning; equality is nearer the smaller the difference."""
+        made, gap = function(*args, **kwargs), self._gap(args[0], _second(args, kwargs))
+        if gap is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
+            sign = _COMPARISONS[function.__name__]
+            self._surrogates[made] = straight(made.to(gap.dtype), sign * _squash(10 * gap) if sign else -gap.abs())
         return made
-
-    def equal(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """As `compare`: equality is nearer the smaller the difference."""
-        made = function(*args, **kwargs)
-        gap = self._gap(args[0], args[1] if len(args) > 1 else kwargs["other"])
-        if gap is not None and isinstance(made, Tensor):
-            self._surrogates[made] = straight(made.to(gap.dtype), -gap.abs())
-        return made
-
-    def sign(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Steps."""
-        return straight(function(*args, **kwargs), _squash(args[0]))
 
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The size of one number with the sign of another."""
-        sign = args[1] if len(args) > 1 else kwargs["other"]
+        sign = _second(args, kwargs)
         soft = _squash(sign) if isinstance(sign, Tensor) else sign
         return straight(function(*args, **kwargs), args[0].abs() * soft)
 
-    def saturate(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Sigmoids, whose derivative underflows."""
+    def squash(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Steps, and sigmoids, whose derivative underflows."""
         return straight(function(*args, **kwargs), _squash(args[0]))
 
     def softmax(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -240,9 +235,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("detach", "detach_"), _Smooth.keep),
     **dict.fromkeys(_CASTS, _Smooth.cast),
     **dict.fromkeys(_COMPARISONS, _Smooth.compare),
-    **dict.fromkeys(("eq", "__eq__"), _Smooth.equal),
-    **dict.fromkeys(("sign", "sgn", "heaviside"), _Smooth.sign),
-    **dict.fromkeys(("sigmoid", "tanh", "hardtanh", "hardsigmoid"), _Smooth.saturate),
+    **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), _Smooth.squash),
     "softmax": _Smooth.softmax,
     "copysign": _Smooth.copy_sign,
     **dict.fromkeys(("argmax", "max"), _Smooth.choose),
@@ -267,7 +260,7 @@ def _plain_apply(cls: type[torch.autograd.Function], *args: Any) -> Any:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is something else for the time of the block."""
     before = vars(owner)[name]
     setattr(owner, name, value)
@@ -281,9 +274,9 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def unseen() -> Iterator[None]:
     """Differentiation goes on, but code that asks whether it does is told no."""
     with (
-        _replaced(torch, "is_grad_enabled", lambda: False),
-        _replaced(torch.inference_mode, "__enter__", lambda self: None),
-        _replaced(torch.inference_mode, "__exit__", lambda self, *error: None),
+        replaced(torch, "is_grad_enabled", lambda: False),
+        replaced(torch.inference_mode, "__enter__", lambda self: None),
+        replaced(torch.inference_mode, "__exit__", lambda self, *error: None),
     ):
         yield
 
@@ -294,7 +287,7 @@ def seeing_through() -> Iterator[None]:
     with (
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
         unseen(),
-        _replaced(torch.autograd.Function, "apply", classmethod(_plain_apply)),
+        replaced(torch.autograd.Function, "apply", classmethod(_plain_apply)),
         _Smooth(),
     ):
         yield

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nofreelunch.attacks.door import as_tensor, attempted
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
+from nofreelunch.evaluation.guides.see_through import replaced
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
@@ -206,7 +207,6 @@ def optimises_inside(probe: Probe) -> Flag | None:
 def _counting() -> Iterator[list[str]]:
     """The calls of autograd inside the block."""
     calls: list[str] = []
-    before = torch.autograd.grad, torch.autograd.backward
 
     def counted(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -215,8 +215,8 @@ def _counting() -> Iterator[list[str]]:
 
         return call
 
-    torch.autograd.grad, torch.autograd.backward = counted(before[0]), counted(before[1])
-    try:
+    with (
+        replaced(torch.autograd, "grad", counted(torch.autograd.grad)),
+        replaced(torch.autograd, "backward", counted(torch.autograd.backward)),
+    ):
         yield calls
-    finally:
-        torch.autograd.grad, torch.autograd.backward = before

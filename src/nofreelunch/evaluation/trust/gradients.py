@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trust.probe import share
@@ -113,12 +114,6 @@ def _margin_gradient(model: Model, z: Inputs, y: Labels) -> tuple[Tensor, Tensor
     return logits.detach(), grad
 
 
-def _slope(model: Model, z: Inputs, y: Labels) -> Inputs:
-    """The margin's gradient, and 0 where there is none."""
-    grad = _margin_gradient(model, z, y)[1]
-    return torch.zeros_like(z) if grad is None else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-
 def _off_ties(z: Inputs, threat: Threat) -> Inputs:
     """Points a little beside these, inside the box, at which no two pixels are equal."""
     step = _ASIDE * threat.draw(z, Streams.for_examples(0, torch.arange(len(z), device=z.device)))
@@ -143,7 +138,7 @@ def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
 def _adds_up(model: Model, z: Inputs, y: Labels, step: Inputs, threat: Threat) -> Mask:
     """Whether the margin rises between the points a step to both sides as the gradients between them say."""
     places = [threat.clip(z + share * step) for share in torch.linspace(-1, 1, _ON_THE_WAY).tolist()]
-    slopes = [_slope(model, place, y) for place in places]
+    slopes = [input_gradient(margin, model, place, y) for place in places]
     parts = zip(pairwise(places), pairwise(slopes), strict=True)
     said = torch.stack([_inner((before + after) / 2, end - start) for (start, end), (before, after) in parts]).sum(0)
     with torch.no_grad():
@@ -156,7 +151,7 @@ def _turned(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
     """`turned` of `Slopes`; 0 where there is no gradient."""
     step, cosines = threat.eps * threat.steepest(grad), []
     for width in _FURTHER:
-        there = _slope(model, threat.clip(z + width * step), y)
+        there = input_gradient(margin, model, threat.clip(z + width * step), y)
         cosines.append(functional.cosine_similarity(there.flatten(1).double(), grad.flatten(1).double()))
     return torch.stack(cosines)
 
@@ -200,36 +195,42 @@ def gradient_flags(found: Slopes) -> list[Flag]:
     seen = ~found.vanishing & found.finite
     wrong, true = ~found.agrees & seen, found.agrees & seen
     flags = (
-        _non_finite(found) if (~found.finite).sum() > few else None,
-        _vanishing(found) if found.vanishing.sum() > few else None,
-        _wrong(wrong) if wrong.sum() > max(1, 0.1 * total) else _partial(found.unsaid),
+        _non_finite(~found.finite, few),
+        _vanishing(found.vanishing, few, found.gradient),
+        _wrong(wrong, max(1, 0.1 * total)) or _partial(found.unsaid),
         _short_sighted(found.rise[true], found.turned[:, true]),
-        _constant(found) if found.flat.sum() > few else None,
+        _constant(found.flat, few),
     )
     return [flag for flag in flags if flag is not None]
 
 
-def _non_finite(found: Slopes) -> Flag:
+def _non_finite(rows: Mask, few: float) -> Flag | None:
+    if rows.sum() <= few:
+        return None
     return Flag(
         "non-finite-gradients",
-        f"NaN or infinite at {share(~found.finite)} points",
+        f"NaN or infinite at {share(rows)} points",
         "look for sqrt, log or division at 0 in the model",
     )
 
 
-def _vanishing(found: Slopes) -> Flag:
-    why = "" if found.gradient else " (there is no differentiable path from input to logits)"
+def _vanishing(rows: Mask, few: float, path: bool) -> Flag | None:
+    if rows.sum() <= few:
+        return None
+    why = "" if path else " (there is no differentiable path from input to logits)"
     return Flag(
         "zero-gradients",
-        f"zero or vanishing at {share(found.vanishing)} points{why}",
+        f"zero or vanishing at {share(rows)} points{why}",
         "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
     )
 
 
-def _wrong(wrong: Mask) -> Flag:
+def _wrong(rows: Mask, few: float) -> Flag | None:
+    if rows.sum() <= few:
+        return None
     return Flag(
         "wrong-gradients",
-        f"finite differences disagree by a factor 2 or more at {share(wrong)} points",
+        f"finite differences disagree by a factor 2 or more at {share(rows)} points",
         "the backward pass is not the forward pass's; remove custom gradients and hooks",
     )
 
@@ -264,9 +265,11 @@ def _short_sighted(rise: PerExample, turned: Tensor) -> Flag | None:
     )
 
 
-def _constant(found: Slopes) -> Flag:
+def _constant(rows: Mask, few: float) -> Flag | None:
+    if rows.sum() <= few:
+        return None
     return Flag(
         "constant-scores",
-        f"the answer is the same all over the set, to the last bit, on {share(found.flat)} examples",
+        f"the answer is the same all over the set, to the last bit, on {share(rows)} examples",
         "return scores rather than decisions; attacks from scores see nothing there",
     )

@@ -81,14 +81,15 @@ def test_a_figure_shows_it_at_the_size_of_its_models(
     experiment: Experiment, zoo: dict[str, Classifier], tree: Path, tmp_path: Path
 ) -> None:
     """The tree's images are larger, one class has no images at all and one none to compare with."""
-    outcome = reproduce(experiment, small(experiment), Workspace(tmp_path, data_root=tree), "", lambda line: None)
-    assert not [finding for finding in outcome.findings if "not there" in finding.claim]
-    assert any("Restricted ImageNet" in finding.claim for finding in outcome.findings)
+    result = reproduce(experiment, small(experiment), Workspace(tmp_path, data_root=tree), "", lambda line: None)
+    findings = experiment.findings(result)
+    assert not [finding for finding in findings if "not there" in finding.claim]
+    assert any("Restricted ImageNet" in finding.claim for finding in findings)
     if experiment is figure_1.EXPERIMENT:
-        assert len(outcome.result.points) == 4
+        assert len(result.points) == 4
     else:
-        assert outcome.result.roles == {NAME: deep.ROLES}
-        assert unpacked(outcome.result.pictures, outcome.result.shapes)[NAME].shape[2:] == (SIDE, SIDE, 3)
+        assert result.roles == {NAME: deep.ROLES}
+        assert unpacked(result.pictures, result.shapes)[NAME].shape[2:] == (SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("experiment", FIGURES, ids=lambda each: each.name)
@@ -112,8 +113,8 @@ def test_a_tree_without_models_is_not_read(
         monkeypatch.setattr(module, "zoo_names", lambda: ())
     monkeypatch.setattr(deep, "load_data", lambda *_: pytest.fail("images were read"))
     config = replace(small(experiment), datasets=tuple(deep.DATA_TITLES))
-    outcome = reproduce(experiment, config, Workspace(tmp_path, data_root=tree), "", lambda line: None)
-    (finding,) = outcome.findings
+    result = reproduce(experiment, config, Workspace(tmp_path, data_root=tree), "", lambda line: None)
+    (finding,) = experiment.findings(result)
     assert str(finding.ours).endswith(", ".join(THREATS_OF))
 
 

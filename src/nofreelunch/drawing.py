@@ -65,15 +65,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def drawn(plot: Callable[[Any], "Figure"], result: Any) -> tuple[bytes, bytes]:
-    """The figure of a result as SVG and PNG bytes; the same result gives the same SVG."""
+def drawn(plot: Callable[[Any], "Figure"], result: Any) -> dict[str, bytes]:
+    """The figure of a result, as ".svg" and as ".png"; the same result gives the same SVG."""
     from matplotlib import pyplot
 
     with style():
         figure = plot(result)
         try:
             _settle(figure)
-            return _render(figure, "svg"), _render(figure, "png")
+            return {".svg": _render(figure, "svg"), ".png": _render(figure, "png")}
         finally:
             pyplot.close(figure)
 

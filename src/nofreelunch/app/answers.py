@@ -7,10 +7,9 @@ from nofreelunch.errors import check_count
 from nofreelunch.evaluation import sweep
 from nofreelunch.evaluation.record import to_record
 from nofreelunch.evaluation.source import check_reach, selected, spread
-from nofreelunch.experiments.explained import contents, large_eps_ball
-from nofreelunch.experiments.explanation import Settings, explain
+from nofreelunch.experiments.explanation import Settings, contents, explain, large_eps_ball
 from nofreelunch.report.evaluation import evaluation_page
-from nofreelunch.report.explanation import Page, explanation_page
+from nofreelunch.report.explanation import explanation_page
 from nofreelunch.threats import threat
 
 _PROTOCOL = "quick"
@@ -26,8 +25,7 @@ def explained(question: Question, place: Place) -> bytes:
     ball = large_eps_ball(data, question.norm, question.eps)
     explanation = explain(model, data, Settings(ball, question.n, seed=question.seed), place.device)
     command = question.command("explain", place)
-    page = Page(model=f"zoo:{question.model}", data=data.name, command=command, **contents(explanation, ball))
-    return explanation_page(page)
+    return explanation_page(contents(explanation, ball, f"zoo:{question.model}", data, command))
 
 
 def evaluated(question: Question, place: Place, progress: Callable[[str, int, int], None]) -> bytes:

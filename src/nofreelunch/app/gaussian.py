@@ -54,7 +54,7 @@ def solved(d: int, eta: float, p: float, eps: float) -> Solved:
         bound = _percent(robust_accuracy_bound(1 - clean, p)) if theorem["holds_here"] else "–"
         best = _percent(best_robust_accuracy(model, clean, eps))
         rows.append((NAMES[name], _percent(clean), _percent(robust), best, bound))
-    svg = drawn(frontier_plot.plot, quantities)[0].decode()
+    svg = drawn(frontier_plot.plot, quantities)[".svg"].decode()
     command = f"nofreelunch theory --d {d} --eta {eta:g} --p {p:g} --eps {eps:g}"
     return Solved(tuple(rows), _words(quantities), inlined(svg), command)
 

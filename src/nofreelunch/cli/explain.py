@@ -40,29 +40,28 @@ class Explain(OfModel):
     def run(self) -> int:
         """Compute, draw, write; 0."""
         from nofreelunch.experiments import explanation as made
-        from nofreelunch.experiments.explained import UNKNOWN, contents, large_eps_ball
-        from nofreelunch.report.explanation import Page, explanation_page
+        from nofreelunch.report.explanation import explanation_page
 
         device = find_device(self.device)
         data = self.load_images()
-        ball = large_eps_ball(data, self.threat, self.eps)
+        ball = made.large_eps_ball(data, self.threat, self.eps)
         settings = made.Settings(ball, self.n, self.measure, self.points, self.seed)
         model = self.load_model()
         self.check_outputs(model, data)
         with locked(self.out):
             explanation = made.explain(model, data, settings, device)
-            shown = contents(explanation, ball)
-            page = Page(model=self.model, data=data.name, command=self._command(), **shown)
-            files = {f"{name}.png": shown[name] for name in ("gradients", "examples", "path")} | {
+            page = made.contents(explanation, ball, self.model, data, self._command())
+            files = {f"{name}.png": page[name] for name in ("gradients", "examples", "path")} | {
                 "path.gif": made.animation(explanation),
                 "explain.json": to_json(self._numbers(explanation, data, ball)),
                 "explain.html": explanation_page(page),
             }
             for name, content in files.items():
                 write(self.out / name, content)
-        print(f"gradients at {page.measured} test images, means with 95 % intervals; {page.flat} are zero")
-        for measure, value, noise in page.rows:
-            print(f"  {measure}: {value}" + ("" if noise == UNKNOWN else f"; of noise: {noise}"))
+        measured, zero = explanation.measured, explanation.flat
+        print(f"gradients at {measured} test images, means with 95 % intervals; {zero} are zero")
+        for measure, value, noise in page["rows"]:
+            print(f"  {measure}: {value}" + ("" if noise == made.UNKNOWN else f"; of noise: {noise}"))
         print(f"page: {self.out / 'explain.html'}")
         return 0
 

@@ -58,8 +58,9 @@ class Reproduce:
         configs = [configured(experiment, self.scale, changes) for experiment in chosen]
         workspace = Workspace(self.out, find_device(self.device), self.data_root)
         with locked(workspace.root):
-            if self.retrain:
-                _find_data(chosen, configs, workspace)
+            for experiment, config in zip(chosen, configs, strict=True):
+                if experiment.inputs:
+                    experiment.inputs(config, workspace)  # what is missing is told before the first hour of training
             for experiment, config in zip(chosen, configs, strict=True):
                 reproduce(experiment, config, workspace, self._command(experiment), _say)
             page = write_report(workspace, tuple(experiment.name for experiment in EXPERIMENTS.values()))
@@ -95,13 +96,6 @@ def _check_known(changes: Mapping[str, object], chosen: Sequence[Experiment], sc
         if value is not None and not any(hasattr(experiment.presets[scale], option) for experiment in chosen):
             names = ", ".join(experiment.name for experiment in chosen)
             raise InputError(f"--{option} means nothing to {names}; name an experiment that has a use for it")
-
-
-def _find_data(chosen: Sequence[Experiment], configs: Sequence[object], workspace: Workspace) -> None:
-    """Fetch what is to be trained on, or fail: before the first hour of training, not after it."""
-    for experiment, config in zip(chosen, configs, strict=True):
-        if experiment.inputs:
-            experiment.inputs(config, workspace)
 
 
 def _say(line: str) -> None:

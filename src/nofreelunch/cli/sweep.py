@@ -114,7 +114,6 @@ class Sweep:
             return
         atomic_write(self.out / "table.csv", to_csv(rows, spec.varied))
         print(to_text(rows, spec.varied))
-        vector, raster = drawn(lambda found: plot(found, spec.varied), rows)
-        atomic_write(self.out / "plot.svg", vector)
-        atomic_write(self.out / "plot.png", raster)
+        for suffix, picture in drawn(lambda found: plot(found, spec.varied), rows).items():
+            atomic_write(self.out / f"plot{suffix}", picture)
         print(f"table: {self.out / 'table.csv'}, plot: {self.out / 'plot.png'}")

@@ -54,7 +54,7 @@ class Theory:
             check_file("--json", self.json)
             for path in (self.out / "theory.json", *([self.json] if self.json else [])):
                 write(path, content)
-            for suffix, picture in zip((".svg", ".png"), drawn(frontier_plot.plot, quantities), strict=True):
+            for suffix, picture in drawn(frontier_plot.plot, quantities).items():
                 atomic_write(self.out / f"frontier{suffix}", picture)
         for line in _lines(plain(quantities)):
             print(line)

@@ -99,9 +99,8 @@ def evaluate(
                 "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
                 "known": repr(known and known.threat), "examples kept": str(keep_examples),
             }  # fmt: skip
-            size = _usual_batch(source, subject.device) if batch_size is None else batch_size
             trial = Trial(
-                subject, source, threat, seed, check_count("batch_size", size, 2),
+                subject, source, threat, seed, _batch_size(batch_size, source, subject.device),
                 journal=Journal(out, identity, Board(len(source))), progress=progress, keep_examples=keep_examples,
             )  # fmt: skip
             try:
@@ -114,8 +113,10 @@ def evaluate(
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)
 
 
-def _usual_batch(source: Source, device: torch.device) -> int:
-    """As many examples as keep the device busy."""
+def _batch_size(asked: int | None, source: Source, device: torch.device) -> int:
+    """What is asked for; by default as many examples as keep the device busy."""
+    if asked is not None:
+        return check_count("batch_size", asked, 2)
     pixels = source.images(torch.arange(1)).numel()
     return min(1024, max(2, _PIXELS_AT_A_TIME.get(device.type, _PIXELS_AT_A_TIME["cpu"]) // pixels))
 

@@ -10,10 +10,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nofreelunch.data import Dataset
+from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError, check_count, check_seed
+from nofreelunch.evaluation.source import check_reach
 from nofreelunch.experiments.batches import balanced, batched, logits_of
-from nofreelunch.experiments.estimates import Estimate, mean
+from nofreelunch.experiments.deep import NORMS
+from nofreelunch.experiments.estimates import Estimate, mean, plain_number
+from nofreelunch.experiments.figure_5 import MEASURES, NOISE
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
+from nofreelunch.experiments.paper_values import TABLE_3_EPS
 from nofreelunch.features import (
     Alignment,
     gradient_alignment,
@@ -26,7 +31,7 @@ from nofreelunch.features import (
 )
 from nofreelunch.models import fast
 from nofreelunch.models.state import evaluating
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, threat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 _SIDE = 112  # pixels, about, of an image in the animation
 _MOVE, _PAUSE = 80, 900  # milliseconds that a frame of the animation is seen: on the way, at the ends
 _FRAME = 8.0  # inches, for which the gaps of a frame are laid out
+
+UNKNOWN = "–"
+"""Stands in the table where no value is known."""
 
 
 @dataclass(frozen=True)
@@ -196,3 +204,46 @@ def _encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def large_eps_ball(data: Dataset, norm: str, eps: str | None = None) -> Threat:
+    """The ball of radius `eps`, or of Table 3's.
+
+    Raises:
+        InputError: if no radius is given and the paper has none for the data set, or it is out of range.
+    """
+    radius = eps or TABLE_3_EPS.get((data.name.removesuffix("-sample"), norm))
+    if radius is None:
+        raise InputError(f"--eps is needed: the paper has no large eps for {data.name}; give one, such as 32/255")
+    ball = threat(norm, radius)
+    check_reach(ball, data)
+    return ball
+
+
+def contents(explanation: Explanation, ball: Threat, model: str, data: Dataset, command: str) -> dict[str, Any]:
+    """What the page shows, all of it data: names, PNGs, words and rows of the table.
+
+    Args:
+        explanation: of the model.
+        ball: where its examples lie.
+        model: as the user named it.
+        data: whose images these are.
+        command: the one that makes the page.
+    """
+    true, _, new = explanation.labels
+    plots = {"gradients": plot_gradients, "examples": plot_examples, "path": plot_path}
+    return {
+        "model": model,
+        "data": data.name,
+        "command": command,
+        **{name: drawn(plot, explanation)[".png"] for name, plot in plots.items()},
+        "ball": f"{NORMS[ball.norm]} ball of radius {ball.eps:.4g}",
+        "ways": tuple(f"{one} to {other}" for one, other in zip(true, new, strict=True)),
+        "frames": frames(explanation),
+        "rows": tuple(
+            (MEASURES[name], plain_number(value), NOISE.get(name, UNKNOWN))
+            for name, value in explanation.measures.items()
+        ),
+        "measured": explanation.measured,
+        "flat": explanation.flat,
+    }

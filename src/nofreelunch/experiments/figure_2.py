@@ -9,7 +9,7 @@ from nofreelunch.experiments.base import Experiment
 from nofreelunch.experiments.figure_2_findings import findings
 from nofreelunch.experiments.figure_2_plot import alt, plot
 from nofreelunch.experiments.figure_2_result import Result
-from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, Pair, inputs, load_pair
+from nofreelunch.experiments.linear_study import BOX, Choice, Pair, inputs, load_pair
 from nofreelunch.features import feature_label_correlation
 from nofreelunch.training.linear import Descent, LinearFit, NoOptimum, fit_linear
 from nofreelunch.training.linear_threshold import pixel_use, vanishing_eps
@@ -18,23 +18,17 @@ from nofreelunch.workspace import Workspace
 Curve = Float64[np.ndarray, "k 2"]
 
 
-@dataclass(frozen=True)
-class Config:
-    """Two classes, the adversary, and what is swept; `examples` cuts both splits short (None: all)."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Choice):
+    """What is swept: numbers of pixels, and radii."""
 
-    data: str = "mnist"
-    classes: tuple[str, str] = CLASSES
-    eps: float = EPS
-    seed: int = 0
-    epochs: int = 100
     counts: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 400)
     path: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-    examples: int | None = None
 
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Train on all pixels, on the most correlated ones, and along a path of eps."""
-    pair = load_pair(config.data, config.classes, config.examples, workspace)
+    pair = load_pair(config, workspace)
     recipe = Descent(epochs=config.epochs)
     correlation = feature_label_correlation((pair.x, pair.y))
     order = np.argsort(-np.abs(correlation), kind="stable")
@@ -47,7 +41,7 @@ def run(config: Config, workspace: Workspace) -> Result:
     if optimum:
         accuracies["optimum"] = _accuracies(optimum, pair, config.eps)
     return Result(
-        title=f"{config.data}, {config.classes[0]} v {config.classes[1]}",
+        title=config.title,
         eps=config.eps,
         n_test=len(pair.y_test),
         shape=pair.shape,

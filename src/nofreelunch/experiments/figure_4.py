@@ -202,7 +202,8 @@ def _draw_curves(axes: "Axes", title: str, curves: dict[str, tuple[Estimate, ...
         axes.fill_between(t, values[:, 1], values[:, 2], color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="from the image (0) to the example (1)", ylabel="probability of the new class", ylim=(-0.02, 1.02))
     axes.set_title(f"{title}: a judge's belief")
-    axes.legend()
+    if curves:
+        axes.legend()
 
 
 def alt(result: Result) -> str:
@@ -214,7 +215,7 @@ def alt(result: Result) -> str:
         for role, curve in in_order(curves)
     ]
     strips = "Strips of images on the way from test images to the large-eps examples of each model"
-    return f"{strips}; {'; '.join(parts)}." if parts else NOTHING
+    return f"{'; '.join([strips, *parts])}." if result.roles else NOTHING
 
 
 EXPERIMENT = Experiment(

@@ -1,7 +1,6 @@
 """What Figure 2 and Table 4 share: two classes of a data set, flattened, and what is measured of a classifier."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -14,6 +13,37 @@ from nofreelunch.workspace import Workspace
 EPS = TABLE_2_EPS["mnist-5v7", "linf"]
 CLASSES = ("5", "7")
 BOX = (0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the configs of both say.
+
+    Args:
+        data: as `load_data` takes it.
+        classes: two of its classes.
+        eps: of the adversary.
+        seed: of all descents.
+        epochs: of each.
+        examples: cuts both splits short; None: all.
+    """
+
+    data: str = "mnist"
+    classes: tuple[str, str] = CLASSES
+    eps: float = EPS
+    seed: int = 0
+    epochs: int = 100
+    examples: int | None = None
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.data}, {self.classes[0]} v {self.classes[1]}"
+
+    @property
+    def as_in_paper(self) -> bool:
+        """Whether this is the paper's own setting: digits 5 v 7 at eps = 0.2."""
+        return self.data in {"mnist", "mnist-5v7"} and tuple(self.classes) == CLASSES and self.eps == EPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,24 +61,15 @@ class Pair:
         return Pair(self.x[:, pixels], self.y, self.x_test[:, pixels], self.y_test, (len(pixels),))
 
 
-def load_pair(data: str, classes: tuple[str, str], examples: int | None, workspace: Workspace) -> Pair:
-    """Two classes of a data set: all their examples, or the first `examples` of each split.
+def load_pair(choice: Choice, workspace: Workspace) -> Pair:
+    """The examples of the two classes.
 
     Raises:
         InputError: if there is no such data set or class.
     """
-    pair = load_data(data, root=workspace.data_root).pair(*classes)
-    train, test = (split.take(min(examples or len(split), len(split))) for split in (pair.train, pair.test))
+    pair = load_data(choice.data, root=workspace.data_root).pair(*choice.classes)
+    train, test = (split.take(min(choice.examples or len(split), len(split))) for split in (pair.train, pair.test))
     return Pair(*_flat(train), *_flat(test), tuple(train.x.shape[1:]))
-
-
-@runtime_checkable
-class Choice(Protocol):
-    """What the config of either says of its data."""
-
-    @property
-    def data(self) -> str:
-        """As `load_data` takes it."""
 
 
 def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
@@ -71,11 +92,6 @@ def measures(fit: LinearFit, pair: Pair, eps: float) -> dict[str, float]:
         "objective": fit.objective,
         "residual": fit.residual,
     }
-
-
-def as_in_paper(data: str, classes: tuple[str, str], eps: float) -> bool:
-    """Whether this is the paper's own setting: digits 5 v 7 at eps = 0.2."""
-    return data in {"mnist", "mnist-5v7"} and tuple(classes) == CLASSES and eps == EPS
 
 
 def _flat(split: Split) -> tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, " n"]]:

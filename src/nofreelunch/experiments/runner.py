@@ -4,25 +4,15 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError
-from nofreelunch.experiments.base import Experiment, Finding, Scale
+from nofreelunch.experiments.base import Experiment, Scale
 from nofreelunch.workspace import Workspace, atomic_write, digest, plain, to_json, versions
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one experiment gave: its result, its findings, and whether it was computed now or found."""
-
-    result: Any
-    findings: tuple[Finding, ...]
-    computed: bool
 
 
 def configured(experiment: Experiment, scale: Scale, changes: Mapping[str, object]) -> Any:
@@ -32,23 +22,25 @@ def configured(experiment: Experiment, scale: Scale, changes: Mapping[str, objec
     return dataclasses.replace(config, **{key: v for key, v in changes.items() if key in known and v is not None})
 
 
-def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command: str, say: Say) -> Outcome:
-    """The experiment's outcome: found in the workspace if config, code, libraries and data are the same, else computed.
+def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command: str, say: Say) -> Any:
+    """Compute the experiment, unless its result is there and config, code, libraries and data are the same.
 
     Leaves `results/NAME.json` (+ `.npz`) and `figures/NAME.svg` and `.png`. A result of another config is moved aside
     to `results/previous`, never overwritten.
+
+    Returns:
+        The result if it was computed now, else None.
     """
     key = _key(experiment, config, workspace)
-    found = _found(experiment, key, workspace)
-    if found is not None:
+    if _is_current(experiment, key, workspace):
         say(f"{experiment.name}: unchanged, kept")
-        return found
+        return None
     say(f"{experiment.name}: {experiment.title} ...")
     start = time.perf_counter()
     result = experiment.run(config, workspace)
     seconds = time.perf_counter() - start
     findings = experiment.findings(result)
-    pictures = dict(zip((".svg", ".png"), drawn(experiment.plot, result), strict=True))
+    pictures = drawn(experiment.plot, result)
     _move_aside(experiment.name, workspace)
     for suffix, content in pictures.items():
         atomic_write(_figure_path(experiment.name, workspace, suffix), content)
@@ -69,22 +61,18 @@ def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command
     }
     workspace.save(experiment.name, result, **about)
     say(f"{experiment.name}: done in {seconds:.1f} s")
-    return Outcome(result, findings, computed=True)
+    return result
 
 
-def _found(experiment: Experiment, key: str, workspace: Workspace) -> Outcome | None:
-    if experiment.name not in workspace.names():
-        return None
+def _is_current(experiment: Experiment, key: str, workspace: Workspace) -> bool:
+    """Whether a result with this key is there, whole, with its figures."""
     try:
-        loaded: tuple[Any, dict[str, Any]] = workspace.load(experiment.name, experiment.result_type)
-    except InputError:
-        return None  # damaged, or of another version: it is computed again
-    result, about = loaded
+        about: dict[str, Any] = workspace.load(experiment.name, experiment.result_type)[1]
+    except InputError:  # there is none, or it is damaged, or of another version
+        return False
     figures = about.get("figures", {})
     whole = all(_is(_figure_path(experiment.name, workspace, suffix), sha) for suffix, sha in figures.items())
-    if about.get("key") != key or not figures or not whole:
-        return None
-    return Outcome(result, experiment.findings(result), computed=False)
+    return about.get("key") == key and bool(figures) and whole
 
 
 def _key(experiment: Experiment, config: Any, workspace: Workspace) -> str:

@@ -8,7 +8,7 @@ from nofreelunch.drawing import COLOUR
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond, compare
 from nofreelunch.experiments.estimates import all_above_zero, gain
-from nofreelunch.experiments.linear_study import BOX, CLASSES, EPS, as_in_paper, inputs, load_pair, measures
+from nofreelunch.experiments.linear_study import BOX, Choice, inputs, load_pair, measures
 from nofreelunch.experiments.paper_values import TABLE_4, TABLE_4_UNPLACED
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
@@ -38,17 +38,11 @@ CELLS = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
-    """Two classes, the adversary, and the recipe of the paper; `examples` cuts both splits short (None: all)."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Choice):
+    """How many seeds each descent is repeated with, from `seed` on."""
 
-    data: str = "mnist"
-    classes: tuple[str, str] = CLASSES
-    eps: float = EPS
-    seed: int = 0
     seeds: int = 3
-    epochs: int = 100
-    examples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Result:
 
 def run(config: Config, workspace: Workspace) -> Result:
     """Train and measure every row; an optimum that does not exist leaves its proof in `separated` instead of a row."""
-    pair = load_pair(config.data, config.classes, config.examples, workspace)
+    pair = load_pair(config, workspace)
     recipe = Descent(epochs=config.epochs)
     seeds = range(config.seed, config.seed + config.seeds)
     rows: dict[str, Row] = {}
@@ -82,8 +76,8 @@ def run(config: Config, workspace: Workspace) -> Result:
         except NoOptimum as proof:
             separated[name] = proof.margin
     return Result(
-        title=f"{config.data}, {config.classes[0]} v {config.classes[1]}",
-        as_in_paper=as_in_paper(config.data, config.classes, config.eps),
+        title=config.title,
+        as_in_paper=config.as_in_paper,
         eps=config.eps,
         n_train=len(pair.y),
         n_test=len(pair.y_test),

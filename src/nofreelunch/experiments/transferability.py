@@ -173,7 +173,7 @@ def plot(result: Result) -> "Figure":
 def alt(result: Result) -> str:
     """The figure in words."""
     first, last = result.by_size[0].mean(0), result.by_size[-1].mean(0)
-    middle = result.by_eps[result.ratios.index(1.0)].mean(0) if 1.0 in result.ratios else last
+    middle = result.by_eps[result.ratios.index(1.0)].mean(0)
     return (
         f"Accuracy of an SVM against training examples (above, ε = 2η) and against ε (below). With {result.sizes[0]} "
         f"examples: clean {first[0]:.2f}, on examples made against another SVM {first[1]:.2f}, against itself "

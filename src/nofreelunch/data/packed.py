@@ -106,20 +106,23 @@ def through_cache(name: str, digest: str, build: Callable[[], Dataset]) -> Datas
     Where nothing can be written it is built in memory. A damaged file in the cache is made anew.
     """
     path = cache_path(name, digest)
-    data = _kept(path, digest)
-    if data is not None:
+
+    def fits(data: Dataset) -> bool:
+        return data.digest == digest
+
+    if (data := kept(path, fits)) is not None:
         return data
     with ExitStack() as held:
         with suppress(OSError):  # no cache can be: each process builds its own
             held.enter_context(store.alone(path))  # of many processes one builds
-        return _kept(path, digest) or _built(path, build())
+        return kept(path, fits) or _built(path, build())
 
 
-def _kept(path: Path, digest: str) -> Dataset | None:
-    """The data set of this digest, if the file holds it, whole."""
+def kept(path: Path, fits: Callable[[Dataset], bool]) -> Dataset | None:
+    """The data set in a file of the cache, if it is there, whole, and fits."""
     with suppress(InputError):
         data = read_packed(path)
-        if data.digest == digest:
+        if fits(data):
             return data
     return None
 

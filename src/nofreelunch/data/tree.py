@@ -21,7 +21,7 @@ from rich.progress import track
 from nofreelunch.data import images, store
 from nofreelunch.data.dataset import Dataset
 from nofreelunch.data.images import BadImage, Fit, Mode
-from nofreelunch.data.packed import SUFFIX, Chunks, Stream, read_packed, write_packed
+from nofreelunch.data.packed import SUFFIX, Chunks, Stream, kept, read_packed, write_packed
 from nofreelunch.errors import InputError, RunError, check_count
 
 Files: TypeAlias = tuple[tuple[Path, int], ...]
@@ -74,23 +74,17 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
         RunError: if the cache cannot be written.
     """
     path = store.cache_folder() / f"tree-{_fingerprint(tree, tree.fit(size))}{SUFFIX}"
-    data = _kept(path, strict)
-    if data is None:
-        with _written(path), store.alone(path):  # of many processes one decodes
-            data = _kept(path, strict)
-            if data is None:
-                pack_tree(tree, path, size, strict)
-                data = read_packed(path)
+
+    def as_strict(data: Dataset) -> bool:
+        return not (strict and any(note.startswith(_SKIPPED) for note in data.notes))
+
+    if (data := kept(path, as_strict)) is not None:
+        return data
+    with _written(path), store.alone(path):  # of many processes one decodes
+        if (data := kept(path, as_strict)) is None:
+            pack_tree(tree, path, size, strict)
+            data = read_packed(path)
     return data
-
-
-def _kept(path: Path, strict: bool) -> Dataset | None:
-    """The data set in a file of the cache, if there is one that was decoded as strictly."""
-    with suppress(InputError):
-        data = read_packed(path)
-        if not (strict and any(note.startswith(_SKIPPED) for note in data.notes)):
-            return data
-    return None
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nofreelunch.errors import InputError, check_count, check_number
+from nofreelunch.errors import InputError, check_count, check_known, check_number
 from nofreelunch.theory.gaussian import GaussianModel
 from nofreelunch.theory.halfspaces import Halfspaces
-from nofreelunch.theory.shapes import ADVERSARIES, Points, check_choice, check_eps
+from nofreelunch.theory.shapes import ADVERSARIES, Points, check_eps
 from nofreelunch.theory.shift import ShiftTests
 
 _ROUNDING = 1e-12  # a clean accuracy that exceeds the best one by less was meant to be the best one
@@ -63,7 +63,7 @@ def frontier(model: GaussianModel, eps: float, adversary: str = "full", points: 
 
 
 def _curve(model: GaussianModel, eps: float, adversary: str) -> Halfspaces | ShiftTests:
-    check_choice("adversary", adversary, ADVERSARIES)
+    check_known("adversary", adversary, ADVERSARIES)
     eps = check_eps(eps)
     if adversary == "full" and eps >= 1:
         raise InputError(

@@ -19,9 +19,7 @@ import numpy as np
 from scipy.special import erfcx, ndtr
 
 from nofreelunch.theory.roots import bisect
-from nofreelunch.theory.shapes import Pair, Points
-
-_NO_MASS = 40.0  # standard deviations beyond which float64 sees nothing of a normal distribution
+from nofreelunch.theory.shapes import NO_MASS, Pair, Points
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Halfspaces:
 
     def _best_for(self, mean: float) -> float:
         """The c of the most accurate h_c where y z has this mean: log(p / q) / (2 mean)."""
-        infinity = self.mu + abs(self.m) + _NO_MASS
+        infinity = self.mu + abs(self.m) + NO_MASS
         return min(math.log(self.p / (1 - self.p)) / (2 * mean), infinity) if mean > 0 else infinity
 
     def _touch(self) -> Points:

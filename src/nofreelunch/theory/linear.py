@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from nofreelunch.theory.shapes import ADVERSARIES, NORMS, Weights, check_choice
+from nofreelunch.errors import check_known
+from nofreelunch.theory.shapes import ADVERSARIES, NORMS, Weights
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class LinearRule:
 
     def worst_shift(self, eps: float, norm: str, adversary: str) -> float:
         """How far the adversary can push y (w.x + b) down: eps times the dual norm of the weights it can reach."""
-        check_choice("norm", norm, NORMS)
-        check_choice("adversary", adversary, ADVERSARIES)
+        check_known("norm", norm, NORMS)
+        check_known("adversary", adversary, ADVERSARIES)
         w1 = self.w1 if adversary == "full" else 0.0
         return eps * (abs(w1) + self.weak_l1 if norm == "linf" else float(np.hypot(w1, self.weak_l2)))
 

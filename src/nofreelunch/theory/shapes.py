@@ -5,7 +5,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from nofreelunch.errors import InputError, check_known, check_number
+from nofreelunch.errors import InputError, check_number
 
 Points: TypeAlias = Float64[np.ndarray, " points"]
 Weights: TypeAlias = Float64[np.ndarray, " features"]
@@ -20,6 +20,9 @@ ADVERSARIES = ("full", "weak")
 SMALLEST_P = 1e-12
 """Smallest p: far below it 1 - p is 1 in float64, and a feature that is always wrong is a label."""
 
+NO_MASS = 40.0
+"""Standard deviations beyond which float64 sees nothing of a normal distribution."""
+
 LARGEST = 1e3
 """Largest eta and eps: beyond it the unit variance of the weak features has long stopped to matter."""
 
@@ -32,11 +35,6 @@ def check_eps(eps: float) -> float:
 def check_p(p: float) -> float:
     """`p` as a float in [SMALLEST_P, 1); an `InputError` otherwise."""
     return check_number("p", p, SMALLEST_P, 1, open_high=True)
-
-
-def check_choice(what: str, name: str, known: tuple[str, ...]) -> None:
-    """Raise an `InputError` that lists the known names unless `name` is one of them."""
-    check_known(what, name, known)
 
 
 def check_weights(name: str, w: object, features: int) -> Weights:

@@ -17,9 +17,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from nofreelunch.theory.roots import bisect, bracket
-from nofreelunch.theory.shapes import Pair, Points
-
-_NO_MASS = 40.0  # standard deviations beyond which float64 sees nothing of a normal distribution
+from nofreelunch.theory.shapes import NO_MASS, Pair, Points
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class ShiftTests:
     def robust_at(self, clean: Points) -> Points:
         """The best accuracy after the shift at these clean accuracies, which lie between those of the two ends."""
         s = self.mu + self.m
-        reach = np.full_like(clean, (s + 1) * (s + _NO_MASS) + self._log_odds)  # beyond it one of the terms is nothing
+        reach = np.full_like(clean, (s + 1) * (s + NO_MASS) + self._log_odds)  # beyond it one of the terms is nothing
         ends = bracket(lambda log_k: clean - self._accuracy(self._regions(log_k), self.mu), -reach, reach)
         regions = [self._regions(log_k) for log_k in ends]
         more, less = (self._accuracy(each, self.mu) for each in regions)
@@ -82,7 +80,7 @@ class ShiftTests:
 
     def _regions(self, log_k: Points) -> tuple[Points, Points, Points]:
         """The set {G > -log odds}, mirrored if G falls in the end, as (-left, infinity) without (low, high)."""
-        far = np.full_like(log_k, self.mu + self.m + _NO_MASS)
+        far = np.full_like(log_k, self.mu + self.m + NO_MASS)
         turn = np.minimum(self._turn(log_k), far)
         level = self._log_odds * np.repeat([1.0, -1.0, -1.0], len(log_k))
         slope = np.repeat([1.0, -1.0, 1.0], len(log_k))

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from nofreelunch.errors import InputError, check_known, check_number, check_seed
-from nofreelunch.training.linear_descent import Adversary, Descent, descend
+from nofreelunch.training.linear_descent import Descent, descend
 from nofreelunch.training.linear_optimum import NoOptimum, minimise
 from nofreelunch.training.linear_problem import Array, Box, Problem, join, split, worst_inputs
 
-__all__ = ["PAPER_RECIPE", "Descent", "LinearFit", "NoOptimum", "both_classes", "examples", "fit_linear"]
+__all__ = ["PAPER_RECIPE", "Descent", "LinearFit", "NoOptimum", "check_both_classes", "examples", "fit_linear"]
 
 Method = Literal["optimum", "sgd"]
 PAPER_RECIPE = Descent()
@@ -104,7 +104,8 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
         InputError: for arguments outside their range, NaN, other labels, or one class only.
     """
     check_known("method", method, get_args(Method))
-    x, y = both_classes(*examples(x, y, box))
+    x, y = examples(x, y, box)
+    check_both_classes(y)
     eps = check_number("eps", eps, 0.0, 1.0)
     l2 = check_number("l2", l2, 0.0, np.inf)
     check_seed(seed)
@@ -112,7 +113,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
     if method == "optimum":
         u, b = minimise(problem)
     else:
-        w, b = descend(x, y, Adversary(eps, box), l2, recipe, seed)
+        w, b = descend(x, y, eps, box, l2, recipe, seed)
         u = split(w)
     margins = problem.margins(u, b)
     grad, grad_b = problem.gradient(margins, u)
@@ -146,13 +147,10 @@ def examples(x: Any, y: Any, box: Box = (0, 1)) -> tuple[Float64[Array, "n d"], 
     return x.reshape(len(x), -1), y
 
 
-def both_classes(
-    x: Float64[Array, "n d"], y: Float64[Array, " n"]
-) -> tuple[Float64[Array, "n d"], Float64[Array, " n"]]:
-    """The same examples; an `InputError` if they are all of one class."""
+def check_both_classes(y: Float64[Array, " n"]) -> None:
+    """An `InputError` if all examples are of one class."""
     if np.abs(y.sum()) == len(y):
         raise InputError(f"y must hold both classes, -1 and +1, got only {y[0]:+.0f}; a bias alone would fit one class")
-    return x, y
 
 
 def _numbers(name: str, values: Any) -> Any:

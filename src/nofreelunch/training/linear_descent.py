@@ -28,23 +28,19 @@ class Descent:
         check_number("step_size", self.step_size, 0.0, np.inf, open_low=True)
 
 
-@dataclass(frozen=True)
-class Adversary:
-    """What the examples of each batch are changed by before the gradient is taken: nothing at eps = 0."""
-
-    eps: float
-    box: Box
-
-
-def descend(
+def descend(  # seven parameters: those of `fit_linear`, which is its only caller
     x: Float64[Array, "n d"],
     y: Float64[Array, " n"],
-    adversary: Adversary,
+    eps: float,
+    box: Box,
     l2: float,
     recipe: Descent,
     seed: int,
 ) -> tuple[Float64[Array, " d"], float]:
-    """Weights and bias after the last epoch; the seed orders the examples. In float32, which halves the time."""
+    """Weights and bias after the last epoch, each batch moved by the exact adversary before its gradient is taken.
+
+    The seed orders the examples. In float32, which halves the time.
+    """
     rng = np.random.default_rng(seed)
     x, y = x.astype(np.float32), y.astype(np.float32)
     w, b = np.zeros(x.shape[1], np.float32), 0.0
@@ -53,8 +49,8 @@ def descend(
         for start in range(0, len(x), recipe.batch_size):
             batch = order[start : start + recipe.batch_size]
             x_batch, y_batch = x[batch], y[batch]
-            if adversary.eps > 0:
-                x_batch = worst_inputs(x_batch, y_batch, w, adversary.eps, adversary.box)
+            if eps > 0:
+                x_batch = worst_inputs(x_batch, y_batch, w, eps, box)
             pull = expit(-y_batch * (x_batch @ w + b)) * y_batch / len(batch)
             w += recipe.step_size * (pull @ x_batch - l2 * w)
             b += recipe.step_size * float(pull.sum())

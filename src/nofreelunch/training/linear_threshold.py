@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float64
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from nofreelunch.training.linear import LinearFit, both_classes, examples
+from nofreelunch.training.linear import LinearFit, check_both_classes, examples
 from nofreelunch.training.linear_problem import Array, Box, Problem, split
 
 
@@ -76,7 +76,8 @@ def vanishing_eps(x: Any, y: Any, box: Box = (0, 1)) -> float:
     Raises:
         InputError: as `fit_linear`.
     """
-    x, y = both_classes(*examples(x, y, box))
+    x, y = examples(x, y, box)
+    check_both_classes(y)
     pi = np.where(y > 0, 0.5 / (y > 0).sum(), 0.5 / (y < 0).sum())
 
     def gains(eps: float, pixels: slice | Bool[Array, " d"] = slice(None)) -> Float64[Array, "2 k"]:

@@ -553,6 +553,5 @@ def test_steps_from_the_rim_can_cross_the_ball(name: str) -> None:
     """A random start in an l_2 ball of many dimensions lies near its rim: 40 steps of eps / 30 end half-way."""
     attack = ATTACKS[name](L2(1.5))
     assert isinstance(attack, PGD)
-    assert attack.step_size is not None
-    assert attack.step_size * attack.steps >= 2 * 1.5
+    assert attack.length * attack.steps >= 2 * 1.5
     assert ATTACKS["pgd-40"](Linf(0.3)) == PGD(Linf(0.3), steps=40, step_size=0.3 / 30)  # the paper's

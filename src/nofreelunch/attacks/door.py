@@ -1,9 +1,9 @@
 """The door of every attack: what comes in is checked once, and what is done behind it leaves the model as it was."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,6 @@ from nofreelunch.errors import InputError
 from nofreelunch.models.fast import judge
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -140,16 +138,6 @@ def answering(x: Tensor) -> Iterator[None]:
     except Exception as error:  # any code may run in a model, and fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
-
-
-def attempted(compute: Callable[[], T]) -> T | None:
-    """What the user's code makes of it; None if it fails in any way but for lack of memory."""
-    try:
-        return compute()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # any code may run in a model, and fail in any way
-        return None
 
 
 def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from nofreelunch.attacks import ExactLinear
-from nofreelunch.attacks.door import attempted
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.certified import certify
-from nofreelunch.evaluation.subject import as_in_use
+from nofreelunch.evaluation.subject import as_in_use, attempted
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs

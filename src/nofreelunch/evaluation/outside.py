@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks import misclassified
-from nofreelunch.attacks.door import as_tensor, attempted
+from nofreelunch.attacks.door import as_tensor
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import as_in_use
+from nofreelunch.evaluation.subject import as_in_use, attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs, share
 from nofreelunch.types import Logits, Model

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
-from nofreelunch.attacks.door import attempted
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.board import Some
@@ -28,6 +27,7 @@ from nofreelunch.evaluation.guides.substitute import Substitute
 from nofreelunch.evaluation.labels_only import Borrowed, Rays
 from nofreelunch.evaluation.profiles import Profiles
 from nofreelunch.evaluation.source import LEVELS, snapped
+from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand

@@ -7,10 +7,10 @@ it can then learn nothing from the attack, and the order of the questions does n
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from nofreelunch.models.copying import all_modules, modules_of, twin
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import seeded
 from nofreelunch.types import Model
+
+T = TypeVar("T")
 
 
 class Subject:
@@ -127,6 +129,16 @@ def own_randomness(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
+
+
+def attempted(compute: Callable[[], T]) -> T | None:
+    """What the user's code makes of it; None if it fails in any way but for lack of memory."""
+    try:
+        return compute()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # any code may run in a model, and fail in any way
+        return None
 
 
 def _evaluated(copied: Any, model: Any) -> Any:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.door import as_tensor, attempted
+from nofreelunch.attacks.door import as_tensor
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.guides.see_through import replaced
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import as_in_use
+from nofreelunch.evaluation.subject import as_in_use, attempted
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
 from nofreelunch.evaluation.trust.probe import Probe, behind, differs, share
 from nofreelunch.models.copying import twin

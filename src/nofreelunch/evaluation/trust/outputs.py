@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 
-from nofreelunch.attacks.door import attempted
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trust.probe import Probe, behind, share
 from nofreelunch.threats import expand
 

@@ -15,8 +15,8 @@ import nofreelunch as nfl
 from accelerator import DEVICE, accelerator
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square
 from nofreelunch.data import Dataset
-from nofreelunch.evaluation.guides import substitute
 from nofreelunch.evaluation.protocols import Protocol
+from nofreelunch.evaluation.surrogates import substitute
 from nofreelunch.experiments import explanation
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat

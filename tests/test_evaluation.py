@@ -21,11 +21,11 @@ from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
-from nofreelunch.evaluation.certified import certify
-from nofreelunch.evaluation.guides.see_through import seeing_through
+from nofreelunch.evaluation.interval_bounds import certify
 from nofreelunch.evaluation.operations import is_affine
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
+from nofreelunch.evaluation.surrogates.bpda import bpda
 from nofreelunch.models.copying import modules_of, twin
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.types import Model
@@ -578,7 +578,7 @@ class _AsksWhetherAMaskIsFalse(nn.Module):
 
 def test_masks_that_are_compared_with_truths_are_seen_through() -> None:
     model, x = _AsksWhetherAMaskIsFalse(), examples()[0].clone().requires_grad_()
-    with seeing_through():
+    with bpda():
         (slope,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
     assert slope.isfinite().all()
     assert slope.any()

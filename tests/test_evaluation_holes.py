@@ -556,7 +556,7 @@ def test_behind_a_linear_network_each_pixel_finds_its_best_value(threat: Threat,
     gains, costs = (seen(values) - seen(x)) * (weight[1] - weight[0]), (values - x).square()
     prices = [0.0] if threat.separable else torch.logspace(-2, 2, 200).tolist()
     best = torch.stack([(gains - a * costs).amax(0).sum(1) + a * threat.eps**2 for a in prices]).amin(0)
-    z = Profiles(threat, points=81, rounds=1 if threat.separable else 3, guide=model)(model, x, y, rng)
+    z = Profiles(threat, points=81, rounds=1 if threat.separable else 3, surrogate=model)(model, x, y, rng)
     assert threat.contains(z, x).all()
     reached, start = (model(each)[:, 1] - model(each)[:, 0] for each in (z, x))
     assert (reached - start <= best + 1e-4).all()

@@ -24,8 +24,8 @@ from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, scouting
 from nofreelunch.evaluation.crossings import Crossings
-from nofreelunch.evaluation.guides.plain import Jittered
 from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.surrogates.plain import Smoothed
 from nofreelunch.models import fast
 from nofreelunch.models.copying import twin
 from nofreelunch.rng import Streams
@@ -519,7 +519,7 @@ def test_half_precision_is_flagged_and_attacked() -> None:
 def test_gradients_where_the_answer_changes_are_true(threat: Threat) -> None:
     """Scores may say elsewhere that far is near."""
     (x, y), model = examples(), DECEPTIVE["FarIsNear"](linear())
-    attack = Crossings(threat, 8, 4, 10, guide=model, pool=x)
+    attack = Crossings(threat, 8, 4, 10, surrogate=model, pool=x)
     z = attack(model, x, y, torch.Generator().manual_seed(0))
     assert threat.contains(z, x).all()
     climb = APGD(threat, steps=100)(model, x, y, torch.Generator().manual_seed(0))
@@ -532,7 +532,7 @@ def test_gradients_where_the_answer_changes_are_true(threat: Threat) -> None:
 def test_without_an_image_of_another_class_there_is_no_crossing() -> None:
     (x, y), model = examples(), linear()
     same = x[model(x).argmax(1) == y[0]][:1]
-    z = Crossings(nfl.Linf(0.06), 2, 2, 0, guide=model, pool=same)(model, x, y, torch.Generator().manual_seed(0))
+    z = Crossings(nfl.Linf(0.06), 2, 2, 0, surrogate=model, pool=same)(model, x, y, torch.Generator().manual_seed(0))
     assert nfl.Linf(0.06).contains(z, x).all()
 
 
@@ -540,11 +540,11 @@ def test_many_shifts_are_averaged_as_few_are() -> None:
     """They are asked again for their gradients, which must come out the same."""
     x, model = examples()[0][:2].requires_grad_(), linear()
     for count in (8, 600):  # the second is more than one call takes
-        guide = Jittered(model, nfl.Linf(0.06), count)
+        surrogate = Smoothed(model, nfl.Linf(0.06), count)
         shifts = nfl.Linf(0.03).draw(
             x[:1].detach().expand(count, *x.shape[1:]), Streams.for_examples(0, torch.arange(count))
         )
         plain = torch.stack([model(x + shift) for shift in shifts]).mean(0)
-        assert torch.equal(guide(x), plain)
-        one, other = (torch.autograd.grad(answer.square().sum(), x)[0] for answer in (guide(x), plain))
+        assert torch.equal(surrogate(x), plain)
+        one, other = (torch.autograd.grad(answer.square().sum(), x)[0] for answer in (surrogate(x), plain))
         assert torch.allclose(one, other, atol=1e-6)

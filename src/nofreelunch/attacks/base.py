@@ -80,10 +80,10 @@ def joined(states: Sequence[S]) -> S:
     return replace(states[0], **rows, streams=Streams.joined([state.streams for state in states]))
 
 
-def _height(logits: Logits, state: State) -> PerExample:
+def _progress(logits: Logits, state: State) -> PerExample:
     """How near an attack is to what it is after: the lead of the target, or of any wrong class, over the true one."""
-    height = margin(logits, state.y) if state.target is None else lead(logits, state.y, state.target)
-    return height.double()
+    margins = margin(logits, state.y) if state.target is None else lead(logits, state.y, state.target)
+    return margins.double()
 
 
 def _confirmed(judge: Model | None, z: Inputs, logits: Tensor, y: Labels) -> Tensor:
@@ -115,11 +115,11 @@ class Best:
     def offer(self, index: Labels, z: Tensor, logits: Tensor, y: Labels) -> None:
         """Points `z` with their logits, for the examples at `index`."""
         logits = _confirmed(self._judge, z, logits, y)
-        broken, height = misclassified(logits, y) & (not self._random), margin(logits, y).double()
-        better = ~self.broken[index] & (broken | (height > self.margin[index]))
+        broken, margins = misclassified(logits, y) & (not self._random), margin(logits, y).double()
+        better = ~self.broken[index] & (broken | (margins > self.margin[index]))
         where = index[better]
         self.z[where] = z[better].to(self.z.dtype)
-        self.margin[where] = height[better]
+        self.margin[where] = margins[better]
         self.broken[where] = broken[better]
 
 
@@ -207,12 +207,12 @@ class Iterative(Search, Generic[S]):
         best, index = Best(state.x, model), torch.arange(len(state.x), device=state.x.device)
         peak = best.margin.clone()
         with torch.no_grad():
-            floor = peak if self.patience is None else _height(model(state.x), state)
+            floor = peak if self.patience is None else _progress(model(state.x), state)
         for count in range(self.steps):
             after, logits = self.step(model, state, count)
             best.offer(index, state.z, logits, state.y)
             if self.patience is not None:
-                peak[index] = torch.maximum(peak[index], _height(logits, state))
+                peak[index] = torch.maximum(peak[index], _progress(logits, state))
             state = after
             leaving, patience = best.broken[index], self._patience_after(count + 1)
             if patience is not None:

@@ -41,10 +41,10 @@ class ExactLinear(Search):
             slope = (weight[wrong] - weight[y]).reshape(x.shape)
             peak = slope.abs().flatten(1).amax(1).clamp(min=torch.finfo(torch.float64).tiny)
             z = self.threat.project(exact + _FAR * slope / expand(peak, slope), exact)
-            height = ((z * slope).flatten(1).sum(1) + bias[wrong] - bias[y]).masked_fill(y == wrong, -torch.inf)
-            better = height > best_margin
+            margins = ((z * slope).flatten(1).sum(1) + bias[wrong] - bias[y]).masked_fill(y == wrong, -torch.inf)
+            better = margins > best_margin
             best = torch.where(expand(better, z), z, best)
-            best_margin = torch.where(better, height, best_margin)
+            best_margin = torch.where(better, margins, best_margin)
         return self.threat.project(best.to(x.dtype), x)
 
 

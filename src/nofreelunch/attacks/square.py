@@ -63,11 +63,11 @@ class Square(Iterative[_Walk]):
         """Keep z where it is better, and try another patch there."""
         with torch.no_grad():
             logits = model(state.z)
-        height = margin(logits, state.y).double()
-        better = height > state.best_margin
+        margins = margin(logits, state.y).double()
+        better = margins > state.best_margin
         best = torch.where(expand(better, state.z), state.z, state.best)
         z = _MOVE[self.threat.norm](self.threat, state.x, best, state.streams, self._share(count))
-        state = replace(state, best=best, best_margin=torch.where(better, height, state.best_margin))
+        state = replace(state, best=best, best_margin=torch.where(better, margins, state.best_margin))
         return replace(state, z=self.threat.project(z, state.x)), logits
 
     def _share(self, count: int) -> float:

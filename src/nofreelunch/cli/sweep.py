@@ -49,8 +49,8 @@ class Sweep:
             find_device(self.device)
         labels = {task: label(task.point, spec.varied) for task in self._tasks(spec)}
         check([*labels])
-        for doubt in dict.fromkeys(doubt for task in labels for doubt in task.point.config.doubts):
-            print(f"notice: {doubt}", file=sys.stderr)
+        for caution in dict.fromkeys(caution for task in labels for caution in task.point.config.cautions):
+            print(f"notice: {caution}", file=sys.stderr)
         if self.dry_run:
             print(in_words(labels))
             return 0

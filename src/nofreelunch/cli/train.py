@@ -225,8 +225,8 @@ class Train:
         cost = estimate(data, config, self.device)
         if not leads():
             return
-        for doubt in config.doubts:
-            print(f"notice: {doubt}", file=sys.stderr)
+        for caution in config.cautions:
+            print(f"notice: {caution}", file=sys.stderr)
         print(f"settings  {self._command(config)}")
         print(f"examples  {cost.steps} steps of {config.batch_size}: {cost.examples}")
         print(f"passes    {cost.forward_backward_passes} of one image forward and backward, looks included")

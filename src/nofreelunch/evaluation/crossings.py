@@ -35,14 +35,14 @@ class Crossings(Search):
         turns: gradients taken between an example and an image.
         starts: images for each example.
         steps: of ascent from the last crossing's nearest point of the set.
-        guide: a differentiable function from inputs to logits.
+        surrogate: a differentiable function from inputs to logits.
         pool: images.
     """
 
     turns: int
     starts: int
     steps: int
-    guide: Model = field(kw_only=True)
+    surrogate: Model = field(kw_only=True)
     pool: Tensor = field(kw_only=True, repr=False)
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
@@ -68,7 +68,7 @@ class Crossings(Search):
         radius, way, crossing = self.threat.eps, torch.zeros_like(x), beyond
         for _ in range(self.turns):
             crossing = self._crossing(model, x, y, beyond)
-            grad = input_gradient(margin, self.guide, crossing, y)
+            grad = input_gradient(margin, self.surrogate, crossing, y)
             way = way + grad / expand(self.threat.dual(grad).clamp(min=torch.finfo(x.dtype).tiny), grad).to(x.dtype)
             ahead = self.threat.steepest(way)
             yield self.threat.project(x + _FAR[0] * radius * ahead, x)
@@ -79,7 +79,7 @@ class Crossings(Search):
         z = self.threat.project(crossing, x)
         for _ in range(self.steps):
             yield z
-            grad = input_gradient(margin, self.guide, z, y)
+            grad = input_gradient(margin, self.surrogate, z, y)
             z = self.threat.project(z + 2.5 * radius / self.steps * self.threat.steepest(grad), x)
         yield z
 

@@ -13,15 +13,15 @@ from nofreelunch.attacks.door import check_labels, first_logits
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.evaluation import operations
+from nofreelunch.evaluation.adaptive import adapt, adapt_again
 from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
-from nofreelunch.evaluation.doubts import doubts, gave_up_too_soon, run_whole
-from nofreelunch.evaluation.ends import at_the_ends
+from nofreelunch.evaluation.checks_after import check_after, gave_up_too_soon, run_whole
+from nofreelunch.evaluation.checks_at_ends import check_at_ends
+from nofreelunch.evaluation.checks_before import check_before
+from nofreelunch.evaluation.checks_outside import check_outside
 from nofreelunch.evaluation.journal import Journal
-from nofreelunch.evaluation.outside import from_outside
 from nofreelunch.evaluation.protocols import Protocol, further, plan_of, without_addresses
-from nofreelunch.evaluation.questions import examine
 from nofreelunch.evaluation.result import Evaluation, Flag
-from nofreelunch.evaluation.scouting import scout, try_again
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.steps import run
 from nofreelunch.evaluation.subject import Subject, own_randomness
@@ -107,7 +107,7 @@ def evaluate(
                 flags, exact = _conduct(trial, plan, extra, known)
             finally:  # an interrupt keeps what is done
                 trial.journal.save()
-        late = [] if _FICKLE & {flag.name for flag in flags} else from_outside(trial, model, plan)
+        late = [] if _FICKLE & {flag.name for flag in flags} else check_outside(trial, model, plan)
         trial.board.count_noted()  # no check looks any more
         certified = operations.certified(trial, {flag.name for flag in flags + late})
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)
@@ -128,7 +128,7 @@ def _conduct(
     board = trial.board
     trial.journal.once("versions", versions)
     first = trial.journal.once("first answers", lambda: _first_answers(trial).tolist())
-    flags, resumed = examine(trial), trial.journal.knows(CLEAN)
+    flags, resumed = check_before(trial), trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
     if resumed and not _FICKLE & {flag.name for flag in flags}:
         _check_answers(trial, board.clean_margin)
@@ -138,13 +138,13 @@ def _conduct(
     if not exact:
         name, recipe = plan.first
         run(trial, "main", name, recipe(trial.threat))
-        flags += at_the_ends(trial, plan, {flag.name for flag in flags})
-        gains = scout(trial, plan, flags)
+        flags += check_at_ends(trial, plan, {flag.name for flag in flags})
+        gains = adapt(trial, plan, flags)
         for name, recipe in plan.main.items():
             run(trial, "main", name, recipe(trial.threat))
         for name, attack in extra.items():
             run(trial, "further", name, attack)
-        late = doubts(trial, plan, gains | try_again(trial, plan))
+        late = check_after(trial, plan, gains | adapt_again(trial, plan))
         if late or gave_up_too_soon(trial, plan):
             run_whole(trial, plan)
         flags += late

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from nofreelunch.attacks import ExactLinear
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation.certified import certify
+from nofreelunch.evaluation.interval_bounds import certify
 from nofreelunch.evaluation.subject import as_in_use, attempted
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import Trial

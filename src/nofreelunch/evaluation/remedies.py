@@ -1,4 +1,4 @@
-"""What is done where a model's own gradient does not lead to its boundary: other guides, other points, labels alone.
+"""What is done where a model's own gradient does not lead to its boundary: surrogates, other points, labels alone.
 
 Every remedy is first tried on a sample, whatever the checks say. One that breaks clearly more than the model's own
 gradient does with the same steps is then run on all examples, so that the figure is brought down to the truth, instead
@@ -19,15 +19,15 @@ from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.board import Some
 from nofreelunch.evaluation.crossings import Crossings
-from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.guides.inner import inner_guides
-from nofreelunch.evaluation.guides.plain import Jittered, OnlyClasses, Probing, SeeThrough, precise
-from nofreelunch.evaluation.guides.see_through import straight
-from nofreelunch.evaluation.guides.substitute import Substitute
-from nofreelunch.evaluation.labels_only import Borrowed, Rays
+from nofreelunch.evaluation.decision_based import Borrowed, RaySearch
 from nofreelunch.evaluation.profiles import Profiles
 from nofreelunch.evaluation.source import LEVELS, snapped
 from nofreelunch.evaluation.subject import attempted
+from nofreelunch.evaluation.surrogates.bpda import straight
+from nofreelunch.evaluation.surrogates.inner import inner_surrogates
+from nofreelunch.evaluation.surrogates.plain import BPDA, FiniteDifferences, OnlyClasses, Smoothed, precise
+from nofreelunch.evaluation.surrogates.substitute import Substitute
+from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
@@ -90,33 +90,38 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     """
     threat, answer = trial.threat, trial.subject.logits
     pool = trial.load(trial.some(_POOL))[0]
-    found = {name: _guided(threat, guide, steps) for name, guide in _guides(trial, index, suspicious)}
+    found = {
+        name: _surrogate_remedy(threat, surrogate, steps)
+        for name, surrogate in _surrogates_of(trial, index, suspicious)
+    }
     found["few pixels"] = _on_few(trial, steps)
     found["nearer"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
-    shifted = Shifted(threat, steps[0], guide=trial.view)
+    shifted = Shifted(threat, steps[0], surrogate=trial.view)
     found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
     found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
-    crossings = Crossings(threat, 4, 1, steps[0] // 2, guide=trial.view, pool=pool)
+    crossings = Crossings(threat, 4, 1, steps[0] // 2, surrogate=trial.view, pool=pool)
     found["crossings"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
-    profiles = Profiles(threat, steps[0], 1, guide=trial.view)
+    profiles = Profiles(threat, steps[0], 1, surrogate=trial.view)
     found["pixel by pixel"] = Remedy(profiles, EachTarget(replace(profiles, points=steps[1], rounds=3), 3))
     turns = 120 if suspicious else 20
-    found["rays"] = Remedy(Rays(threat, turns, pool=pool), Rays(threat, 25 * steps[1], pool=pool))
-    if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], guide=SeeThrough(trial.subject))).reach > 0:
+    found["rays"] = Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * steps[1], pool=pool))
+    if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], surrogate=BPDA(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
     if suspicious:
         found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
-        found["substitute"] = _guided(threat, Substitute(answer, pool, threat, trial.seed), steps)
-        probing = (Probing(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
-        rough, fine = (Guided(threat, count, guide=guide) for count, guide in zip(steps, probing, strict=True))
+        found["substitute"] = _surrogate_remedy(threat, Substitute(answer, pool, threat, trial.seed), steps)
+        probing = (FiniteDifferences(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
+        rough, fine = (
+            SurrogatePGD(threat, count, surrogate=surrogate) for count, surrogate in zip(steps, probing, strict=True)
+        )
         found["differences"] = Remedy(rough, fine, costly=True)
-        smooth = Guided(threat, 2 * steps[0], guide=Jittered(trial.view, threat, _MANY))
+        smooth = SurrogatePGD(threat, 2 * steps[0], surrogate=Smoothed(trial.view, threat, _MANY))
         found["smoothed"] = Remedy(smooth, replace(smooth, steps=2 * steps[1]), costly=True)
     return found
 
 
 def _on_few(trial: Trial, steps: tuple[int, int]) -> Remedy:
-    short, long = (Guided(trial.threat, count, guide=trial.view) for count in ((steps[0] + 1) // 2, steps[1]))
+    short, long = (SurrogatePGD(trial.threat, count, surrogate=trial.view) for count in ((steps[0] + 1) // 2, steps[1]))
     brief, away = (WorstOf(tuple(replace(each, share=share) for share in _FEW_PIXELS)) for each in (short, long))
     towards = (EachTarget(replace(long, share=share, target_rank=1), 3) for share in _FEW_PIXELS)
     return Remedy(brief, WorstOf((away, *towards)))
@@ -124,48 +129,49 @@ def _on_few(trial: Trial, steps: tuple[int, int]) -> Remedy:
 
 def _nearer(trial: Trial, steps: int) -> Attack:
     inner = [replace(trial.threat, eps=share * trial.threat.eps) for share in _NEARER]
-    return WorstOf(tuple(Guided(ball, steps, guide=trial.view) for ball in inner))
+    return WorstOf(tuple(SurrogatePGD(ball, steps, surrogate=trial.view) for ball in inner))
 
 
-def _guides(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str, Model]]:
+def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str, Model]]:
     """Functions to differentiate in the model's place."""
     subject, x = trial.subject, trial.load(index)[0]
-    yield "see-through", SeeThrough(subject)
-    yield from (attempted(lambda: inner_guides(subject, x)) or {}).items()
+    yield "see-through", BPDA(subject)
+    yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:
         yield "classes of the data", OnlyClasses(trial.view, present)
-    yield "jittered", Jittered(trial.view, trial.threat)
+    yield "jittered", Smoothed(trial.view, trial.threat)
     if suspicious:
-        yield "jittered see-through", Jittered(SeeThrough(subject), trial.threat)
+        yield "jittered see-through", Smoothed(BPDA(subject), trial.threat)
         if (exact := attempted(lambda: precise(subject))) is not None:
             yield "float64", exact
 
 
-def _guided(threat: Threat, guide: Model, steps: tuple[int, int]) -> Remedy:
-    brief, thorough = (Guided(threat, count, guide=guide) for count in steps)
+def _surrogate_remedy(threat: Threat, surrogate: Model, steps: tuple[int, int]) -> Remedy:
+    brief, thorough = (SurrogatePGD(threat, count, surrogate=surrogate) for count in steps)
     climbs = (APGD(threat, 2 * steps[1], loss) for loss in ("ce", "margin"))
     return Remedy(
-        brief, WorstOf((EachTarget(replace(thorough, target_rank=1)), *(Transferred(climb, guide) for climb in climbs)))
+        brief,
+        WorstOf((EachTarget(replace(thorough, target_rank=1)), *(Transferred(climb, surrogate) for climb in climbs))),
     )
 
 
 @final
 @dataclass(frozen=True)
 class Transferred:
-    """What breaks a guide, tried on the model (Papernot et al. 2017).
+    """What breaks a surrogate, tried on the model (Papernot et al. 2017).
 
     Args:
         attack: any.
-        guide: what it is run on.
+        surrogate: what it is run on.
     """
 
     attack: Attack
-    guide: Model
+    surrogate: Model
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
-        """Inputs that the guide gets wrong, where the attack found any."""
-        return self.attack(self.guide, x, y, rng)
+        """Inputs that the surrogate gets wrong, where the attack found any."""
+        return self.attack(self.surrogate, x, y, rng)
 
 
 def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, Gain]:
@@ -189,26 +195,26 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
 
 
 def _after(trial: Trial, brief: Attack, index: Labels, points: tuple[Tensor, ...], y: Labels) -> PerExample | None:
-    """How often the model is right after an attack; None where its guide leads where the own gradient does."""
-    if isinstance(brief, Guided) and _alike(brief.guide, trial.view, points, y):
+    """How often the model is right after an attack; None where its surrogate leads where the own gradient does."""
+    if isinstance(brief, SurrogatePGD) and _alike(brief.surrogate, trial.view, points, y):
         return None
     return trial.reached(brief, index, "remedy", view=trial.subject.logits)[1]
 
 
-def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample, height: PerExample) -> Some:
+def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample, margins: PerExample) -> Some:
     """Which of the sample a remedy is tried on: all that stand, or, if it is costly, a few that no other has shaken.
 
     These are the ones that have come nearest to being broken.
     """
     if remedy.costly:
         rows = (lowest > 1 - _CLEARLY).nonzero().squeeze(1)
-        return rows[height[rows].argsort(descending=True, stable=True)[:_FEW]].sort().values
+        return rows[margins[rows].argsort(descending=True, stable=True)[:_FEW]].sort().values
     return (own > _CLEARLY).nonzero().squeeze(1)
 
 
-def _alike(guide: Model, own: Model, points: tuple[Tensor, ...], y: Labels) -> bool:
-    """Whether a guide leads where the model's own gradient leads, where its attack begins and where it ends."""
-    pairs = ((input_gradient(ce, guide, z, y).flatten(1), input_gradient(ce, own, z, y).flatten(1)) for z in points)
+def _alike(surrogate: Model, own: Model, points: tuple[Tensor, ...], y: Labels) -> bool:
+    """Whether a surrogate leads where the model's own gradient leads, where its attack begins and where it ends."""
+    pairs = ((input_gradient(ce, surrogate, z, y).flatten(1), input_gradient(ce, own, z, y).flatten(1)) for z in points)
     return all((functional.cosine_similarity(one, other) > _ALIKE).all() for one, other in pairs)
 
 
@@ -225,18 +231,18 @@ class Shifted:
     Args:
         threat: the set.
         steps: gradient steps.
-        guide: a differentiable function from inputs to logits.
+        surrogate: a differentiable function from inputs to logits.
     """
 
     threat: Threat
     steps: int
-    guide: Model
+    surrogate: Model
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs, each in the ball at some distance from its corners."""
         inner, rest = (replace(self.threat, eps=share * self.threat.eps) for share in (1 - _SHIFT, _SHIFT))
         shift = rest.draw(x[:1], Streams.for_examples(0, torch.zeros(1, dtype=torch.long, device=x.device)))
-        attack = Guided(inner, self.steps, guide=lambda z: self.guide(self.threat.clip(z + shift)))
+        attack = SurrogatePGD(inner, self.steps, surrogate=lambda z: self.surrogate(self.threat.clip(z + shift)))
         z = attack(lambda z: model(self.threat.clip(z + shift)), x, y, rng)
         return self.threat.project(z + shift, x)
 
@@ -249,13 +255,13 @@ class Snapped:
     Args:
         threat: the set.
         steps: gradient steps.
-        guide: a differentiable function from inputs to logits.
-        target_rank: as for `Guided`.
+        surrogate: a differentiable function from inputs to logits.
+        target_rank: as for `SurrogatePGD`.
     """
 
     threat: Threat
     steps: int
-    guide: Model
+    surrogate: Model
     target_rank: int = 0
 
     @property
@@ -266,10 +272,10 @@ class Snapped:
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
         """Adversarial inputs whose pixels are levels of image files."""
-        attack = Guided(
+        attack = SurrogatePGD(
             replace(self.threat, eps=self.reach),
             self.steps,
-            guide=lambda z: self.guide(straight(self._snap(z), z)),
+            surrogate=lambda z: self.surrogate(straight(self._snap(z), z)),
             target_rank=self.target_rank,
         )
         z = self._snap(attack(lambda z: model(self._snap(z)), x, y, rng))

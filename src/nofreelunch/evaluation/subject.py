@@ -34,7 +34,7 @@ class Subject:
 
     Attributes:
         pristine: a copy that is never called.
-        working: the copy that is called; what fast versions and guides are made from.
+        working: the copy that is called; what fast versions and surrogates are made from.
         stateful: whether calling changes it; set by the checks.
         came_training: whether the model came with layers in training mode.
         classes: how many logits it answers; 0 before it was asked.

@@ -97,9 +97,9 @@ class Trial:
         index = self.journal.untried(CLEAN, torch.arange(len(self.source)))
         for part in batches(index, self.batch):
             x, y = self.load(part)
-            right, height = self.answers(x, y, _JUDGING)
-            self.board.clean_right[part], self.board.clean_margin[part] = right, height
-            self.board.record(CLEAN, part, right, height, torch.ones_like(right, dtype=torch.bool))
+            right, margins = self.answers(x, y, _JUDGING)
+            self.board.clean_right[part], self.board.clean_margin[part] = right, margins
+            self.board.record(CLEAN, part, right, margins, torch.ones_like(right, dtype=torch.bool))
             self._keep(part, x)
             self._through(CLEAN, part, index)
 
@@ -125,14 +125,14 @@ class Trial:
         stored, legal = _stored(z, x, self.threat)
         self.board.dropped += len(torch.unique(index[~legal.cpu()]))
         stored = torch.where(expand(legal, x), stored, x)
-        right, height = self.answers(stored, y, _SELECTING)
+        right, margins = self.answers(stored, y, _SELECTING)
         better = legal.cpu() & (right < self.board.right[index])
         if self.randomised and better.any():  # what was chosen for being low is judged by other draws
             chosen = better.to(stored.device)
             right[better] = self.answers(stored[chosen], y[chosen], _JUDGING)[0]
             better &= right < self.board.right[index]
-        farther = legal.cpu() & (height > self.board.margin[index])
-        self.board.record(step, index, right, torch.where(legal.cpu(), height, -torch.inf), better)
+        farther = legal.cpu() & (margins > self.board.margin[index])
+        self.board.record(step, index, right, torch.where(legal.cpu(), margins, -torch.inf), better)
         kept = better | (farther & (self.board.right[index] > 0.5))
         self._keep(index[kept], stored[kept.to(stored.device)])
 
@@ -181,10 +181,10 @@ class Trial:
             x, y = self.load(rows)
             z = attack(view, x, y, self.streams(rows, purpose)).float()
             legal = threat.contains(z, x).cpu()
-            right, height = self.answers(z, y, _SELECTING)
+            right, margins = self.answers(z, y, _SELECTING)
             right = torch.where(legal, right, 1.0)
             if threat == self.threat and not self.randomised:
-                self._note(rows, right, height, z)
+                self._note(rows, right, margins, z)
             points.append(z)
             found.append(right)
         return torch.cat(points)[: len(index)], torch.cat(found)[: len(index)]
@@ -193,11 +193,11 @@ class Trial:
         """Which of some examples an attack breaks within a threat, by default the evaluation's own."""
         return self.reached(attack, index, purpose, threat=threat)[1] < 0.5
 
-    def _note(self, index: Labels, right: PerExample, height: PerExample, z: Inputs) -> None:
+    def _note(self, index: Labels, right: PerExample, margins: PerExample, z: Inputs) -> None:
         """Keep in mind which of some examples a check has broken, and where."""
         new = (right < 0.5) & (self.board.right[index] >= 0.5) & ~self.board.seen_broken[index]
         if new.any():
-            self.board.note(index[new], height[new])
+            self.board.note(index[new], margins[new])
             self._keep(index[new], z[new.to(z.device)])
 
     def _keep(self, index: Labels, z: Inputs) -> None:

@@ -92,12 +92,12 @@ class TrainConfig:
             InputError: if the attack's name does not stand for a PGD.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `doubts` has them, once for all steps
+            warnings.simplefilter("ignore")  # `cautions` has them, once for all steps
             return self._climber(threat)
 
     @property
-    def doubts(self) -> tuple[str, ...]:
-        """What is allowed and hardly meant, a sentence each."""
+    def cautions(self) -> tuple[str, ...]:
+        """Settings that are legal but probably mistakes, a sentence each."""
         if self.threat is None or not self.method.takes_attack:
             return ()
         with warnings.catch_warnings(record=True) as caught:

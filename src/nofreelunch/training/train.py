@@ -72,8 +72,8 @@ def train(
             folder = Folder(Path(out), about, learner)
             report = _resume(folder, loop, report)
         report(_started(loop))
-        for doubt in config.doubts:
-            report(Notice(learner.step, doubt))
+        for caution in config.cautions:
+            report(Notice(learner.step, caution))
         carry_on(loop, report, folder, signals, save_seconds)
         report(Finished(learner.step, learner.chosen))
         model = _result(data, config, learner)

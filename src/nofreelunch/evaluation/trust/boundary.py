@@ -34,16 +34,16 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
         others: for each an image of another class, towards which the boundary is looked for.
     """
 
-    def height(share: Tensor) -> Tensor:
+    def margins(share: Tensor) -> Tensor:
         return margin(answer(x + expand(share, x).to(x.dtype) * (others - x)), y).double()
 
     with torch.no_grad():
         low, high = torch.zeros_like(y, dtype=torch.float64), torch.ones_like(y, dtype=torch.float64)
-        start = height(low)
-        changes = (start < 0) & (height(high) > 0)
-        low, high = bisected(lambda share: height(share) > 0, low, high, _HALVINGS)
-        depth = torch.stack([start, *(height(share * low) for share in _ON_THE_WAY)]).amin(0).abs()
-        at_boundary, mean = (height(high) - height(low)) / (high - low), depth / low
+        start = margins(low)
+        changes = (start < 0) & (margins(high) > 0)
+        low, high = bisected(lambda share: margins(share) > 0, low, high, _HALVINGS)
+        depth = torch.stack([start, *(margins(share * low) for share in _ON_THE_WAY)]).amin(0).abs()
+        at_boundary, mean = (margins(high) - margins(low)) / (high - low), depth / low
     return torch.where(changes, at_boundary / mean, 0.0).nan_to_num(nan=0.0, posinf=0.0)
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from nofreelunch.attacks.door import as_tensor
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
-from nofreelunch.evaluation.guides.see_through import replaced
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, attempted
+from nofreelunch.evaluation.surrogates.bpda import replaced
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
-from nofreelunch.evaluation.trust.probe import Probe, behind, differs, share
+from nofreelunch.evaluation.trust.probe import Probe, behind, counted, differs
 from nofreelunch.models.copying import twin
 
 _CALLS = 40
@@ -90,7 +90,7 @@ def _forgetful(different: Tensor, place: str) -> Flag | None:
         return None
     return Flag(
         "stateful",
-        f"within {_CALLS} calls {share(different)} answers are not those of a fresh copy's; "
+        f"within {_CALLS} calls {counted(different)} answers are not those of a fresh copy's; "
         f"a call changes {place.strip('.') or 'what it holds'}",
         "the figure is that of a fresh copy at every call; make the model a function",
     )
@@ -113,7 +113,7 @@ def changed(then: Tensor, now: Tensor, beside: tuple[Tensor, Tensor]) -> Flag | 
         return None
     return Flag(
         "stateful",
-        f"{share(different)} answers are others at the end of the evaluation than at its beginning",
+        f"{counted(different)} answers are others at the end of the evaluation than at its beginning",
         "the model counts its calls, or looks at the clock; make it a function",
     )
 
@@ -128,7 +128,7 @@ def randomised(probe: Probe) -> Flag | None:
         return None
     return Flag(
         "randomised",
-        f"calls with one input differ on {share(different)} inputs",
+        f"calls with one input differ on {counted(different)} inputs",
         "the figure is the mean over 100 fresh draws, attacked in the mean; fix the randomness to have a function",
     )
 
@@ -150,7 +150,7 @@ def batch_dependent(probe: Probe) -> Flag | None:
         return None
     return Flag(
         "batch-dependent",
-        f"{share(different)} answers change with the other examples of the batch, or their number",
+        f"{counted(different)} answers change with the other examples of the batch, or their number",
         "put all layers in evaluation mode and use no statistics of the batch",
     )
 
@@ -175,7 +175,7 @@ def watches_gradients(probe: Probe) -> Flag | None:
         return None
     return Flag(
         "watches-gradients",
-        f"{share(different)} answers change when gradients are asked for, or in inference mode",
+        f"{counted(different)} answers change when gradients are asked for, or in inference mode",
         "it was attacked through a stand-in; make the answer independent of the gradient mode",
     )
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.trust.probe import share
+from nofreelunch.evaluation.trust.probe import counted
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
@@ -77,7 +77,7 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     """
     z = near[0].detach()
     logits, raw = _margin_gradient(model, z, y)
-    height, grad = margin(logits, y), torch.zeros_like(z) if raw is None else raw
+    margins, grad = margin(logits, y), torch.zeros_like(z) if raw is None else raw
     finite = grad.flatten(1).isfinite().all(1)
     grad = grad.nan_to_num(nan=0.0)
     reach = grad.double().abs().flatten(1).sum(1) * threat.width
@@ -94,7 +94,7 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     flat = (logits == at_x).all(1) & (other == at_x).all(1)
     return Slopes(
         finite=finite,
-        vanishing=reach <= 1e-3 * height.double().abs(),
+        vanishing=reach <= 1e-3 * margins.double().abs(),
         agrees=agrees,
         rise=rise,
         turned=_turned(model, z, y, grad, threat),
@@ -109,8 +109,8 @@ def _margin_gradient(model: Model, z: Inputs, y: Labels) -> tuple[Tensor, Tensor
     z = z.clone().requires_grad_()
     with torch.enable_grad():
         logits = model(z)
-        height = margin(logits, y)
-        grad = torch.autograd.grad(height.sum(), z, allow_unused=True)[0] if height.requires_grad else None
+        margins = margin(logits, y)
+        grad = torch.autograd.grad(margins.sum(), z, allow_unused=True)[0] if margins.requires_grad else None
     return logits.detach(), grad
 
 
@@ -209,7 +209,7 @@ def _non_finite(rows: Mask, few: float) -> Flag | None:
         return None
     return Flag(
         "non-finite-gradients",
-        f"NaN or infinite at {share(rows)} points",
+        f"NaN or infinite at {counted(rows)} points",
         "look for sqrt, log or division at 0 in the model",
     )
 
@@ -220,7 +220,7 @@ def _vanishing(rows: Mask, few: float, path: bool) -> Flag | None:
     why = "" if path else " (there is no differentiable path from input to logits)"
     return Flag(
         "zero-gradients",
-        f"zero or vanishing at {share(rows)} points{why}",
+        f"zero or vanishing at {counted(rows)} points{why}",
         "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
     )
 
@@ -230,7 +230,7 @@ def _wrong(rows: Mask, few: float) -> Flag | None:
         return None
     return Flag(
         "wrong-gradients",
-        f"finite differences disagree by a factor 2 or more at {share(rows)} points",
+        f"finite differences disagree by a factor 2 or more at {counted(rows)} points",
         "the backward pass is not the forward pass's; remove custom gradients and hooks",
     )
 
@@ -270,6 +270,6 @@ def _constant(rows: Mask, few: float) -> Flag | None:
         return None
     return Flag(
         "constant-scores",
-        f"the answer is the same all over the set, to the last bit, on {share(rows)} examples",
+        f"the answer is the same all over the set, to the last bit, on {counted(rows)} examples",
         "return scores rather than decisions; attacks from scores see nothing there",
     )

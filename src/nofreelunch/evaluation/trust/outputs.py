@@ -11,7 +11,7 @@ import torch
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import attempted
-from nofreelunch.evaluation.trust.probe import Probe, behind, share
+from nofreelunch.evaluation.trust.probe import Probe, behind, counted
 from nofreelunch.threats import expand
 
 _BETTER = 0.25
@@ -36,7 +36,7 @@ def discontinuous(probe: Probe) -> Flag | None:
         return None
     return Flag(
         "discontinuous",
-        f"on {share(jumps)} examples a change of {2e-5 * probe.width:g} moves the answer as much as one of "
+        f"on {counted(jumps)} examples a change of {2e-5 * probe.width:g} moves the answer as much as one of "
         f"{4e-3 * probe.width:g}",
         "the model tells data from other inputs; examples were also looked for among 8-bit images",
     )

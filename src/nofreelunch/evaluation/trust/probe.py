@@ -57,6 +57,6 @@ def behind(logits: Tensor) -> Tensor:
     return logits - logits.amax(1, keepdim=True)
 
 
-def share(mask: Tensor) -> str:
+def counted(mask: Tensor) -> str:
     """A mask in words."""
     return f"{int(mask.sum())} of {len(mask)}"

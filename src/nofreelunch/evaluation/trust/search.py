@@ -38,7 +38,7 @@ def masked_flag(gains: Mapping[str, tuple[int, int]], robust: Tally) -> Flag | N
     found = ", ".join(f"{name} ({count} of {total})" for name, (count, total) in gains.items())
     return Flag(
         "masked-gradients",
-        f"of those looked at, other guides broke examples that the model's gradient did not: {found}",
+        f"of those looked at, surrogates broke examples that the model's gradient did not: {found}",
         "the figure includes these attacks, but is only as good as they are",
     )
 

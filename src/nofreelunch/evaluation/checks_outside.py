@@ -12,19 +12,19 @@ from torch import Tensor
 from nofreelunch.attacks import misclassified
 from nofreelunch.attacks.door import as_tensor
 from nofreelunch.attacks.losses import margin
-from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, attempted
+from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
-from nofreelunch.evaluation.trust.probe import differs, share
+from nofreelunch.evaluation.trust.probe import counted, differs
 from nofreelunch.types import Logits, Model
 
 _TIE = 1e-3
-"""Of the spread of the logits: nearer to each other, rounding says which is larger."""
+"""Margins below this share of the logits' spread are ties: rounding decides them."""
 
 
-def from_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
+def check_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
     """What is found where the caller's own object answers otherwise than its copies did.
 
     It is asked about some examples, points near them, and points that an attack on the copies has come to. One that
@@ -41,7 +41,7 @@ def from_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
     index = trial.some(protocol.few)
     x, y = trial.load(index)
     near = trial.threat.random_start(x, trial.streams(index, "from outside"))
-    z, right = trial.reached(Guided(trial.threat, protocol.probing, guide=trial.view), index, "from outside")
+    z, right = trial.reached(SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view), index, "from outside")
     answers = attempted(lambda: [_asked(trial, model, points) for points in (x, near, z)])
     if answers is None:  # some models work in one thread alone
         return []
@@ -54,7 +54,7 @@ def from_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
     return [
         Flag(
             "knows-who-asks",
-            f"the model itself, asked from outside, answers otherwise than its copies at {share(different)} points",
+            f"the model itself, asked from outside, answers otherwise than its copies at {counted(different)} points",
             "it looks at its own object, its callers or the seed; make it a function of its input",
         )
     ]

@@ -6,11 +6,11 @@ import torch
 
 from nofreelunch.attacks import APGD, Attack, WorstOf
 from nofreelunch.attacks.base import Iterative
+from nofreelunch.evaluation.adaptive import slopes_near
 from nofreelunch.evaluation.board import STANDING
 from nofreelunch.evaluation.protocols import Protocol, parts, relentless
 from nofreelunch.evaluation.remedies import Gain
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.scouting import slopes_near
 from nofreelunch.evaluation.steps import parts_for, run, to_the_end
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
@@ -27,13 +27,13 @@ _SURVIVORS = 16
 """So many, at most, are attacked once more by attacks that give none up."""
 
 
-def doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
+def check_after(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     """Look at the examples that nothing has broken: is it the model, or the attacks?"""
     # What is found is kept: a resumed run comes here with a board on which more may have been broken since.
-    return trial.journal.flags("doubts", lambda: _doubts(trial, protocol, gains))
+    return trial.journal.flags("doubts", lambda: _look(trial, protocol, gains))
 
 
-def _doubts(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
+def _look(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag]:
     def survivors() -> list[int]:
         standing = trial.board.standing()
         some = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))

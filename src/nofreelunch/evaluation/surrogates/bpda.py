@@ -35,7 +35,7 @@ _HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
 
 def straight(hard: Tensor, soft: Tensor) -> Tensor:
     """The value of `hard` with the derivative of `soft`."""
-    with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `seeing_through` too
+    with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `bpda` too
         return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
@@ -282,7 +282,7 @@ def unseen() -> Iterator[None]:
 
 
 @contextmanager
-def seeing_through() -> Iterator[None]:
+def bpda() -> Iterator[None]:
     """Inside the block every operation is differentiable."""
     with (
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched

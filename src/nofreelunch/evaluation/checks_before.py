@@ -7,8 +7,8 @@ import torch
 
 from nofreelunch.attacks.door import Precise
 from nofreelunch.attacks.eot import Averaged
-from nofreelunch.evaluation.guides.plain import Rescaled, SeeThrough
 from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.surrogates.plain import BPDA, Rescaled
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function, outputs
 from nofreelunch.evaluation.trust.probe import Probe
@@ -33,7 +33,7 @@ _CHECKS = (
 """What is asked of every model, beside `memory` and `randomised`."""
 
 
-def examine(trial: Trial) -> list[Flag]:
+def check_before(trial: Trial) -> list[Flag]:
     """Ask the model a few questions, and settle how it is to be attacked."""
     subject = trial.subject
 
@@ -67,7 +67,7 @@ def _view(trial: Trial, names: set[str], scale: float) -> Model:
     if "not-differentiable" in names:
         view = subject.logits  # without a gradient, where asking for one is an error
     elif "watches-gradients" in names:
-        view = SeeThrough(subject)
+        view = BPDA(subject)
     elif not names and not subject.stateful and subject.dtype == torch.float32:
         view = Precise(fast(subject.working), torch.float32)
     if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:

@@ -57,7 +57,7 @@ class Borrowed(Iterative[State]):
 
 @final
 @dataclass(frozen=True)
-class Rays(Search):
+class RaySearch(Search):
     """Looks for the direction in which the nearest misclassified point lies, and turns it block by block.
 
     After RayS (Chen and Gu 2020), here for l_2 too: a block of the direction is reversed, or set to 0, and the change
@@ -78,7 +78,7 @@ class Rays(Search):
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """All steps, and a last look."""
-        best, way = Best(x, model), _Ways(self.threat, model, x, y)
+        best, way = Best(x, model), _Rays(self.threat, model, x, y)
         others = self.pool[streams.integers(len(self.pool), 6)]
         for number in range(others.shape[1]):
             way.try_direction(self._first(others[:, number] - x), torch.ones_like(y, dtype=torch.bool))
@@ -108,7 +108,7 @@ class Rays(Search):
         return flat.view_as(direction)
 
 
-class _Ways:
+class _Rays:
     """For each example a direction, and the smallest radius along it that is known to be misclassified."""
 
     def __init__(self, threat: Threat, model: Model, x: Inputs, y: Labels) -> None:

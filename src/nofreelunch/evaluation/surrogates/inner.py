@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.evaluation.guides.see_through import seeing_through, straight
 from nofreelunch.evaluation.subject import Subject, as_in_use
+from nofreelunch.evaluation.surrogates.bpda import bpda, straight
 from nofreelunch.models.copying import all_modules, modules_of
 from nofreelunch.types import Model
 
 _MOST = 3
-"""So many guides of each kind, at most: every one is tried on the sample."""
+"""So many surrogates of each kind, at most: every one is tried on the sample."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Inner:
         def leave(_: nn.Module, args: tuple[Any, ...], logits: Any) -> None:
             answers.append(logits)
 
-        with as_in_use(x.device, callee), seeing_through(), ExitStack() as stack:
+        with as_in_use(x.device, callee), bpda(), ExitStack() as stack:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
             callee(x.to(self.subject.dtype))
@@ -70,12 +70,12 @@ class _Seen:
     logits: Tensor
 
 
-def inner_guides(subject: Subject, x: Tensor) -> dict[str, Model]:
+def inner_surrogates(subject: Subject, x: Tensor) -> dict[str, Model]:
     """The modules that answer with as many logits as the model, each with its input as it comes and as if it were x."""
     callee = subject.callee()
     names = [name for root in modules_of(callee) for name, _ in root.named_modules(remove_duplicate=False)]
     said, seen = _watch(subject, callee, x)
-    guides: dict[str, Model] = {}
+    surrogates: dict[str, Model] = {}
     answers, inputs = list[Tensor](), list[Tensor]()
     for one in seen:
         if one.logits.shape != said.shape:
@@ -83,11 +83,11 @@ def inner_guides(subject: Subject, x: Tensor) -> dict[str, Model]:
         name, shape = names[one.place] or "the network", tuple(one.given.shape[1:])
         if not _among(one.logits, [said, *answers]) and len(answers) < _MOST:
             answers.append(one.logits)
-            guides[f"inside {name}"] = Inner(subject, one.place, shape, from_x=False)
+            surrogates[f"inside {name}"] = Inner(subject, one.place, shape, from_x=False)
         if one.given[0].numel() == x[0].numel() and not _among(one.given, inputs) and len(inputs) < _MOST:
             inputs.append(one.given)
-            guides[f"{name} from its input"] = Inner(subject, one.place, shape, from_x=True)
-    return guides
+            surrogates[f"{name} from its input"] = Inner(subject, one.place, shape, from_x=True)
+    return surrogates
 
 
 def _among(tensor: Tensor, others: list[Tensor]) -> bool:

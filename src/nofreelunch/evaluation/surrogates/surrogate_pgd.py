@@ -24,23 +24,23 @@ class _Way(State):
 
 @final
 @dataclass(frozen=True)
-class Guided(Iterative[_Way]):
-    """PGD that follows the gradient of a guide, while the model under attack says whether it has succeeded.
+class SurrogatePGD(Iterative[_Way]):
+    """PGD that follows the gradient of a surrogate, while the model under attack says whether it has succeeded.
 
-    With the model itself as guide it is PGD; with another model a transfer attack (Papernot et al. 2017); with a smooth
-    stand-in for the model backward pass differentiable approximation (Athalye et al. 2018).
+    With the model itself as surrogate it is PGD; with another model a transfer attack (Papernot et al. 2017); with a
+    smooth stand-in for the model backward pass differentiable approximation (Athalye et al. 2018).
 
     Args:
         threat: the set.
         steps: gradient steps, each 2.5 eps / steps long.
-        guide: a differentiable function from inputs to logits.
-        target_rank: towards the wrong class of this rank (1 is the guide's runner-up); 0: away from the label.
+        surrogate: a differentiable function from inputs to logits.
+        target_rank: towards the wrong class of this rank (1 is the surrogate's runner-up); 0: away from the label.
         share: of the coordinates, those with the largest gradient at x; the others stay, for models that know attacks
             by how much of an image they change.
     """
 
     steps: int = 20
-    guide: Model = field(kw_only=True)
+    surrogate: Model = field(kw_only=True)
     target_rank: int = 0
     share: float = 1.0
 
@@ -51,19 +51,19 @@ class Guided(Iterative[_Way]):
 
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Way:
         """At a random point of the set."""
-        target = ranked_wrong_class(self.guide, x, y, self.target_rank) if self.target_rank else None
+        target = ranked_wrong_class(self.surrogate, x, y, self.target_rank) if self.target_rank else None
         z, free = self.threat.random_start(x, streams), torch.ones_like(x)
         if self.share < 1:
-            slope = input_gradient(ce, self.guide, x, y).abs().flatten(1)
+            slope = input_gradient(ce, self.surrogate, x, y).abs().flatten(1)
             least = slope.topk(max(1, round(self.share * slope.shape[1])), dim=1).values[:, -1:]
             free = (slope >= least).view_as(x).to(x.dtype)
         return _Way(x, y, torch.where(free > 0, z, x), streams, free, target=target)
 
     def step(self, model: Model, state: _Way, count: int) -> tuple[_Way, Tensor]:
-        """The model's answer at z, then a step up the guide."""
+        """The model's answer at z, then a step up the surrogate."""
         loss, labels = (ce, (state.y,)) if state.target is None else (lead, (state.y, state.target))
-        logits, _, grad = value_and_gradient(loss, self.guide, state.z, *labels)
-        if model is not self.guide:
+        logits, _, grad = value_and_gradient(loss, self.surrogate, state.z, *labels)
+        if model is not self.surrogate:
             with torch.no_grad():
                 logits = model(state.z)
         length = 2.5 * self.threat.eps / self.steps

@@ -2,10 +2,10 @@
 
 import torch
 
-from nofreelunch.evaluation.guides.guided import Guided
-from nofreelunch.evaluation.guides.plain import SeeThrough
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.surrogates.plain import BPDA
+from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
@@ -19,7 +19,7 @@ _MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
 """Gradient flags that are raised here: others have shown already around the examples."""
 
 
-def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]:
+def check_at_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]:
     """What is found there of the examples that still stand; where it is a new reason, the model is attacked otherwise.
 
     Args:
@@ -32,7 +32,7 @@ def at_the_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]
     found = trial.journal.flags("ends", lambda: _found(trial, protocol))
     flags = [flag for flag in found if flag.name not in known]
     if any(flag.name == "watches-gradients" for flag in flags):
-        trial.view = SeeThrough(trial.subject)
+        trial.view = BPDA(trial.subject)
     return flags
 
 
@@ -45,7 +45,7 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     steep = boundary_flag(steepness(trial.subject.logits, x, y, _others(trial, y, protocol.sample)))
     index = trial.sample(standing, _ENDS)
     (x, y), streams = trial.load(index), trial.streams(index, "slopes at ends")
-    climb = Guided(trial.threat, max(1, protocol.probing // 2), guide=trial.view)
+    climb = SurrogatePGD(trial.threat, max(1, protocol.probing // 2), surrogate=trial.view)
     z, _ = trial.reached(climb, index, "ends")
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, function.batch_dependent(probe), function.watches_gradients(probe))

@@ -1,4 +1,4 @@
-"""Guides that only ask the model itself: more often, nearby, or in higher precision."""
+"""Surrogates that only ask the model itself: more often, nearby, or in higher precision."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nofreelunch.attacks.gradient import input_gradient
-from nofreelunch.evaluation.guides.see_through import seeing_through
 from nofreelunch.evaluation.subject import Subject, as_in_use
+from nofreelunch.evaluation.surrogates.bpda import bpda
 from nofreelunch.models.copying import twin
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
@@ -21,14 +21,14 @@ _PIXELS = 200_000
 
 
 @dataclass(frozen=True)
-class SeeThrough:
+class BPDA:
     """The model with every operation made differentiable: backward pass differentiable approximation, BPDA."""
 
     subject: Subject
 
     def __call__(self, x: Tensor) -> Tensor:
         """Its logits."""
-        with seeing_through():
+        with bpda():
             return self.subject.differentiable(x)
 
 
@@ -64,7 +64,7 @@ class OnlyClasses:
 
 
 @dataclass(frozen=True)
-class Jittered:
+class Smoothed:
     """The mean over fixed random points nearby, within half the radius: smooths what oscillates.
 
     Where one call cannot take them all they are asked in parts, each once more for its gradient: no more is held than
@@ -98,15 +98,15 @@ def precise(subject: Subject) -> Model:
         raise TypeError("it cannot be copied")
     exact = exact.double()
 
-    def guide(x: Tensor) -> Tensor:
+    def surrogate(x: Tensor) -> Tensor:
         with as_in_use(x.device, exact):
             logits: Tensor = exact(x.double())
         return logits
 
-    return guide
+    return surrogate
 
 
-class _Probe(torch.autograd.Function):
+class _CentralDifferences(torch.autograd.Function):
     """The model's answer, with differences in place of its derivative."""
 
     @staticmethod
@@ -135,7 +135,7 @@ class _Probe(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Probing:
+class FiniteDifferences:
     """The model with its derivative estimated by central differences (Chen et al. 2017; Uesato et al. 2018).
 
     Coordinate by coordinate where there are few, else in random directions. What the differences leave open is filled
@@ -162,5 +162,5 @@ class Probing:
             streams = Streams.for_examples(1, torch.arange(self.directions, device=x.device))
             shifts = streams.normal(*x.shape[1:], dtype=x.dtype).sign()
         width = self.threat.eps / 2 / self.threat.size(shifts[:1]).item()
-        logits: Tensor = _Probe.apply(x, self.model, self.own, shifts * width)
+        logits: Tensor = _CentralDifferences.apply(x, self.model, self.own, shifts * width)
         return logits

@@ -8,11 +8,11 @@ import torch
 from nofreelunch.attacks import APGD, Attack, EachTarget
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation.board import LOST
-from nofreelunch.evaluation.guides.guided import Guided
 from nofreelunch.evaluation.protocols import PATIENCE, Protocol
 from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import run, to_the_end
+from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
@@ -29,7 +29,7 @@ _STARTS = 3
 """Of the attacks by the model's own gradient before a gain is doubted."""
 
 
-def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain]:
+def adapt(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain]:
     """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
 
     Returns:
@@ -46,7 +46,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         suspicious = bool(flags) or trial.subject.stateful or bool(gradient_flags(slopes_near(trial, index)))
         if not suspicious:
             index = trial.sample(index, protocol.few)
-        base = Guided(trial.threat, protocol.probing, guide=trial.view)
+        base = SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
         gains = doubtful = hopeful = tried(trial, found, index, base)
         if not trial.randomised:
@@ -71,7 +71,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
     return {name: gain for name, gain in doubtful.items() if _borne_out(trial, protocol, name, gain)}
 
 
-def try_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
+def adapt_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     """Remedies that are due for a second look, on a few examples that all attacks have left; run if they break one.
 
     That the model's own gradient makes up for what a remedy has gained settles whether the model is to be doubted, not

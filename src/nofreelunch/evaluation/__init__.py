@@ -7,7 +7,7 @@
 3. The protocol's first attack; `checks_at_ends`: are gradient and scores true where it has arrived.
 4. `adaptive`: `remedies` (surrogates, decision-based attacks and others) are tried on a sample, and run where better.
 5. The rest of the protocol (`protocols`, `steps`), and attacks of the caller's.
-6. `checks_after`: is what still stands broken by more steps, with the whole box to move in, by attacks run to their ends.
+6. `checks_after`: is what still stands broken by more steps, by a larger ball, by attacks that give nothing up.
 7. `checks_outside`: does the caller's own object answer like its copies; `interval_bounds`: what can be proven.
 
 All of them share a `Trial`. Only `Trial.settle` counts an example as broken, after the original model's verdict on the

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nofreelunch.data import Dataset, Split
-from nofreelunch.data.dataset import described
+from nofreelunch.data.dataset import with_statistics
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.registry import assemble
 
@@ -36,7 +36,7 @@ def random_data(arch: str, n: int = 4096) -> Dataset:
     rng, labels = torch.Generator().manual_seed(2), tuple(range(10))
     x = torch.randint(256, (n, *SHAPES[arch]), generator=rng, dtype=torch.uint8)
     split = Split(x, torch.arange(n) % 10, labels)
-    return described("random", tuple(map(str, labels)), split, split.take(10))
+    return with_statistics("random", tuple(map(str, labels)), split, split.take(10))
 
 
 def raw_passes(model: nn.Module, x: Tensor, y: Tensor, count: int) -> None:

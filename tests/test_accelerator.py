@@ -167,7 +167,7 @@ class There(Devices):
         super().__init__("cpu", precision)
         self.device = DEVICE
 
-    def share(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Any:
+    def setup(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Any:
         return self._fabric.setup(model, optimiser, move_to_device=False)
 
     def total(self, value: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class There(Devices):
     def largest(self, number: int) -> int:
         return number
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         return rows
 
 

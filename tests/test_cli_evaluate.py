@@ -18,7 +18,7 @@ from nofreelunch.attacks import APGD, PGD, Square
 from nofreelunch.cli import evaluate as command
 from nofreelunch.cli import main, progress
 from nofreelunch.evaluation import PROTOCOLS, Protocol, journal
-from nofreelunch.models.sources import written
+from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.report.evaluation import evaluation_page
 
 NETS = """
@@ -297,10 +297,10 @@ def test_an_edited_network_is_another_one() -> None:
         import toy_nets
     finally:
         sys.path.remove(".")
-    before = written("python:toy_nets:Bent", toy_nets.Bent())
+    before = code_fingerprint("python:toy_nets:Bent", toy_nets.Bent())
     assert b"Nearly linear" in before
     Path("toy_nets.py").write_text(NETS.replace("tanh", "sin"))
-    assert written("python:toy_nets:Bent", toy_nets.Bent()) != before
+    assert code_fingerprint("python:toy_nets:Bent", toy_nets.Bent()) != before
 
 
 def test_the_page_escapes_what_it_shows() -> None:

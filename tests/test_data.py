@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10
 
 from nofreelunch.data import DATASETS, Dataset, Split, catalogue, cifar10, load_data, mnist, packed, store
-from nofreelunch.data.dataset import content_digest, described, pixel_statistics
+from nofreelunch.data.dataset import content_digest, pixel_statistics, with_statistics
 from nofreelunch.errors import InputError
 
 REAL_DATA = os.environ.get("NOFREELUNCH_DATA", "")
@@ -103,7 +103,7 @@ class Build:
     """Makes a small data set and counts how often."""
 
     def __init__(self) -> None:
-        self.data = described("small", ("a", "b", "c"), random_split(1200), random_split(50))
+        self.data = with_statistics("small", ("a", "b", "c"), random_split(1200), random_split(50))
         self.count = 0
 
     def __call__(self) -> Dataset:
@@ -161,7 +161,7 @@ def test_of_many_processes_one_builds(empty_cache: Path) -> None:
     path = packed.cache_path("small", build.data.digest)
     leftover = path.with_name(f".{path.name}.x7_abc12")
     with ThreadPoolExecutor() as pool:
-        with store.alone(path):
+        with store.exclusive(path):
             leftover.write_bytes(b"half")
             waiting = [pool.submit(build.load) for _ in range(3)]
         assert {future.result().digest for future in waiting} == {build.data.digest}
@@ -174,14 +174,14 @@ def test_a_failure_lets_the_next_one_build_alone(tmp_path: Path) -> None:
     path, inside, most = tmp_path / "new" / "file", list[int](), list[int]()
 
     def build(number: int) -> None:
-        with store.alone(path):
+        with store.exclusive(path):
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.05)
             inside.remove(number)
 
     def fail() -> None:
-        with store.alone(path):
+        with store.exclusive(path):
             first.set()
             time.sleep(0.2)
             raise OSError("no space")
@@ -287,7 +287,7 @@ def test_statistics_are_numpys() -> None:
 
 def test_digest_sees_every_change() -> None:
     def digest(train: Split, test: Split) -> str:
-        return described("d", ("a", "b", "c"), train, test).digest
+        return with_statistics("d", ("a", "b", "c"), train, test).digest
 
     train, test = random_split(5), random_split(4)
     other_x, other_y = train.x.clone(), train.y.clone()
@@ -327,7 +327,7 @@ def test_any_two_classes_make_a_pair(digits: Dataset) -> None:
 def test_a_pair_needs_images() -> None:
     lonely = Split(X, torch.zeros(3, dtype=torch.int64), (0, 1, 2))
     with pytest.raises(InputError, match="has an image"):
-        described("d", ("a", "b", "c"), lonely, lonely).pair("b", "c")
+        with_statistics("d", ("a", "b", "c"), lonely, lonely).pair("b", "c")
 
 
 # Names

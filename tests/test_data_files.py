@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from nofreelunch.data import Dataset, Split, catalogue, load_data, packed, store
-from nofreelunch.data.dataset import content_digest, described, pixel_statistics
+from nofreelunch.data.dataset import content_digest, pixel_statistics, with_statistics
 from nofreelunch.data.npz import load_npz
 from nofreelunch.data.packed import Stream, read_packed, stream, write_packed
 from nofreelunch.errors import InputError, RunError
@@ -37,7 +37,7 @@ def random_split(n: int, seed: int = 0) -> Split:
 
 
 def example(notes: tuple[str, ...] = ()) -> Dataset:
-    return described('a "strange" näme', ("left/..", "right<script>"), random_split(1003), random_split(7), notes)
+    return with_statistics('a "strange" näme', ("left/..", "right<script>"), random_split(1003), random_split(7), notes)
 
 
 @pytest.fixture

@@ -289,7 +289,7 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_of_many_processes_one_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others wait, and find what it has made; what a killed one left is removed."""
     plant(tmp_path, USUAL)
-    alone = store.alone
+    exclusive = store.exclusive
 
     def leftover(path: Path) -> Path:
         return path.with_name(f".{path.name}.x7_abc12")
@@ -298,7 +298,7 @@ def test_of_many_processes_one_decodes(tmp_path: Path, monkeypatch: pytest.Monke
     def made_meanwhile(path: Path) -> Iterator[None]:
         path.parent.mkdir(exist_ok=True)
         leftover(path).write_bytes(b"half")
-        with alone(path):
+        with exclusive(path):
             with open(path.parent / f".{path.name}.lock") as file, pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             assert not leftover(path).exists()
@@ -306,7 +306,7 @@ def test_of_many_processes_one_decodes(tmp_path: Path, monkeypatch: pytest.Monke
             monkeypatch.setattr(images, "decode", lambda *_, **__: pytest.fail("decoded again"))
             yield
 
-    monkeypatch.setattr(store, "alone", made_meanwhile)
+    monkeypatch.setattr(store, "exclusive", made_meanwhile)
     assert len(load_data(f"folder:{tmp_path}").train) == 7
 
 

@@ -26,7 +26,7 @@ from nofreelunch.evaluation.operations import is_affine
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.evaluation.surrogates.bpda import bpda
-from nofreelunch.models.copying import modules_of, twin
+from nofreelunch.models.copying import copy_of, modules_of
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.types import Model
 
@@ -115,7 +115,7 @@ def test_batches_and_order_do_not_matter() -> None:
 def test_relabelled_classes_permute_the_result() -> None:
     x, y = examples()
     order = torch.randperm(10, generator=torch.Generator().manual_seed(0))
-    net, renamed = linear(), twin(linear())
+    net, renamed = linear(), copy_of(linear())
     renamed[-1].weight.data[order], renamed[-1].bias.data[order] = net[-1].weight.data, net[-1].bias.data
     assert run(net, x, y).broken_by == run(renamed, x, order[y]).broken_by
 
@@ -391,7 +391,7 @@ def test_what_is_meant_is_done() -> None:
         assert run(linear(), x, y).broken_by == plain.broken_by
     with torch.inference_mode():
         assert run(linear(), x, y).broken_by == plain.broken_by
-    training = twin(convolutional()).train()
+    training = copy_of(convolutional()).train()
     assert "training mode" in run(training, x, y).notes[0]
     assert training.training
 
@@ -415,7 +415,7 @@ def test_a_twin_shares_nothing() -> None:
         seen.append(1)
         return net(x)
 
-    copy = twin(function)
+    copy = copy_of(function)
     copy(X)
     assert memory == {"calls": [0]}
     assert function.__defaults__ == ([],)

@@ -20,7 +20,7 @@ from nofreelunch.training.events import Event, Step
 from nofreelunch.training.optimisers import optimiser
 from nofreelunch.training.presets import preset
 from nofreelunch.training.schedules import SCHEDULES, progress
-from nofreelunch.training.start import first_model
+from nofreelunch.training.start import initial_model
 from nofreelunch.training.state import State, load_state, save_state
 from training_toy import toy_config, toy_data
 
@@ -39,7 +39,7 @@ def source(tmp_path: Path) -> str:
 def test_all_but_the_last_layer_is_the_other_model(source: str, tmp_path: Path) -> None:
     config = toy_config(arch=ARCH, start=source)
     theirs, fresh = load_model(source).state_dict(), build(ARCH, toy_data(), config.seed).state_dict()
-    model = first_model(toy_data(), config)
+    model = initial_model(toy_data(), config)
     for name, value in model.state_dict().items():
         expected = fresh if name.startswith("network.fc2.") else theirs
         assert torch.equal(value, expected[name]), name
@@ -55,7 +55,7 @@ def test_a_network_of_torchvision_loses_its_thousand_classes(monkeypatch: pytest
     grey = toy_data(8)
     colours = (Split(part.x.expand(-1, 3, -1, -1), part.y, part.labels) for part in (grey.train, grey.test))
     data = Dataset("colours", grey.classes, (0.5,) * 3, (0.25,) * 3, *colours)
-    begun = first_model(data, toy_config(arch="resnet50", start="torchvision:resnet50")).state_dict()
+    begun = initial_model(data, toy_config(arch="resnet50", start="torchvision:resnet50")).state_dict()
     assert begun["network.fc.weight"].shape == (2, 2048)
     assert torch.equal(begun["pixels.std"].flatten(), torch.tensor(IMAGENET[1]))
     for name, value in network.state_dict().items():
@@ -66,13 +66,13 @@ def test_a_start_of_another_kind_is_refused(source: str, monkeypatch: pytest.Mon
     with pytest.raises(
         InputError, match=r"source.safetensors does not fit the model: network.conv1.bias has shape \(16,\)"
     ):
-        first_model(toy_data(8), toy_config(arch="mnist-cnn", start=source))
+        initial_model(toy_data(8), toy_config(arch="mnist-cnn", start=source))
     with pytest.raises(InputError, match=r"gone\.safetensors|gone\.json"):
-        first_model(toy_data(8), toy_config(arch=ARCH, start=str(tmp_path / "gone.safetensors")))
+        initial_model(toy_data(8), toy_config(arch=ARCH, start=str(tmp_path / "gone.safetensors")))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_start.py").write_text("import torch\ndef make():\n    return torch.nn.Linear(2, 2)\n")
     with pytest.raises(InputError, match="start must be a saved model, zoo:NAME or torchvision:NAME, got python:own"):
-        first_model(toy_data(8), toy_config(arch=ARCH, start="python:own_start:make"))
+        initial_model(toy_data(8), toy_config(arch=ARCH, start="python:own_start:make"))
 
 
 def test_a_network_of_the_users_goes_on_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,13 +84,13 @@ def test_a_network_of_the_users_goes_on_from_itself(tmp_path: Path, monkeypatch:
     )
     arch = "python:own_nets:deep"
     begun = train(toy_data(64), toy_config(arch=arch, epochs=1.0), "run").state_dict()
-    tuned = first_model(toy_data(64), toy_config(arch=arch, start="run/model.safetensors")).state_dict()
+    tuned = initial_model(toy_data(64), toy_config(arch=arch, start="run/model.safetensors")).state_dict()
     assert torch.equal(tuned["network.0.weight"], begun["network.0.weight"])
     assert not torch.equal(tuned["network.3.weight"], begun["network.3.weight"])
     with pytest.raises(InputError, match="no file makes code run"):
-        first_model(toy_data(8), toy_config(arch=ARCH, start="run/model.safetensors"))
+        initial_model(toy_data(8), toy_config(arch=ARCH, start="run/model.safetensors"))
     with pytest.raises(InputError, match="start needs a network that ends in a linear layer"):
-        first_model(toy_data(8), toy_config(arch="python:own_nets:conv", start="zoo:mnist-standard"))
+        initial_model(toy_data(8), toy_config(arch="python:own_nets:conv", start="zoo:mnist-standard"))
 
 
 def losses(config: TrainConfig, out: Path) -> list[float]:

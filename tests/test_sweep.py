@@ -28,7 +28,7 @@ from nofreelunch.sweep.work import load, located, read_scores, work
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training.events import Event, Started, Step
 from nofreelunch.training.folder import MODEL
-from nofreelunch.training.start import begun_with
+from nofreelunch.training.start import own_files_digest
 from sweep_toy import SPEC, STEPS, write_spec
 
 
@@ -186,15 +186,15 @@ def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
     plain = tasks_of(swept.parent / "toy.toml", tmp_path)[-1]
     monkeypatch.chdir(next(swept.glob("points/*/training")))
     point = located(replace(plain.point, config=replace(plain.point.config, start=MODEL)))
-    task = replace(plain, point=point, begun_with=begun_with(point.config.start, point.config.arch))
+    task = replace(plain, point=point, own_files_digest=own_files_digest(point.config.start, point.config.arch))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="is another one here"):
-        work(replace(task, begun_with="0" * 64))
+        work(replace(task, own_files_digest="0" * 64))
     work(task)
     assert status(task) == Status("done")
-    assert begun_with("zoo:mnist-standard", "linear") == ""
+    assert own_files_digest("zoo:mnist-standard", "linear") == ""
     with pytest.raises(InputError, match="cannot read"):
-        begun_with("nowhere.safetensors", "linear")
+        own_files_digest("nowhere.safetensors", "linear")
 
 
 def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:

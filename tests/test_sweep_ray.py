@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from nofreelunch.errors import InputError
 from nofreelunch.sweep import Task, read_spec
 from nofreelunch.sweep.cluster import run_on_ray
-from nofreelunch.sweep.here import run_here
+from nofreelunch.sweep.local import run_locally
 from nofreelunch.sweep.progress import shown
-from nofreelunch.sweep.spec import Needs
+from nofreelunch.sweep.spec import Resources
 from nofreelunch.sweep.status import DONE, TRAINING, status
 from nofreelunch.sweep.work import load, read_scores
 from nofreelunch.training.folder import MODEL
@@ -144,7 +144,7 @@ def test_a_lost_node_and_a_killed_worker_cost_the_steps_since_their_last_state(c
     saboteur = Saboteur(cluster, cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20), spread)
     saboteur.start()
     with shown(labels(spread), Console(stderr=True)) as board:
-        assert run_on_ray(spread, board, cluster.address, Needs(cpus=1.0)) == {}
+        assert run_on_ray(spread, board, cluster.address, Resources(cpus=1.0)) == {}
     saboteur.join(PATIENCE)
     begun = {task.name: starts(task) for task in spread}
     again = {name: steps for name, steps in begun.items() if len(steps) > 1}
@@ -152,7 +152,7 @@ def test_a_lost_node_and_a_killed_worker_cost_the_steps_since_their_last_state(c
     assert len(again) == 2
     assert all(steps[0] == 0 and min(steps[1:]) >= saboteur.seen[name] - 1 for name, steps in again.items())
     with shown(labels(alone), Console(stderr=True)) as board:
-        assert run_here(alone, board) == {}
+        assert run_locally(alone, board) == {}
     for mine, theirs in zip(alone, spread, strict=True):
         models = [load_file(task.training / MODEL) for task in (mine, theirs)]
         assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
@@ -166,4 +166,4 @@ def test_a_wrong_address_is_answered_at_once(address: str, expected: str, tmp_pa
         shown(labels(tasks), Console(stderr=True)) as board,
         pytest.raises(InputError, match=expected),
     ):
-        run_on_ray(tasks, board, address, Needs())
+        run_on_ray(tasks, board, address, Resources())

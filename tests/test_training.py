@@ -292,7 +292,7 @@ def test_a_look_takes_no_more_images_at_a_time_than_a_step(processes: int, monke
     config, devices = toy_config(accumulate=4), Devices("cpu", "float32")
     planned = Loop(config, toy_data().train, devices, fresh_learner(toy_data(), config, devices))
     devices.processes = processes
-    planned.look()
+    planned.validate()
     assert sizes == [32 // 4 // processes]
 
 
@@ -301,7 +301,7 @@ def test_the_first_weights_are_never_looked_at() -> None:
     config = toy_config(epochs=4, batch_size=200, holdout=0.85)
     devices = Devices("cpu", "float32")
     planned = Loop(config, toy_data().train, devices, fresh_learner(toy_data(), config, devices))
-    assert not planned.look_due
+    assert not planned.validation_due
     assert planned.steps == 2
 
 

@@ -62,7 +62,7 @@ def test_the_size_of_a_state_is_known_before_the_first_step(optimiser: str, sett
     run = Loop(config, DATA.train, devices, learner)
     run.update()
     if config.holdout:
-        run.look()
+        run.validate()
     assert said == sum(value.nbytes for value in learner.state().tensors.values()) == state_bytes(config, learner)
 
 

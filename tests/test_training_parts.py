@@ -27,7 +27,7 @@ from nofreelunch.training.log import Log
 from nofreelunch.training.optimisers import OPTIMISERS, optimiser
 from nofreelunch.training.presets import PRESETS, preset
 from nofreelunch.training.progress import Pace, duration, sentence, shown
-from nofreelunch.training.schedules import SCHEDULES, progress, rising
+from nofreelunch.training.schedules import SCHEDULES, progress, warmup
 from nofreelunch.training.watch import overfitting
 from training_toy import toy_config
 
@@ -54,8 +54,8 @@ def test_schedules_stay_between_0_and_1(name: str) -> None:
 
 
 def test_the_radius_rises_linearly_then_stays() -> None:
-    assert [rising(done, 0.4) for done in (0.1, 0.2, 0.4, 0.9)] == pytest.approx([0.25, 0.5, 1, 1])
-    assert rising(0.001, 0.0) == 1
+    assert [warmup(done, 0.4) for done in (0.1, 0.2, 0.4, 0.9)] == pytest.approx([0.25, 0.5, 1, 1])
+    assert warmup(0.001, 0.0) == 1
 
 
 @given(seed=st.integers(0, 2**40), n=st.integers(2, 60), size=st.integers(1, 17))

@@ -27,7 +27,7 @@ from nofreelunch.evaluation.crossings import Crossings
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.surrogates.plain import Smoothed
 from nofreelunch.models import fast
-from nofreelunch.models.copying import twin
+from nofreelunch.models.copying import copy_of
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 
@@ -195,7 +195,7 @@ def test_hooks_of_a_copy_are_the_copys(kind: type[ReadsThroughAHook]) -> None:
     before, subject = model.seen["made"], Subject(model)
     for subject.stateful in (False, True):
         assert torch.equal(subject.logits(x[:5]), linear()(x[:5]))
-    made = twin(model)
+    made = copy_of(model)
     made(x[:5])
     assert len(made.seen["made"]) == 5
     assert model.seen["made"] is before
@@ -204,7 +204,7 @@ def test_hooks_of_a_copy_are_the_copys(kind: type[ReadsThroughAHook]) -> None:
 def test_functions_that_hold_nothing_of_a_model_are_not_copied() -> None:
     model = Around(linear())
     model.act = nn.functional.relu
-    assert twin(model).act is nn.functional.relu
+    assert copy_of(model).act is nn.functional.relu
 
 
 class Gaussian(Around):
@@ -239,7 +239,7 @@ def test_steps_at_grey_levels_are_no_memory() -> None:
 def test_a_model_has_no_say_in_its_copies(kind: type[Between]) -> None:
     net = copy.deepcopy(linear()).requires_grad_()
     model = kind(net)
-    assert twin(model) is model
+    assert copy_of(model) is model
     assert fast(model) is model
     ev = brief(model)
     assert ev.robust == brief(linear()).robust
@@ -275,7 +275,7 @@ class Configured(nn.Linear):
 
 def test_plain_values_do_not_keep_a_model_from_being_copied() -> None:
     model = Configured()
-    assert twin(model) is not model
+    assert copy_of(model) is not model
     assert fast(model) is not model
 
 
@@ -284,7 +284,7 @@ def test_a_function_has_no_say_in_its_copies() -> None:
         return x + held.good
 
     answer.held = Switch()  # type: ignore[attr-defined]
-    made = twin(answer)
+    made = copy_of(answer)
     assert made is not answer
     assert made.held is answer.held
     assert made(torch.zeros(1)) == 0
@@ -294,7 +294,7 @@ def test_what_is_installed_copies_itself_as_it_likes() -> None:
     """As Lightning's modules do, which leave their trainer behind."""
     kind = type("Installed", (nn.Linear,), {"__getstate__": lambda self: vars(self), "__module__": "pytest"})
     model = kind(3, 2)
-    assert twin(model) is not model
+    assert copy_of(model) is not model
     assert fast(model) is not model
 
 

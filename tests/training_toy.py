@@ -21,7 +21,7 @@ from nofreelunch.models import ARCHITECTURES
 from nofreelunch.models.registry import Architecture
 from nofreelunch.threats import Linf
 from nofreelunch.training import TrainConfig, train
-from nofreelunch.training.devices import leads
+from nofreelunch.training.devices import is_main_process
 from nofreelunch.training.events import Event
 from nofreelunch.workspace import digest
 
@@ -71,7 +71,7 @@ def main(out: str, *changes: str) -> None:
     out = out.replace("RANK", os.environ.get("RANK", "0"))
     for number, change in enumerate(changes):
         config = toy_config(**json.loads(change))
-        save_seconds = 0.0 if leads() else math.inf
+        save_seconds = 0.0 if is_main_process() else math.inf
         model = train(DATA, config, out=Path(out) / str(number), device="cpu", report=report, save_seconds=save_seconds)
         (Path(out) / f"{number}.{os.environ.get('RANK', 0)}").write_text(digest(safetensors.save(model.state_dict())))
 

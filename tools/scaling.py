@@ -69,7 +69,7 @@ def main() -> None:
     exchanges = {name: sent(loop) for name, loop in runs.items()}
     sizes = seconds(loops(BATCHES))
     devices = runs["standard"].devices
-    if not devices.leads:
+    if not devices.is_main:
         return
     weights = sum(weight.numel() for weight in runs["standard"].learner.model.parameters())
     print(f"{devices.processes} processes, {BASE.arch}: {weights} weights, {BASE.batch_size} images a step")

@@ -10,7 +10,7 @@ from torch import nn
 
 from nofreelunch.data import Dataset, load_data
 from nofreelunch.data.catalogue import catalogue
-from nofreelunch.experiments.deep import SCALES
+from nofreelunch.experiments.deep import PIXEL_SCALE
 from nofreelunch.models import load_model, zoo_card, zoo_names
 
 
@@ -84,7 +84,7 @@ class Radii:
 def radii(table: Mapping[tuple[str, str], float], data: str, norm: str) -> Radii:
     """The radii around that of one of the paper's tables."""
     name = data.removesuffix("-sample")
-    scale = SCALES.get(name, 1)
+    scale = PIXEL_SCALE.get(name, 1)
     paper = round(scale * table[name, norm], 6)
     step = 10.0 ** (math.floor(math.log10(paper)) - 1)
     return Radii(paper, step if scale == 1 else max(1.0, step), scale)

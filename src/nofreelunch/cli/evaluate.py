@@ -58,8 +58,8 @@ class Evaluate(OfModel):
         """Evaluate, prove, write, print; 0 if the figure is to be trusted and else 3."""
         from nofreelunch.evaluation.record import to_record
         from nofreelunch.evaluation.source import check_reach, selected
-        from nofreelunch.models.sources import written
-        from nofreelunch.report.evaluation import evaluation_page, in_words
+        from nofreelunch.models.sources import code_fingerprint
+        from nofreelunch.report.evaluation import evaluation_lines, evaluation_page
 
         threats, attacks = self._threats(), self._attacks()
         data = self.load_images()
@@ -72,7 +72,9 @@ class Evaluate(OfModel):
         with locked(self.out):
             check_file("--json", self.json)
             check_file("--save-examples", self.save_examples)
-            identity = ascii((self._settings(), self.save_examples is not None)).encode() + written(self.model, model)
+            identity = ascii((self._settings(), self.save_examples is not None)).encode() + code_fingerprint(
+                self.model, model
+            )
             state = self.out / _STATE / digest(identity)[:16]
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)
@@ -86,7 +88,7 @@ class Evaluate(OfModel):
             shutil.rmtree(state)
             with contextlib.suppress(OSError):  # others that were stopped have theirs there
                 state.parent.rmdir()
-        for line in (*in_words(record), *proven, f"page: {self.out / 'evaluation.html'}"):
+        for line in (*evaluation_lines(record), *proven, f"page: {self.out / 'evaluation.html'}"):
             print(line)
         return 0 if all(ev.trusted for ev in found.evaluations) else _UNTRUSTED
 

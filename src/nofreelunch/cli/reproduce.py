@@ -46,7 +46,7 @@ class Reproduce:
         """Compute, save, draw, report; 0."""
         from nofreelunch.experiments.registry import EXPERIMENTS
         from nofreelunch.experiments.runner import configured, reproduce
-        from nofreelunch.report import in_words, write_report
+        from nofreelunch.report import report_lines, write_report
 
         for name in self.names:
             check_known("experiment", name, EXPERIMENTS)
@@ -64,7 +64,7 @@ class Reproduce:
             for experiment, config in zip(chosen, configs, strict=True):
                 reproduce(experiment, config, workspace, self._command(experiment), _say)
             page = write_report(workspace, tuple(experiment.name for experiment in EXPERIMENTS.values()))
-            for line in in_words(workspace, [experiment.name for experiment in chosen]):
+            for line in report_lines(workspace, [experiment.name for experiment in chosen]):
                 print(line)
         print(f"report: {page}")
         return 0

@@ -41,7 +41,7 @@ class Sweep:
     def run(self) -> int:
         """Do it; 0."""
         from nofreelunch.sweep import read_spec
-        from nofreelunch.sweep.forecast import check, in_words
+        from nofreelunch.sweep.forecast import check, forecast_text
         from nofreelunch.sweep.table import label
 
         spec = read_spec(self.spec)
@@ -52,7 +52,7 @@ class Sweep:
         for caution in dict.fromkeys(caution for task in labels for caution in task.point.config.cautions):
             print(f"notice: {caution}", file=sys.stderr)
         if self.dry_run:
-            print(in_words(labels))
+            print(forecast_text(labels))
             return 0
         with locked(self.out):
             failures = self._carry_out(spec, labels)
@@ -67,14 +67,14 @@ class Sweep:
         """One for each point; their paths hold on every machine that has the folders."""
         from nofreelunch.data import data_root
         from nofreelunch.sweep.work import Task, load, located, wherever
-        from nofreelunch.training.start import begun_with
+        from nofreelunch.training.start import own_files_digest
 
         root = data_root(self.data_root)
         root = root and root.absolute()
         points = [located(point) for point in spec.points]
         sources = {data: wherever(data) for data in dict.fromkeys(point.data for point in points)}
         digests = {data: load(source, root).digest for data, source in sources.items()}
-        begun = functools.cache(begun_with)
+        begun = functools.cache(own_files_digest)
         return [
             Task(
                 point,
@@ -94,12 +94,12 @@ class Sweep:
         from rich.console import Console
 
         from nofreelunch.sweep.cluster import run_on_ray
-        from nofreelunch.sweep.here import run_here
+        from nofreelunch.sweep.local import run_locally
         from nofreelunch.sweep.progress import shown
 
         with shown(labels, Console(stderr=True)) as board:
             if self.ray is None:
-                return run_here([*labels], board)
+                return run_locally([*labels], board)
             return run_on_ray([*labels], board, self.ray, spec.needs)
 
     def _conclude(self, spec: "Spec", tasks: "Sequence[Task]") -> None:

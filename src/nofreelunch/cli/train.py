@@ -217,13 +217,13 @@ class Train:
     def _forecast(self, data: "Dataset", config: "TrainConfig") -> None:
         """Say what the run would take."""
         from nofreelunch.training.cost import estimate
-        from nofreelunch.training.devices import leads
+        from nofreelunch.training.devices import is_main_process
         from nofreelunch.training.progress import duration, size
 
-        if leads():
+        if is_main_process():
             print("making a few steps, to see how long they take ...", file=sys.stderr)
         cost = estimate(data, config, self.device)
-        if not leads():
+        if not is_main_process():
             return
         for caution in config.cautions:
             print(f"notice: {caution}", file=sys.stderr)

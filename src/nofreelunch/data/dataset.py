@@ -125,10 +125,12 @@ class Dataset:
             raise InputError(f'classes must be two different ones, got "{first}" twice')
         indices = (self.classes.index(first), self.classes.index(second))
         train, test = (_two_sides(split, *indices) for split in (self.train, self.test))
-        return described(f"{self.name}-{first}v{second}", (first, second), train, test, self.notes)
+        return with_statistics(f"{self.name}-{first}v{second}", (first, second), train, test, self.notes)
 
 
-def described(name: str, classes: tuple[str, ...], train: Split, test: Split, notes: tuple[str, ...] = ()) -> Dataset:
+def with_statistics(
+    name: str, classes: tuple[str, ...], train: Split, test: Split, notes: tuple[str, ...] = ()
+) -> Dataset:
     """The data set of these splits, with mean and std computed from its training images, and what is in both noted."""
     mean, std = pixel_statistics(train.x)
     known = set(_image_digests(train))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nofreelunch.data import images
 from nofreelunch.data.images import BadImage, Mode
-from nofreelunch.data.tree import Files, Tree, count_notes, image_files, mixed
+from nofreelunch.data.tree import Files, Tree, count_notes, hash_ordered, image_files
 from nofreelunch.errors import InputError
 
 
@@ -38,7 +38,14 @@ def list_folder(root: Path) -> Tree:
     notes = [*count_notes("train", classes, train_files), *count_notes("test", classes, test_files)]
     mode = _mode(train_files + test_files)
     labels = tuple(map(_text, classes))
-    return Tree(_text(root.resolve().name), labels, mixed(train_files), mixed(test_files), mode, notes=tuple(notes))
+    return Tree(
+        _text(root.resolve().name),
+        labels,
+        hash_ordered(train_files),
+        hash_ordered(test_files),
+        mode,
+        notes=tuple(notes),
+    )
 
 
 def _part(root: Path, *names: str) -> Path:

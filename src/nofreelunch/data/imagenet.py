@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nofreelunch.data import images
 from nofreelunch.data.images import BadImage
-from nofreelunch.data.tree import Files, Tree, count_notes, image_files, mixed, several
+from nofreelunch.data.tree import Files, Tree, count_notes, hash_ordered, image_files, several
 from nofreelunch.errors import InputError
 
 TABLE_1 = {
@@ -68,8 +68,8 @@ def list_restricted_imagenet(root: Path | None, preset: str) -> Tree:
     return Tree(
         "restricted-imagenet" if preset == "paper" else f"restricted-imagenet:{preset}",
         classes,
-        mixed(train),
-        mixed(test),
+        hash_ordered(train),
+        hash_ordered(test),
         size=_size(test),
         margin=MARGIN,
         notes=(*train_notes, *test_notes, *count_notes("val", classes, test)),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nofreelunch.data.dataset import Dataset, Split, described
+from nofreelunch.data.dataset import Dataset, Split, with_statistics
 from nofreelunch.errors import InputError
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -33,7 +33,7 @@ def load_npz(path: Path) -> Dataset:
         arrays = _read(path)
         labels = _classes(arrays["y_train"])
         train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], labels) for part in ("train", "test"))
-        return described(path.stem, tuple(map(str, labels)), train, test)
+        return with_statistics(path.stem, tuple(map(str, labels)), train, test)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

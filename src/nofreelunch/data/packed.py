@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nofreelunch.data import store
-from nofreelunch.data.dataset import Dataset, Split, content_digest, described, pixel_statistics, raw_bytes
+from nofreelunch.data.dataset import Dataset, Split, content_digest, pixel_statistics, raw_bytes, with_statistics
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import replacing
 
@@ -66,7 +66,7 @@ def write_packed(path: Path, source: Stream) -> None:
         train, test = (_append(file, part, source.labels) for part in (source.train, source.test))
         for split in (train, test):
             file.write(raw_bytes(split.y))
-        data = described(source.name, source.classes, train, test, tuple(source.notes))
+        data = with_statistics(source.name, source.classes, train, test, tuple(source.notes))
         header = _header(data)
         assert 8 + len(header) <= room
         file.seek(0)
@@ -114,7 +114,7 @@ def through_cache(name: str, digest: str, build: Callable[[], Dataset]) -> Datas
         return data
     with ExitStack() as held:
         with suppress(OSError):  # no cache can be: each process builds its own
-            held.enter_context(store.alone(path))  # of many processes one builds
+            held.enter_context(store.exclusive(path))  # of many processes one builds
         return kept(path, fits) or _built(path, build())
 
 

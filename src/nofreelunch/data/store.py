@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Within the block no other process makes `path`: those that want to wait here.
 
     A dead process holds nothing, and what it has left half-written is removed. A block that fails leaves nothing.

@@ -80,7 +80,7 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
 
     if (data := kept(path, as_strict)) is not None:
         return data
-    with _written(path), store.alone(path):  # of many processes one decodes
+    with _written(path), store.exclusive(path):  # of many processes one decodes
         if (data := kept(path, as_strict)) is None:
             pack_tree(tree, path, size, strict)
             data = read_packed(path)
@@ -125,7 +125,7 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and path.name[0] != ".")
 
 
-def mixed(files: Files) -> Files:
+def hash_ordered(files: Files) -> Files:
     """The files in a fixed order without pattern: by a hash of class folder and name.
 
     So the first n are a fair sample of the classes, and the order depends neither on the file system nor on the place

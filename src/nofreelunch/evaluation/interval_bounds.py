@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from nofreelunch.models.classifier import Pixels
-from nofreelunch.models.tracing import frozen_twin, trace
+from nofreelunch.models.tracing import frozen_copy, trace
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model
 
@@ -53,7 +53,7 @@ def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
         y: labels.
         threat: an l_2 ball is bounded by the l_inf ball around it.
     """
-    if not isinstance(model, nn.Module) or (copy := frozen_twin(model)) is None:
+    if not isinstance(model, nn.Module) or (copy := frozen_copy(model)) is None:
         return None
     with torch.no_grad():  # as the model is judged
         graph = trace(copy.double())

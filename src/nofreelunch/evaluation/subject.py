@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model
 from nofreelunch.errors import InputError, check_seed
-from nofreelunch.models.copying import all_modules, modules_of, twin
+from nofreelunch.models.copying import all_modules, copy_of, modules_of
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import seeded
 from nofreelunch.types import Model
@@ -50,7 +50,7 @@ class Subject:
         self.came_training = isinstance(model, nn.Module) and any(
             getattr(module, "training", False) for module in model.modules()
         )
-        self.pristine, self.working = (_evaluated(twin(model), model) for _ in range(2))
+        self.pristine, self.working = (_evaluated(copy_of(model), model) for _ in range(2))
         self.stateful, self.classes = False, 0
         weight = next((p for module in modules_of(model) for p in module.parameters() if p.is_floating_point()), None)
         self.dtype = torch.float32 if weight is None else weight.dtype
@@ -72,7 +72,7 @@ class Subject:
     def callee(self) -> Model:
         """The copy to be called next; one that cannot be copied is always itself."""
         fresh = self.stateful and self.pristine is not self.working
-        called: Model = twin(self.pristine) if fresh else self.working
+        called: Model = copy_of(self.pristine) if fresh else self.working
         return called
 
     def logits(self, x: Tensor) -> Tensor:

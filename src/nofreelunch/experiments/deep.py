@@ -26,7 +26,7 @@ ROLES = ("standard", "linf", "l2")
 NORMS = {norm: threat.symbol for norm, threat in THREATS.items()}
 TITLES = {"standard": "standard", **{norm: f"{symbol}-trained" for norm, symbol in NORMS.items()}}
 COLOURS = {"standard": COLOUR["standard"], "linf": COLOUR["robust"], "l2": COLOUR["l2"]}
-SCALES = {"cifar10": 255}
+PIXEL_SCALE = {"cifar10": 255}
 """What the paper's eps of a data set are fractions of, where that is not 1."""
 
 DATA_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "restricted-imagenet": "Restricted ImageNet"}
@@ -96,16 +96,16 @@ def zoo_name(dataset: str, role: str) -> str:
     """
     if role == "standard":
         return f"{dataset}-standard"
-    return f"{dataset}-{role}-{TABLE_2_EPS[dataset, role] * SCALES.get(dataset, 1):g}"
+    return f"{dataset}-{role}-{TABLE_2_EPS[dataset, role] * PIXEL_SCALE.get(dataset, 1):g}"
 
 
-def in_words(dataset: str, eps: float) -> str:
+def format_eps(dataset: str, eps: float) -> str:
     """An eps as people write it: as a fraction where the paper's scale is 0-255.
 
-    >>> in_words("cifar10", 4 / 255), in_words("mnist", 0.3)
+    >>> format_eps("cifar10", 4 / 255), format_eps("mnist", 0.3)
     ('4/255', '0.3')
     """
-    scale = SCALES.get(dataset)
+    scale = PIXEL_SCALE.get(dataset)
     return f"{eps * scale:.4g}/{scale}" if scale and eps else f"{eps:.4g}"
 
 

@@ -19,11 +19,11 @@ from nofreelunch.experiments.batches import at_a_time, balanced, logits_of
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
-    SCALES,
+    PIXEL_SCALE,
     Choice,
     absences,
     available,
-    in_words,
+    format_eps,
     inputs,
     samples,
 )
@@ -169,12 +169,12 @@ def findings(result: Result) -> tuple[Finding, ...]:
             continue
         first, last, where = marks[0], marks[-1], f"On {DATA_TITLES[data]}"
         claim = f"{where} clean accuracy declines as the {NORMS[norm]} adversary of the training grows."
-        steps = "; ".join(f"eps {in_words(data, mark.eps)}: {percent(mark.clean)}" for mark in marks)
+        steps = "; ".join(f"eps {format_eps(data, mark.eps)}: {percent(mark.clean)}" for mark in marks)
         note = f"{steps}. The paper's values are in its picture only. {_spread(result)}"
         before, after = _rise(marks) or (first, last)
         ours = f"{percent(before.clean)} to {percent(after.clean)}"
         lines.append(exceeds(claim, "Figure 1", before.clean, after.clean, ours, note))
-        trained_at, tested_at = (in_words(data, eps) for eps in (last.eps, TABLE_2_EPS[data, norm]))
+        trained_at, tested_at = (format_eps(data, eps) for eps in (last.eps, TABLE_2_EPS[data, norm]))
         claim = f"{where} training against {NORMS[norm]} {trained_at} leaves this robust accuracy at {tested_at}."
         note = f"Under {result.attack} alone, so an upper bound; without adversarial training {percent(first.robust)}"
         lines.append(beyond(claim, percent(last.robust), note))
@@ -196,7 +196,7 @@ def _spread(result: Result) -> str:
 def table(result: Result) -> Table:
     """Every model."""
     rows = tuple(
-        (DATA_TITLES[data], NORMS[norm], in_words(data, mark.eps), percent(mark.clean), percent(mark.robust))
+        (DATA_TITLES[data], NORMS[norm], format_eps(data, mark.eps), percent(mark.clean), percent(mark.robust))
         for (data, norm), marks in curves(result).items()
         for mark in marks
     )
@@ -221,7 +221,7 @@ def plot(result: Result) -> "Figure":
         if data in first:
             top.sharey(first[data])
         first.setdefault(data, top)
-        scale = SCALES.get(data, 1)
+        scale = PIXEL_SCALE.get(data, 1)
         _draw(top, [mark.eps * scale for mark in marks], [mark.clean for mark in marks], "standard")
         _draw(bottom, [mark.eps * scale for mark in marks], [mark.robust for mark in marks], "robust")
         top.set_title(f"{DATA_TITLES[data]}, {NORMS[norm]}")
@@ -240,7 +240,7 @@ def alt(result: Result) -> str:
     """The figure in words."""
     parts = [
         f"on {DATA_TITLES[data]} with {NORMS[norm]} clean accuracy goes from {percent(marks[0].clean)} without "
-        f"adversarial training to {percent(marks[-1].clean)} at eps {in_words(data, marks[-1].eps)}, "
+        f"adversarial training to {percent(marks[-1].clean)} at eps {format_eps(data, marks[-1].eps)}, "
         f"robust accuracy from {percent(marks[0].robust)} to {percent(marks[-1].robust)}"
         for (data, norm), marks in curves(result).items()
     ]

@@ -17,8 +17,8 @@ from nofreelunch.experiments.deep import (
     Choice,
     Exhibit,
     absences,
+    format_eps,
     in_order,
-    in_words,
     inputs,
 )
 from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
@@ -97,7 +97,7 @@ def _room(name: str, norm: str) -> list[Finding]:
     """Whether Table 3's eps is what the text says it is."""
     large, trained = TABLE_3_EPS[name, norm], TABLE_2_EPS[name, norm]
     claim = f"On {DATA_TITLES[name]} the {NORMS[norm]} eps of the figure is much larger than the one used for training."
-    note = f"Table 3: {in_words(name, large)}; Table 2: {in_words(name, trained)}, on the scale [0, 1]"
+    note = f"Table 3: {format_eps(name, large)}; Table 2: {format_eps(name, trained)}, on the scale [0, 1]"
     return [
         holds(claim, "Figure 3, Tables 2 and 3", large >= _MEANINGFUL * trained, f"{large / trained:.3g} times", note)
     ]
@@ -177,7 +177,7 @@ def plot(result: Result) -> "Figure":
     grids = [
         Grid(
             title=f"{DATA_TITLES[name]}, {NORMS[result.norm]} ball of radius "
-            + in_words(name, TABLE_3_EPS[name, result.norm]),
+            + format_eps(name, TABLE_3_EPS[name, result.norm]),
             pictures=pictures[name],
             rows=("original", *(TITLES[role] for role in roles)),
             captions=result.captions[name],

@@ -18,7 +18,7 @@ _MAKERS = {
 """What `copy.deepcopy` asks, if it is there."""
 
 
-def twin(model: Any) -> Any:
+def copy_of(model: Any) -> Any:
     """An independent copy, functions with what they enclose included; the model itself where it cannot be copied.
 
     What makes its copies by code of its own counts as what cannot be copied: who knows what it would give.
@@ -29,7 +29,7 @@ def twin(model: Any) -> Any:
         if any(map(_copies_itself, _everything(model))):
             return model
         if isinstance(model, functools.partial):
-            return functools.partial(twin(model.func), *copy.deepcopy(model.args), **copy.deepcopy(model.keywords))
+            return functools.partial(copy_of(model.func), *copy.deepcopy(model.args), **copy.deepcopy(model.keywords))
         memo: dict[int, Any] = {}
         made = copy.deepcopy(model, memo)
         if isinstance(made, nn.Module):
@@ -103,10 +103,10 @@ def _with_cells(function: FunctionType, cells: tuple[CellType, ...]) -> Function
 
 def _function_twin(function: FunctionType) -> FunctionType:
     """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
-    made = _with_cells(function, tuple(CellType(twin(cell.cell_contents)) for cell in function.__closure__ or ()))
-    made.__defaults__ = function.__defaults__ and tuple(map(twin, function.__defaults__))
-    made.__kwdefaults__ = {name: twin(value) for name, value in (function.__kwdefaults__ or {}).items()}
-    made.__dict__.update({name: twin(value) for name, value in vars(function).items()})
+    made = _with_cells(function, tuple(CellType(copy_of(cell.cell_contents)) for cell in function.__closure__ or ()))
+    made.__defaults__ = function.__defaults__ and tuple(map(copy_of, function.__defaults__))
+    made.__kwdefaults__ = {name: copy_of(value) for name, value in (function.__kwdefaults__ or {}).items()}
+    made.__dict__.update({name: copy_of(value) for name, value in vars(function).items()})
     return made
 
 

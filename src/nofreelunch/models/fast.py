@@ -12,7 +12,7 @@ from nofreelunch.models.precision import multiplies_bfloat16
 from nofreelunch.models.probe import Derivative, derivative
 from nofreelunch.models.state import evaluating
 from nofreelunch.models.thin import use_thin_convolutions
-from nofreelunch.models.tracing import frozen_twin, has_hooks, trace
+from nofreelunch.models.tracing import frozen_copy, has_hooks, trace
 from nofreelunch.types import Inputs, Model
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
@@ -39,9 +39,9 @@ def fast(model: Model, precision: str = "float32") -> Model:
     inner = _unwrapped(model)
     if not isinstance(inner, nn.Module) or has_hooks(inner):
         return model
-    twin = frozen_twin(inner)
-    graph = None if twin is None else trace(twin)
-    return model if graph is None or twin is None or _has_constants(graph) else Fast(inner, twin, graph, precision)
+    copy = frozen_copy(inner)
+    graph = None if copy is None else trace(copy)
+    return model if graph is None or copy is None or _has_constants(graph) else Fast(inner, copy, graph, precision)
 
 
 class Fast:
@@ -49,12 +49,12 @@ class Fast:
 
     Args:
         model: the live model.
-        twin: a frozen copy of it in evaluation mode, the reference of the first batch.
-        graph: the twin's operations; changed here.
+        copy: a frozen copy of it in evaluation mode, the reference of the first batch.
+        graph: the copy's operations; changed here.
         precision: as in `fast`.
     """
 
-    def __init__(self, model: nn.Module, twin: nn.Module, graph: fx.GraphModule, precision: str) -> None:
+    def __init__(self, model: nn.Module, copy: nn.Module, graph: fx.GraphModule, precision: str) -> None:
         on_cpu = all(weight.device.type == "cpu" for weight in graph.parameters())
         pool_before_relu(graph)
         self._folds = fold_batch_norms(graph)
@@ -69,16 +69,16 @@ class Fast:
             if type(layer) is nn.Conv2d:
                 layer.weight.data = layer.weight.data.clone(memory_format=torch.channels_last)
         self._model, self._graph, self.precision = model, graph, precision
-        self._twin: nn.Module | None = twin
+        self._copy: nn.Module | None = copy
         self._run: Model | None = None
         self._autocast = False
         self.refresh()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (n, k) of inputs (n, ...), in the model's float type, float32 at least."""
-        if self._twin is not None and len(x) > 0:
-            self._start(self._twin, x)
-            self._twin = None
+        if self._copy is not None and len(x) > 0:
+            self._start(self._copy, x)
+            self._copy = None
         return self.itself(x) if self._run is None else self._run(x)
 
     def itself(self, x: Inputs) -> Tensor:
@@ -91,7 +91,7 @@ class Fast:
         """Take over the model's present weights."""
         live = _tensors(self._model)
         with torch.no_grad():
-            for mine in (self._graph, self._twin):
+            for mine in (self._graph, self._copy):
                 held = _tensors(mine) if mine is not None else {}
                 shared = [name for name in held if name in live]
                 if shared:  # all at once: on a GPU each copy of its own has to be launched
@@ -99,9 +99,9 @@ class Fast:
             for fold in self._folds:
                 fold.fill(self._graph, self._model)
 
-    def _start(self, twin: nn.Module, x: Inputs) -> None:
-        """Settle how to run: by the graph if it agrees with the twin on these inputs, in bfloat16 if that is near."""
-        truth = derivative(twin, x)  # a model that fails on x fails here, as it would without us
+    def _start(self, copy: nn.Module, x: Inputs) -> None:
+        """Settle how to run: by the graph if it agrees with the copy on these inputs, in bfloat16 if that is near."""
+        truth = derivative(copy, x)  # a model that fails on x fails here, as it would without us
         if truth is None or not self._agrees(truth, x, logits=1e-3, grad=0.05):
             return
         if self.precision == "bfloat16" and multiplies_bfloat16(x.device) and truth.logits.dtype == torch.float32:

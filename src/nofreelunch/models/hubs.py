@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from nofreelunch.errors import InputError
 from nofreelunch.models.declared import Declared, Normalisation
 from nofreelunch.models.foreign import Weights, read_weights
-from nofreelunch.models.sources import Found, filled, installed
+from nofreelunch.models.sources import LoadedNetwork, filled, installed
 from nofreelunch.workspace import read_json
 
 _INDEX = "model.safetensors.index.json"
 
 
-def from_timm(name: str, weights: Weights | None) -> Found:
+def from_timm(name: str, weights: Weights | None) -> LoadedNetwork:
     """A network of timm; without a file, with its weights on the Hugging Face hub."""
     timm = installed("timm", f"timm:{name}")
     if not timm.is_model(name):
@@ -27,7 +27,7 @@ def from_timm(name: str, weights: Weights | None) -> Found:
         weights = read_weights(_downloaded(name, about.get("hf_hub_id")))
     network = filled(lambda **options: timm.create_model(name, pretrained=False, **options), weights)
     size = about["input_size"][1:] if about.get("fixed_input_size") else (None, None)
-    return Found(network, Normalisation(tuple(about["mean"]), tuple(about["std"])), size)
+    return LoadedNetwork(network, Normalisation(tuple(about["mean"]), tuple(about["std"])), size)
 
 
 def _downloaded(name: str, repository: str | None) -> Path:
@@ -59,7 +59,7 @@ class Logits(nn.Module):
         return logits
 
 
-def from_hugging_face(name: str) -> Found:
+def from_hugging_face(name: str) -> LoadedNetwork:
     """An image classifier in Hugging Face's layout: a folder, or a name on the hub."""
     transformers = installed("transformers", f"hf:{name}")
     if Path(name).is_dir():
@@ -77,7 +77,7 @@ def from_hugging_face(name: str) -> Found:
         transformers.logging.set_verbosity(loud)
     if seen["missing_keys"]:
         raise InputError(f"hf:{name} has no weights for {min(seen['missing_keys'])}; it is not a trained classifier")
-    return Found(Logits(network), _normalisation(name, transformers))
+    return LoadedNetwork(Logits(network), _normalisation(name, transformers))
 
 
 def _check_folder(folder: Path) -> None:

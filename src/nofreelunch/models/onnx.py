@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
-from nofreelunch.models.sources import Found, installed
+from nofreelunch.models.sources import LoadedNetwork, installed
 
 _ELSEWHERE = b"\n\x08location"
 """How a tensor that lies in another file says where: the key "location" in protobuf's encoding."""
 
 
-def from_onnx(name: str) -> Found:
+def from_onnx(name: str) -> LoadedNetwork:
     """The network in an ONNX file of one input and one output.
 
     Raises:
@@ -29,8 +29,8 @@ def from_onnx(name: str) -> Found:
     if _ELSEWHERE in content:
         raise InputError(f"{path} keeps weights in other files, which are not read; save it as one file")
     if find_spec("onnxruntime") is not None and find_spec("onnx2torch") is None:
-        return Found(Session(content, path))
-    return Found(_converted(content, path))
+        return LoadedNetwork(Session(content, path))
+    return LoadedNetwork(_converted(content, path))
 
 
 def _converted(content: bytes, path: Path) -> nn.Module:

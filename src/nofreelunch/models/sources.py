@@ -20,7 +20,7 @@ _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torch
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedNetwork:
     """A network that others made.
 
     Args:
@@ -75,22 +75,24 @@ def filled(make: Callable[..., nn.Module], weights: Weights) -> nn.Module:
     return weights.fill(network)
 
 
-def from_torchvision(name: str, weights: Weights | None) -> Found:
+def from_torchvision(name: str, weights: Weights | None) -> LoadedNetwork:
     """A network of torchvision; without a file, with weights that torchvision downloads."""
     from torchvision import models
 
     check_known("torchvision model", name, models.list_models(module=models))
     if weights is not None:
-        return Found(filled(lambda **options: models.get_model(name, weights=None, **options), weights), _IMAGENET)
+        return LoadedNetwork(
+            filled(lambda **options: models.get_model(name, weights=None, **options), weights), _IMAGENET
+        )
     try:
-        return Found(models.get_model(name, weights="DEFAULT"), _IMAGENET)
+        return LoadedNetwork(models.get_model(name, weights="DEFAULT"), _IMAGENET)
     except OSError as error:
         raise InputError(
             f"torchvision:{name}: its weights cannot be downloaded ({error}); give --weights FILE"
         ) from None
 
 
-def from_python(name: str, weights: Weights | None) -> Found:
+def from_python(name: str, weights: Weights | None) -> LoadedNetwork:
     """What the user's function returns; modules are looked for in the present folder too, as `python -m` does."""
     module_name, colon, factory_name = name.partition(":")
     if not (colon and module_name and factory_name):
@@ -111,10 +113,10 @@ def from_python(name: str, weights: Weights | None) -> Found:
     if not isinstance(model, nn.Module):
         hint = ", a class and not an instance" if isinstance(model, type) else ""
         raise InputError(f"python:{name} must return an nn.Module, got {type(model).__name__}{hint}")
-    return Found(model if weights is None else weights.fill(model))
+    return LoadedNetwork(model if weights is None else weights.fill(model))
 
 
-def written(spec: str, model: nn.Module) -> bytes:
+def code_fingerprint(spec: str, model: nn.Module) -> bytes:
     """How a network is built: its layers, and the files in which they, and a function of the user's, are written.
 
     Args:

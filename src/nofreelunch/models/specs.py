@@ -14,17 +14,17 @@ from nofreelunch.models.files import load_file, read_card
 from nofreelunch.models.foreign import Weights, check_no_program, read_weights
 from nofreelunch.models.hubs import from_hugging_face, from_timm
 from nofreelunch.models.onnx import from_onnx
-from nofreelunch.models.sources import Found, from_python, from_torchvision
+from nofreelunch.models.sources import LoadedNetwork, from_python, from_torchvision
 from nofreelunch.workspace import digest
 
-SOURCES: dict[str, Callable[[str, Weights | None], Found]] = {
+SOURCES: dict[str, Callable[[str, Weights | None], LoadedNetwork]] = {
     "torchvision": from_torchvision,
     "timm": from_timm,
     "python": from_python,
 }
 """Kind of network -> function of its name and of weights that lie elsewhere."""
 
-WHOLE: dict[str, Callable[[str], Found]] = {"hf": from_hugging_face, "onnx": from_onnx}
+WHOLE: dict[str, Callable[[str], LoadedNetwork]] = {"hf": from_hugging_face, "onnx": from_onnx}
 """Kind of model -> function of its place; it has its weights."""
 
 _PLACES = {"python": "MODULE:FACTORY", "hf": "NAME_OR_DIR", "onnx": "FILE"}
@@ -58,7 +58,7 @@ def load_model(spec: Path | str, weights: Path | str | None = None, declared: De
         return found.completed(said).eval()
     if said.normalises:
         raise InputError(f"{text} normalises pixels itself; leave out --mean, --std and --range")
-    return Found(load_file(_zoo(name) if kind == "zoo" else _path(text))).completed(said).eval()
+    return LoadedNetwork(load_file(_zoo(name) if kind == "zoo" else _path(text))).completed(said).eval()
 
 
 def zoo_card(name: str) -> Card:

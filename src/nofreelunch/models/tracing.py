@@ -5,7 +5,7 @@ import warnings
 from torch import fx, nn
 
 from nofreelunch.models.classifier import Pixels
-from nofreelunch.models.copying import twin
+from nofreelunch.models.copying import copy_of
 from nofreelunch.models.resnet import StandardiseEach
 
 _LEAVES = (Pixels, StandardiseEach)  # they look at the shape of their input, which a symbol does not have
@@ -29,10 +29,10 @@ def has_hooks(model: nn.Module) -> bool:
     )
 
 
-def frozen_twin(model: nn.Module) -> nn.Module | None:
+def frozen_copy(model: nn.Module) -> nn.Module | None:
     """A copy in evaluation mode whose parameters ask for no gradient; None where the model cannot be copied."""
     try:
-        made: nn.Module = twin(model)
+        made: nn.Module = copy_of(model)
         if made is model:
             return None
         for module in made.modules():

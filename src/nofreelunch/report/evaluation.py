@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nofreelunch.report.template import Filter, filled
+from nofreelunch.report.template import Filter, render
 from nofreelunch.threats import THREATS
 
 _VERDICTS = {
@@ -58,10 +58,10 @@ def evaluation_page(record: Mapping[str, Any]) -> bytes:
         "number": _number,
         "median": _median,
     }
-    return filled("evaluation.html", filters, record=record, radii=_radii(record), curve=_curve(record))
+    return render("evaluation.html", filters, record=record, radii=_radii(record), curve=_curve(record))
 
 
-def in_words(record: Mapping[str, Any]) -> Iterator[str]:
+def evaluation_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The same for a terminal, line by line."""
     data, radii = record["data"], _radii(record)
     yield f"{record['model']['spec']} on {data['name']}: {data['images']} of {data['of']} test images"

@@ -4,12 +4,12 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from nofreelunch.report.template import filled
+from nofreelunch.report.template import render
 
 
 def explanation_page(page: Mapping[str, Any]) -> bytes:
     """The page as HTML, from what `experiments.explanation.contents` gives."""
-    return filled("explanation.html", {"uri": _uri}, page=page)
+    return render("explanation.html", {"uri": _uri}, page=page)
 
 
 def _uri(png: bytes) -> str:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from nofreelunch.drawing import inlined
 from nofreelunch.errors import InputError
-from nofreelunch.report.template import filled
+from nofreelunch.report.template import render
 from nofreelunch.workspace import Workspace, atomic_write
 
 _VERDICTS = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
@@ -27,7 +27,7 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     sections = [section for section in found.values() if section is not None]
     verdicts = Counter(finding["verdict"] for section in sections for finding in section["findings"])
     missing = [name for name in order if found.get(name) is None]
-    page = filled(
+    page = render(
         "page.html",
         {"value": _value, "signed": _signed, "seconds": _seconds},
         sections=sections,
@@ -40,7 +40,7 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     return path
 
 
-def in_words(workspace: Workspace, names: Sequence[str]) -> Iterator[str]:
+def report_lines(workspace: Workspace, names: Sequence[str]) -> Iterator[str]:
     """How the claims of each experiment fared, in a line; those of the paper that were not borne out in full.
 
     Args:

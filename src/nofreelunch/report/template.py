@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 Filter: TypeAlias = Callable[..., Any]
 
 
-def filled(template: str, filters: Mapping[str, Filter], **values: object) -> bytes:
+def render(template: str, filters: Mapping[str, Filter], **values: object) -> bytes:
     """The page as HTML, from a template of this folder.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nofreelunch.errors import InputError
 from nofreelunch.sweep.progress import Board
-from nofreelunch.sweep.spec import Needs
+from nofreelunch.sweep.spec import Resources
 from nofreelunch.sweep.status import status
 from nofreelunch.sweep.work import Task, work
 
@@ -17,7 +17,7 @@ _ANSWER_SECONDS = 10.0
 _HIGHEST_PORT = 65535
 
 
-def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Needs) -> dict[Task, str]:
+def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Resources) -> dict[Task, str]:
     """Work on each point that is not done, as many at a time as the cluster has room for.
 
     A point whose worker or node dies is begun again elsewhere, and goes on from its last state: for as long as it gets

@@ -54,7 +54,7 @@ def _cost(task: Task) -> Cost:
     return estimate(load(task.source, task.data_root), task.point.config, task.device)
 
 
-def in_words(labels: Mapping[Task, str]) -> str:
+def forecast_text(labels: Mapping[Task, str]) -> str:
     """The forecast as a table, and what all of it comes to."""
     kinds = forecast(labels)
     lines = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nofreelunch.evaluation import Tally
-from nofreelunch.sweep.table import Row, in_words
+from nofreelunch.sweep.table import Row, format_setting
 from nofreelunch.threats import THREATS, Linf
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def _dots(rows: Sequence[Row], varied: Sequence[str], axis: str) -> Iterator[Dot
     numbers = all(isinstance(row.point.settings[axis], (int, float)) for row in rows)  # or else all are words
     for row in rows:
         settings, within = row.point.settings, row.score.threat
-        x = settings[axis] if numbers else in_words(settings, axis)
-        shown = ((name, in_words(settings, name)) for name in varied if name not in (*_APART, axis))
+        x = settings[axis] if numbers else format_setting(settings, axis)
+        shown = ((name, format_setting(settings, name)) for name in varied if name not in (*_APART, axis))
         words = [f"{name} {word}" for name, word in shown if word]
         under = [] if own else [f"within {within.symbol} {within.eps:.4g}"]
         for norm in _norms(row, rows):

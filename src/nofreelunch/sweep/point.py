@@ -78,7 +78,7 @@ class Point:
             return {"data": self.data, "threat": "", "eps": 0.0, **fields, "recipe": "standard"}
         return {"data": self.data, "threat": threat.norm, "eps": threat.eps, **fields}
 
-    def training_digest(self, data_digest: str, begun_with: str = "") -> str:
+    def training_digest(self, data_digest: str, own_files_digest: str = "") -> str:
         """SHA-256 of what the trained model depends on: settings, data, and the user's files that it begins with."""
-        start = {"start": begun_with} if begun_with else {}
+        start = {"start": own_files_digest} if own_files_digest else {}
         return digest(to_json({"config": self.config.to_plain(), "data": data_digest, **start}))

@@ -22,7 +22,7 @@ _LARGEST = 2**20  # bytes; no sweep of ours comes near
 
 
 @dataclass(frozen=True)
-class Needs:
+class Resources:
     """What a point takes while it runs, and how often its state is kept.
 
     Args:
@@ -54,7 +54,7 @@ class Spec:
     name: str
     points: tuple[Point, ...]
     varied: tuple[str, ...]
-    needs: Needs
+    needs: Resources
 
 
 def names() -> tuple[str, ...]:
@@ -127,9 +127,9 @@ def _blocks(grid: Any) -> list[Mapping[str, Any]]:
     return blocks
 
 
-def _needs(values: Mapping[str, Any]) -> Needs:
+def _needs(values: Mapping[str, Any]) -> Resources:
     for name, value in values.items():
         check_known("setting of [run]", name, ("cpus", "gpus", "save_seconds"))
         if isinstance(value, (bool, str)):
             raise InputError(f"{name} of [run] must be a number, got {value!r}")
-    return Needs(**values)
+    return Resources(**values)

@@ -52,7 +52,7 @@ def to_text(rows: Sequence[Row], varied: Sequence[str]) -> str:
     header = [*varied, "within", "clean", "robust", "verdict"]
     cells = [
         [
-            *(in_words(row.point.settings, name) for name in varied),
+            *(format_setting(row.point.settings, name) for name in varied),
             f"{row.score.threat.norm} {row.score.threat.eps:.4g}",
             *(f"{tally.rate:.1%} ({_interval(tally.interval(0.95))})" for tally in (row.score.clean, row.score.robust)),
             row.score.verdict,
@@ -68,12 +68,12 @@ def to_text(rows: Sequence[Row], varied: Sequence[str]) -> str:
 def label(point: Point, varied: Sequence[str]) -> str:
     """A point by what it does not share with all others."""
     settings = point.settings
-    words = [f"{name} {in_words(settings, name)}" for name in varied if name not in ("data", "threat", "eps")]
-    what = f"{settings['threat']} {in_words(settings, 'eps')}" if point.config.threat else "standard"
+    words = [f"{name} {format_setting(settings, name)}" for name in varied if name not in ("data", "threat", "eps")]
+    what = f"{settings['threat']} {format_setting(settings, 'eps')}" if point.config.threat else "standard"
     return ", ".join([*([settings["data"]] if "data" in varied else []), what, *words])
 
 
-def in_words(settings: Mapping[str, Any], name: str) -> str:
+def format_setting(settings: Mapping[str, Any], name: str) -> str:
     """A setting as it stands in a table."""
     value = settings[name]
     if name == "threat":

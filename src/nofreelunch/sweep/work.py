@@ -24,7 +24,7 @@ from nofreelunch.threats import Threat, from_plain
 from nofreelunch.training import train
 from nofreelunch.training.events import Report, silent
 from nofreelunch.training.folder import MODEL
-from nofreelunch.training.start import begun_with
+from nofreelunch.training.start import own_files_digest
 from nofreelunch.workspace import atomic_write, find_device, plain, read_json, to_json, versions
 
 FORMAT = 1
@@ -45,7 +45,7 @@ class Task:
         data_root: as for `load_data`.
         device: as for `train`.
         save_seconds: as for `train`.
-        begun_with: digests of the user's files that its training begins with, which must be the same too; "" for none.
+        own_files_digest: of the user's files that its training begins with, likewise; "" for none.
     """
 
     point: Point
@@ -55,12 +55,12 @@ class Task:
     data_root: Path | None = None
     device: str = "auto"
     save_seconds: float = 60.0
-    begun_with: str = ""
+    own_files_digest: str = ""
 
     @cached_property
     def name(self) -> str:
         """Of the point's folder: it says what was trained, on which data, from which weights."""
-        return self.point.training_digest(self.data_digest, self.begun_with)[:16]
+        return self.point.training_digest(self.data_digest, self.own_files_digest)[:16]
 
     @property
     def folder(self) -> Path:
@@ -169,7 +169,7 @@ def _model(task: Task, data: Dataset, report: Report) -> Classifier:
     """The task's model, trained or, if it has been, loaded; in either case as it was saved, and on the device."""
     if not task.trained:
         start, arch = task.point.config.start, task.point.config.arch
-        if begun_with(start, arch) != task.begun_with:
+        if own_files_digest(start, arch) != task.own_files_digest:
             raise InputError(f"{start or arch} is another one here than where the sweep was started")
         train(data, task.point.config, task.training, task.device, report, task.save_seconds)
     try:

@@ -49,11 +49,11 @@ class Devices:
             atexit.register(_leave)
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process tells and keeps what happens."""
         return self.rank == 0
 
-    def share(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def setup(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The module to call in training, with gradients averaged over the processes, and the optimiser to step."""
         return cast(tuple[nn.Module, torch.optim.Optimizer], self._fabric.setup(model, optimiser))
 
@@ -61,7 +61,7 @@ class Devices:
         """Add the loss's gradients to the parameters'."""
         self._fabric.backward(loss)
 
-    def apart(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+    def no_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
         """Within the block gradients are not averaged yet, if enabled: more is to come for this step."""
         return cast(AbstractContextManager[None], self._fabric.no_backward_sync(cast(Any, module), enabled=enabled))
 
@@ -73,22 +73,22 @@ class Devices:
         """The largest of the processes' numbers."""
         return int(cast(Tensor, self._fabric.all_reduce(torch.tensor(number, device=self.device), reduce_op="max")))
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in the order of their ranks."""
         return cast(Tensor, self._fabric.all_gather(rows)).view(-1, *rows.shape[1:])
 
-    def align(self, model: nn.Module) -> None:
+    def broadcast_buffers(self, model: nn.Module) -> None:
         """Give the model's buffers, such as batch-norm's running statistics, the first process's values in all."""
         if self.processes > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all processes have come here."""
         self._fabric.barrier()
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process speaks for all that torchrun or SLURM has started; they need not have met yet."""
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
@@ -96,7 +96,7 @@ def leads() -> bool:
 def first_to_tell() -> bool:
     """Whether this process is to tell of a failure that befalls several: once they have met, the first that asks."""
     if not torch.distributed.is_initialized():
-        return leads()
+        return is_main_process()
     try:
         return bool(distributed_c10d._get_default_store().add("told", 1) == 1)
     except RuntimeError:  # whoever kept the count is gone

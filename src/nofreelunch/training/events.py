@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A look at the held-out training images."""
+    """Accuracies on the held-out training images."""
 
     event: ClassVar[str] = "epoch"
     step: int
@@ -62,7 +62,7 @@ class Epoch:
     """Running average of the training batches' accuracy under the training attack."""
 
     @property
-    def merit(self) -> tuple[float, float]:
+    def score(self) -> tuple[float, float]:
         """What the best epoch has most of: robust accuracy, then clean accuracy."""
         return self.robust, self.clean
 

@@ -27,7 +27,7 @@ class Learner:
         delta: what the recipe carries from step to step; None if it carries nothing.
         step: updates done.
         train_accuracy: running average of the batches' accuracy under the training attack.
-        history: the looks at the held-out images so far.
+        history: the validations so far.
         best: the weights that the best of them was of; empty before the first.
     """
 
@@ -48,7 +48,7 @@ class Learner:
     @property
     def chosen(self) -> Epoch | None:
         """The epoch with the highest robust accuracy, then clean accuracy; the earliest of equals."""
-        return max(self.history, key=lambda epoch: epoch.merit, default=None)
+        return max(self.history, key=lambda epoch: epoch.score, default=None)
 
     def updated(self, decay: float, accuracy: float) -> None:
         """Count an update of the weights; `decay` is that of their average."""
@@ -58,7 +58,7 @@ class Learner:
         self.train_accuracy = share * self.train_accuracy + (1 - share) * accuracy
         self.step += 1
 
-    def looked(self, epoch: Epoch) -> None:
+    def record_validation(self, epoch: Epoch) -> None:
         """Keep what an epoch showed, and its weights if it is the best so far."""
         self.history.append(epoch)
         if self.chosen is epoch:

@@ -19,16 +19,16 @@ class Log:
     Args:
         path: of the file; appended to.
         step: the step that the run goes on from.
-        looks: the looks at held-out images done by then. What was logged later, or cut off within a line, is removed.
+        validations: those done by then. What was logged later, or cut off within a line, is removed.
 
     Raises:
         RunError: if the file cannot be written.
     """
 
-    def __init__(self, path: Path, step: int, looks: int) -> None:
+    def __init__(self, path: Path, step: int, validations: int) -> None:
         self.path = path
         content = path.read_bytes() if path.exists() else b""
-        kept = b"".join(_until(content.splitlines(keepends=True), step, looks))
+        kept = b"".join(_until(content.splitlines(keepends=True), step, validations))
         if kept != content:
             atomic_write(path, kept)
 
@@ -44,13 +44,13 @@ class Log:
             raise RunError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-def _until(lines: Iterable[bytes], step: int, looks: int) -> Iterator[bytes]:
-    """The whole lines before the first that tells of a later step or look."""
+def _until(lines: Iterable[bytes], step: int, validations: int) -> Iterator[bytes]:
+    """The whole lines before the first that tells of a later step or validation."""
     for line in lines:
         try:
             event: Any = json.loads(line)
-            looks -= event["event"] == Epoch.event
-            later = looks < 0 or event["step"] > step
+            validations -= event["event"] == Epoch.event
+            later = validations < 0 or event["step"] > step
         except (ValueError, TypeError, KeyError):
             later = True
         if later or not line.endswith(b"\n"):

@@ -1,7 +1,7 @@
 """The one loop of all recipes: equation (2) of Tsipras et al. 2018, minimised step by step.
 
 Every random choice is a function of seed, step and image, so that a run can be cut anywhere. The processes meet at the
-update and at looks at the held-out images; attacks run in each on its own.
+update and in validation; attacks run in each on its own.
 """
 
 import math
@@ -23,7 +23,7 @@ from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Step
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.recipes import Problem
-from nofreelunch.training.schedules import SCHEDULES, progress, rising
+from nofreelunch.training.schedules import SCHEDULES, progress, warmup
 from nofreelunch.types import Images, Labels, pixels
 
 SELECTION_ATTACK = "pgd-10"
@@ -31,7 +31,7 @@ _AUGMENT, _ATTACK = 0, 1  # tags of random streams
 
 
 class Loop:
-    """Steps and looks of one run.
+    """Steps and validations of one run.
 
     Args:
         config: what is trained, and how.
@@ -46,8 +46,8 @@ class Loop:
         per_epoch = len(self.trained) / config.batch_size
         self.steps = max(1, round(config.epochs * per_epoch))
         whole_epochs = range(1, math.floor(config.epochs) + 1)
-        self._looks = sorted({max(1, round(epoch * per_epoch)) for epoch in whole_epochs} | {self.steps})
-        self._module, self._optimiser = devices.share(learner.model, learner.optimiser)
+        self._validation_steps = sorted({max(1, round(epoch * per_epoch)) for epoch in whole_epochs} | {self.steps})
+        self._module, self._optimiser = devices.setup(learner.model, learner.optimiser)
         self._attacked = fast(learner.model, config.attack_precision)
         self._watched = self._attacked if learner.average is None else fast(learner.average, config.attack_precision)
         for cheap in (self._attacked, self._watched):
@@ -55,16 +55,20 @@ class Loop:
         self._threat = config.threat or Linf(0.0)
 
     @property
-    def look_due(self) -> bool:
+    def validation_due(self) -> bool:
         """Whether the held-out images are to be looked at next: after each epoch and at the end, if there are any."""
         learner = self.learner
         seen = len(learner.history)
-        return len(self.held_out) > 0 and seen < len(self._looks) and learner.step == self._looks[seen]
+        return (
+            len(self.held_out) > 0
+            and seen < len(self._validation_steps)
+            and learner.step == self._validation_steps[seen]
+        )
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.learner.step == self.steps and not self.look_due
+        return self.learner.step == self.steps and not self.validation_due
 
     def update(self) -> Step:
         """One update of the weights.
@@ -75,18 +79,18 @@ class Loop:
         config, learner = self.config, self.learner
         done = progress(min(learner.step, self.steps - 1), self.steps)  # a cost is timed beyond the end
         lr = config.lr * SCHEDULES[config.schedule](done)
-        threat = replace(self._threat, eps=self._threat.eps * rising(done, config.eps_warmup))
+        threat = replace(self._threat, eps=self._threat.eps * warmup(done, config.eps_warmup))
         loss, accuracy = self._differentiate(threat)
         if not math.isfinite(loss):
             raise RunError(f"the loss is {loss} at step {learner.step + 1} of {self.steps}, learning rate {lr:.3g}")
         for group in learner.optimiser.param_groups:
             group["lr"] = lr
         self._optimiser.step()
-        self.devices.align(learner.model)  # each has seen its own images
+        self.devices.broadcast_buffers(learner.model)  # each has seen its own images
         learner.updated(config.ema, accuracy)
         return Step(learner.step, self._epoch, loss, accuracy, lr, threat.eps)
 
-    def look(self) -> Epoch:
+    def validate(self) -> Epoch:
         """Accuracies on the held-out images, clean and under PGD-10; the verdict is the model's own, in float32."""
         config, learner = self.config, self.learner
         refresh(self._watched)
@@ -100,7 +104,7 @@ class Loop:
             self.devices.total,
         )
         epoch = Epoch(learner.step, self._epoch, clean.rate, robust.rate, clean.total, learner.train_accuracy)
-        learner.looked(epoch)
+        learner.record_validation(epoch)
         return epoch
 
     @property
@@ -126,12 +130,12 @@ class Loop:
             problem = self._problem(threat, batch[own], own, draw)
             with evaluating(learner.model):  # in case nothing faster than the model itself was found
                 z = recipe.examples(problem).requires_grad_(recipe.carry is not None)
-            with self.devices.apart(self._module, enabled=count < len(parts) - 1):
+            with self.devices.no_sync(self._module, enabled=count < len(parts) - 1):
                 losses, logits = recipe.loss(self._module, problem, z)
                 self.devices.backward(losses.mean() / len(parts))
             totals += torch.stack([losses.detach().sum(), (logits.argmax(1) == problem.y).sum()])
             if recipe.carry is not None and learner.delta is not None and z.grad is not None:
-                learner.delta[places.flatten()] = self.devices.gathered(recipe.carry(problem, z.detach(), z.grad))
+                learner.delta[places.flatten()] = self.devices.all_gather(recipe.carry(problem, z.detach(), z.grad))
         loss, accuracy = (self.devices.total(totals) / config.batch_size).tolist()
         return loss, accuracy
 

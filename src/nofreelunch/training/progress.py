@@ -40,7 +40,7 @@ class Pace:
 
     @property
     def seconds_per_step(self) -> float:
-        """On average since the first step of this process; looks at held-out images included. 0 while unknown."""
+        """On average since the first step of this process; validation included. 0 while unknown."""
         if self._first is None or self._first[0] == self._last[0]:
             return 0.0
         return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])

@@ -17,41 +17,41 @@ _DEVICE_ERROR: type[Exception] = getattr(torch, "AcceleratorError", RuntimeError
 _GLOO = "gloo/transport"  # what errors of the connection between processes speak of on CPUs
 
 
-def carry_on(loop: Loop, report: Report, folder: Folder | None, signals: NotedSignals, save_seconds: float) -> None:
-    """Make all steps and looks that are left.
+def run(loop: Loop, report: Report, folder: Folder | None, signals: NotedSignals, save_seconds: float) -> None:
+    """Make all steps and validations that are left.
 
     Args:
         loop: goes on from where its learner is.
         report: called with each event.
         folder: where the state is kept; None keeps nothing.
         signals: one that arrives is answered after the step: the state is saved and the signal delivered.
-        save_seconds: the state is saved this often, after each look, and at the end.
+        save_seconds: the state is saved this often, after each validation, and at the end.
 
     Raises:
         RunError: if the loss or a weight is not a number, the disk is full or the device fails.
     """
     saved_at = time.monotonic()
     while not loop.finished:
-        looking = loop.look_due
+        validating = loop.validation_due
         with _failures_named(loop, folder):
-            if looking:
-                _look(loop, report)
+            if validating:
+                _validate(loop, report)
             else:
                 report(loop.update())
             due = time.monotonic() - saved_at >= save_seconds  # by this process's clock, which is no other's
             asked = loop.devices.largest(2 * signals.signum + due)
             signum = asked // 2
-            if asked or looking or loop.finished:
-                if folder is not None and loop.devices.leads:
+            if asked or validating or loop.finished:
+                if folder is not None and loop.devices.is_main:
                     folder.save()
-                loop.devices.wait()
+                loop.devices.barrier()
                 saved_at = time.monotonic()
         if signum:
             signals.deliver(signum)
 
 
-def _look(loop: Loop, report: Report) -> None:
-    report(loop.look())
+def _validate(loop: Loop, report: Report) -> None:
+    report(loop.validate())
     history = loop.learner.history
     finding = overfitting(history) if loop.config.threat else None
     if finding:
@@ -64,14 +64,14 @@ def _failures_named(loop: Loop, folder: Folder | None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        failure = _in_words(error, loop.learner.step + 1)
+        failure = _explained(error, loop.learner.step + 1)
         if failure is None:
             raise
         rest = folder.last_good if folder else "no state was kept, as no folder was given"
         raise RunError(f"{failure}; {rest}") from error
 
 
-def _in_words(error: RuntimeError, step: int) -> str | None:
+def _explained(error: RuntimeError, step: int) -> str | None:
     """What has failed in this step; None for what only a mistake of ours explains."""
     if isinstance(error, RunError):
         return str(error)

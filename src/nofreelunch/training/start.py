@@ -13,7 +13,7 @@ from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.files import load_file
 from nofreelunch.models.registry import is_own_code, own_network
-from nofreelunch.models.sources import written
+from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.models.tensors import check_fits, layout
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.workspace import digest, file_digest
@@ -40,15 +40,15 @@ def code_digest(arch: str) -> str:
     if not is_own_code(arch):
         return ""
     with torch.random.fork_rng(devices=[]):
-        return digest(written(arch, own_network(arch)))
+        return digest(code_fingerprint(arch, own_network(arch)))
 
 
-def begun_with(start: str, arch: str) -> str:
+def own_files_digest(start: str, arch: str) -> str:
     """Both digests, one after the other: "" where a training takes nothing from files of the user's."""
     return start_digest(start) + code_digest(arch)
 
 
-def first_model(data: Dataset, config: TrainConfig) -> Classifier:
+def initial_model(data: Dataset, config: TrainConfig) -> Classifier:
     """The model before the first step; a function of data, config and the model that the config starts from.
 
     Where it starts from one, the last layer alone is new: all else, and how pixels are normalised, is that model's.

@@ -20,9 +20,9 @@ from nofreelunch.training.folder import Folder
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import Loop
 from nofreelunch.training.optimisers import optimiser
-from nofreelunch.training.session import carry_on
+from nofreelunch.training.session import run
 from nofreelunch.training.signals import NotedSignals
-from nofreelunch.training.start import code_digest, first_model, start_digest
+from nofreelunch.training.start import code_digest, initial_model, start_digest
 from nofreelunch.workspace import find_device
 
 
@@ -56,11 +56,11 @@ def train(
     devices = Devices(find_device(device), config.precision)
     learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)
-    report = (report or _warn) if devices.leads else silent
+    report = (report or _warn) if devices.is_main else silent
     with ExitStack() as held:
         folder, signals = None, NotedSignals()
         if out is not None:
-            if devices.leads:
+            if devices.is_main:
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
             about = {
@@ -74,10 +74,10 @@ def train(
         report(_started(loop))
         for caution in config.cautions:
             report(Notice(learner.step, caution))
-        carry_on(loop, report, folder, signals, save_seconds)
+        run(loop, report, folder, signals, save_seconds)
         report(Finished(learner.step, learner.chosen))
         model = _result(data, config, learner)
-        if folder is not None and devices.leads:
+        if folder is not None and devices.is_main:
             folder.save_model(model)
     return model
 
@@ -89,7 +89,7 @@ def fresh_learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learn
         InputError: if these do not go together.
     """
     _check(data, config, devices)
-    model = first_model(data, config).to(memory_format=torch.channels_last).to(devices.device)
+    model = initial_model(data, config).to(memory_format=torch.channels_last).to(devices.device)
     carries = config.method.carry is not None
     return Learner(
         model=model,
@@ -118,7 +118,7 @@ def _resume(folder: Folder, loop: Loop, report: Report) -> Report:
     complaints, step, devices = folder.resume(), folder.learner.step, loop.devices
     if devices.largest(step) != -devices.largest(-step):
         raise InputError(f"--out {folder.path} must be one folder for all processes; they find different steps there")
-    if not devices.leads:
+    if not devices.is_main:
         return report
     folder.sweep()
     folder.check_room(loop.config)

@@ -32,7 +32,7 @@ def _finding(history: Sequence[Epoch]) -> tuple[str, str] | None:
     """The name of what the last epoch shows, and a sentence on it."""
     if len(history) < 2:
         return None
-    best, last = max(history, key=lambda epoch: epoch.merit), history[-1]
+    best, last = max(history, key=lambda epoch: epoch.score), history[-1]
     drop = best.robust - last.robust
     error = math.sqrt(2 * best.robust * (1 - best.robust) / last.held_out)
     if drop <= max(_DROP, _ERRORS * error) or last.train_accuracy < best.train_accuracy:

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.evaluation.subject import Subject, as_in_use
 from nofreelunch.evaluation.surrogates.bpda import bpda
-from nofreelunch.models.copying import twin
+from nofreelunch.models.copying import copy_of
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
@@ -93,7 +93,7 @@ def precise(subject: Subject) -> Model:
         AttributeError: if it is not an `nn.Module`.
         TypeError: if it cannot be copied.
     """
-    exact = twin(subject.working)
+    exact = copy_of(subject.working)
     if exact is subject.working:
         raise TypeError("it cannot be copied")
     exact = exact.double()

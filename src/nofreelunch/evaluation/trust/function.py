@@ -20,7 +20,7 @@ from nofreelunch.evaluation.subject import as_in_use, attempted
 from nofreelunch.evaluation.surrogates.bpda import replaced
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
 from nofreelunch.evaluation.trust.probe import Probe, behind, counted, differs
-from nofreelunch.models.copying import twin
+from nofreelunch.models.copying import copy_of
 
 _CALLS = 40
 """More than a warm-up lasts: so often is a model asked before it is compared with a fresh copy."""
@@ -36,7 +36,7 @@ def memory(probe: Probe) -> tuple[bool, list[Flag]]:
     Carlini et al. 2019, section 5.6: a stateful defence must be attacked as one that knows the state.
     """
     subject, x = probe.subject, probe.x
-    used = twin(subject.pristine)
+    used = copy_of(subject.pristine)
     before = fingerprint(used)
     answer = subject.ask(used, x)
     changed = changed_places(before, fingerprint(used))
@@ -55,7 +55,7 @@ def memory(probe: Probe) -> tuple[bool, list[Flag]]:
         return False, []
     if alone:
         return True, [_uncopied(changed[0])]
-    forgotten = differs(subject.ask(used, probe.both), subject.ask(twin(subject.pristine), probe.both))
+    forgotten = differs(subject.ask(used, probe.both), subject.ask(copy_of(subject.pristine), probe.both))
     forgotten[: len(x)] |= varied
     if drew and not forgotten.any():  # what was drawn shows nowhere
         return False, []
@@ -185,7 +185,7 @@ def _inferred(probe: Probe) -> Tensor | None:
 
     None from a model that cannot work there, as one that differentiates inside.
     """
-    used, x = twin(probe.subject.pristine), probe.both
+    used, x = copy_of(probe.subject.pristine), probe.both
     with as_in_use(x.device, used), torch.inference_mode():
         return attempted(lambda: as_tensor(used(x.to(probe.subject.dtype, copy=True))).float().clone())
 

@@ -7,7 +7,7 @@ from nofreelunch.sweep.progress import Board
 from nofreelunch.sweep.work import Task, work
 
 
-def run_here(tasks: Sequence[Task], board: Board) -> dict[Task, str]:
+def run_locally(tasks: Sequence[Task], board: Board) -> dict[Task, str]:
     """Work on each point that is not done.
 
     Returns:

@@ -9,7 +9,7 @@ _STATES = 2  # that a folder keeps
 
 
 def state_bytes(config: TrainConfig, learner: Learner) -> int:
-    """Bytes of all tensors of the learner's state once it has made a step and, if any images are held out, a validation."""
+    """Bytes of the learner's state once it has made a step and, if any images are held out, been validated."""
     copies = 1 + (learner.average is not None) + (config.holdout > 0)
     carried = 0 if learner.delta is None else learner.delta.nbytes
     return copies * _model_bytes(learner.model) + carried + memory(config.optimiser, learner.model)

@@ -65,9 +65,10 @@ def exceeds(claim: str, where: str, more: Estimate, less: Estimate, ours: str, n
 
     The finding agrees or refutes where they do not overlap; where they do, it is undecided.
     """
-    if more[1] > less[2]:
+    (_, more_low, more_high), (_, less_low, less_high) = more, less
+    if more_low > less_high:
         return Finding(claim, where, None, ours, "agrees", note)
-    if more[2] < less[1]:
+    if more_high < less_low:
         return Finding(claim, where, None, ours, "refuted", note)
     return Finding(claim, where, None, ours, "undecided", f"{note}; the intervals overlap")
 

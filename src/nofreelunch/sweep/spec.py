@@ -45,13 +45,11 @@ class Spec:
     """A sweep.
 
     Args:
-        name: of the file.
         points: each once.
         varied: the settings in which they differ.
         needs: of each.
     """
 
-    name: str
     points: tuple[Point, ...]
     varied: tuple[str, ...]
     needs: Resources
@@ -76,7 +74,7 @@ def read_spec(spec: str) -> Spec:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{spec} is not TOML: {error}") from None
     try:
-        return _spec(Path(spec).stem, sections)
+        return _spec(sections)
     except InputError as error:
         raise InputError(f"{spec}: {error}") from None
 
@@ -98,7 +96,7 @@ def _content(spec: str) -> bytes:
     return content
 
 
-def _spec(name: str, sections: Mapping[str, Any]) -> Spec:
+def _spec(sections: Mapping[str, Any]) -> Spec:
     for section in sections:
         check_known("section", section, _SECTIONS)
     preset = sections.get("preset", "")
@@ -108,7 +106,7 @@ def _spec(name: str, sections: Mapping[str, Any]) -> Spec:
         raise InputError("there is no [grid]; give lists of settings, such as eps = [0, 0.1, 0.2]")
     blocks = _blocks(sections["grid"])
     points = expand(preset, _section("train", sections), blocks, _section("evaluate", sections))
-    return Spec(name, points, varied(points, blocks), _needs(_section("run", sections)))
+    return Spec(points, varied(points, blocks), _resources(_section("run", sections)))
 
 
 def _section(name: str, sections: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -127,9 +125,7 @@ def _blocks(grid: Any) -> list[Mapping[str, Any]]:
     return blocks
 
 
-def _needs(values: Mapping[str, Any]) -> Resources:
-    for name, value in values.items():
+def _resources(values: Mapping[str, Any]) -> Resources:
+    for name in values:
         check_known("setting of [run]", name, ("cpus", "gpus", "save_seconds"))
-        if isinstance(value, (bool, str)):
-            raise InputError(f"{name} of [run] must be a number, got {value!r}")
     return Resources(**values)

@@ -22,7 +22,7 @@ from deceptive.models import DECEPTIVE, Around, Between, CopiesAsAnother, Rememb
 from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation import Evaluation, evaluate, scouting
+from nofreelunch.evaluation import Evaluation, adaptive, evaluate
 from nofreelunch.evaluation.crossings import Crossings
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.surrogates.plain import Smoothed
@@ -107,7 +107,7 @@ def test_a_deceptive_model_is_exposed(name: str) -> None:
 
 
 def test_a_remedy_whose_gain_is_made_up_for_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scouting, "_beyond_own", lambda *given: {})
+    monkeypatch.setattr(adaptive, "_beyond_own", lambda *given: {})
     model = DECEPTIVE["DistractingClasses"](linear())
     ev = brief(model)
     truth = like_the_network(model, linear(), *examples(), EPS)

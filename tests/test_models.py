@@ -312,7 +312,7 @@ def _set(name: str, **values: Any) -> Any:
     [
         (_set("network.fc1.bias", shape=[10**9]), "is not a safetensors file, or it is truncated or corrupt"),
         (_set("network.fc1.bias", shape=[64, 2]), r"network.fc1.bias has shape \(64, 2\) and not \(128,\)"),
-        (_set("network.fc1.bias", dtype="I32"), "network.fc1.bias has type I32 and not F32"),
+        (_set("network.fc1.bias", dtype="I32"), "network.fc1.bias has type torch.int32 and not torch.float32"),
         (_set("network.fc1.bias", dtype="F8"), "is not a safetensors file, or it is truncated or corrupt"),
         (_set("network.fc1.bias", data_offsets=[0, 512]), "is not a safetensors file, or it is truncated or corrupt"),
         (lambda header: header.update(extra={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}), "extra is not in"),
@@ -503,7 +503,10 @@ def _saved(content: Any, **options: Any) -> bytes:
         (lambda: _saved({"epoch": 3}), "['epoch'] is not a named tensor"),
         (lambda: _saved({"2.weight": torch.rand(3, 4)}), "does not fit the model: 2.bias is missing"),
         (lambda: _saved({"2.weight": torch.rand(1).expand(10**6, 10**3), "2.bias": torch.rand(3)}), "not (3, 4)"),
-        (lambda: _saved({"2.weight": torch.ones(3, 4).long(), "2.bias": torch.rand(3)}), "has type I64 and not F32"),
+        (
+            lambda: _saved({"2.weight": torch.ones(3, 4).long(), "2.bias": torch.rand(3)}),
+            "has type torch.int64 and not torch.float32",
+        ),
     ],
 )
 def test_bad_checkpoints_are_refused(user_module: str, content: Any, message: str) -> None:

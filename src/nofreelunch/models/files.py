@@ -14,7 +14,7 @@ from torch import nn
 from nofreelunch.errors import SEEDS, InputError
 from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.registry import assemble, is_own_code
-from nofreelunch.models.tensors import check_fits, layout, read_tensors
+from nofreelunch.models.tensors import check_fits, read_tensors
 from nofreelunch.workspace import atomic_write, digest, is_sealed, plain, read_json, sealed
 
 FORMAT = 1
@@ -76,7 +76,7 @@ def load_file(path: Path, own_code: str = "") -> Classifier:
         model = assemble(card)
     content = _read_tensors(path, largest=_bytes_of(model))
     tensors = read_tensors(content, path)
-    check_fits(layout(tensors), model, path, halved=True)
+    check_fits(tensors, model, path, halved=True)
     if digest(content) != about["weights_sha256"]:
         raise InputError(
             f"{path} is corrupt or belongs to another model: digest mismatch with {path.with_suffix('.json')}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
 from nofreelunch.models.declared import Declared, Normalisation
-from nofreelunch.models.tensors import check_fits, layout, read_tensors
+from nofreelunch.models.tensors import check_fits, read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -70,7 +70,7 @@ class Weights:
         for name in tensors.keys() & wanted.keys():
             if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():
                 tensors[name] = tensors[name].to(wanted[name].dtype)
-        check_fits(layout(tensors), model, self.path)
+        check_fits(tensors, model, self.path)
         model.load_state_dict(tensors)
         return model
 

@@ -14,7 +14,7 @@ from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.files import load_file
 from nofreelunch.models.registry import is_own_code, own_network
 from nofreelunch.models.sources import code_fingerprint
-from nofreelunch.models.tensors import check_fits, layout
+from nofreelunch.models.tensors import check_fits
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.workspace import digest, file_digest
 
@@ -75,7 +75,7 @@ def _begun(model: Classifier, config: TrainConfig) -> Classifier:
     head = linear[-1] + "."
     begun = {name: value for name, value in theirs.items() if not name.startswith(head)}
     begun |= {name: value for name, value in model.state_dict().items() if name.startswith(head)}
-    check_fits(layout(begun), model, Path(config.start))
+    check_fits(begun, model, Path(config.start))
     model.load_state_dict(begun)
     mean, std = (tuple(buffer.flatten().tolist()) for buffer in (source[0].mean, source[0].std))
     model.card = replace(model.card, mean=mean, std=std)

@@ -370,7 +370,7 @@ BAD = {
         'unknown data set of [evaluate.threats] "mnits"; did you mean "mnist"?',
     ),
     "a seed that no generator takes": (GOOD.replace("[0]", f"[{2**64}]"), "seed must be below 2^63"),
-    "needs that are no number": (f'{GOOD}[run]\ngpus = "all"', "gpus must be a number in"),
+    "needs that are no number": (f'{GOOD}[run]\ngpus = "all"', "gpus of [run] must be a number"),
     "negative needs": (f"{GOOD}[run]\ncpus = -1", "cpus must be in [0, inf)"),
     "unknown needs": (f"{GOOD}[run]\ngpu = 1", 'unknown setting of [run] "gpu"; did you mean "gpus"?'),
     "a large file": (f"{GOOD}#{'x' * 2**20}", "too large to be a sweep"),

@@ -126,6 +126,8 @@ def _blocks(grid: Any) -> list[Mapping[str, Any]]:
 
 
 def _resources(values: Mapping[str, Any]) -> Resources:
-    for name in values:
+    for name, value in values.items():
         check_known("setting of [run]", name, ("cpus", "gpus", "save_seconds"))
+        if isinstance(value, (bool, str)):
+            raise InputError(f"{name} of [run] must be a number, got {value!r}")
     return Resources(**values)

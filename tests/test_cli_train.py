@@ -386,6 +386,14 @@ def test_retrain_goes_on_where_it_was_stopped(
     assert about["command"] == "nofreelunch reproduce theorem-2.1 --scale smoke"
 
 
+def test_missing_data_are_told_before_anything_is_computed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also at the scale whose presets train, without `--retrain`."""
+    command = ["reproduce", "theorem-2.2", "table-4", "--scale", "paper", "--data", "npz:none.npz", "--out", "r"]
+    assert main(command) == 2
+    assert "none.npz" in capsys.readouterr().err
+    assert not Path("r/results").exists()
+
+
 def test_retrain_means_nothing_to_an_experiment_without_models(
     asked: list[tuple[str, str, Threat | None]], capsys: pytest.CaptureFixture[str]
 ) -> None:

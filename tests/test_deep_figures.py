@@ -408,6 +408,29 @@ def test_figure_5_measures_the_gradients_it_draws(exhibit: deep.Exhibit, results
     assert set(figure_5.MEASURES) == {field.name for field in dataclasses.fields(measured["l2"])}
 
 
+class FlatAt(nn.Module):
+    """A model that does not react to one image."""
+
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        super().__init__()
+        self.model, self.image = model, image
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = (x == self.image).flatten(1).all(1, keepdim=True)
+        logits = self.model(x)
+        return torch.where(here, logits.detach(), logits)
+
+
+def test_an_image_at_which_a_gradient_is_zero_is_left_out_of_the_measures(exhibit: deep.Exhibit) -> None:
+    x, y = exhibit.test_images(16, 0)
+    models = {**exhibit.models, "standard": FlatAt(exhibit.models["standard"], x[3])}
+    estimates = figure_5._examined(figure_5.Config(columns=2, n=16), dataclasses.replace(exhibit, models=models))[1]
+    others = torch.arange(16) != 3
+    for role, model in exhibit.models.items():
+        alignment = gradient_alignment(x[others], input_gradient(model, x[others], y[others]))
+        np.testing.assert_allclose(estimates[role]["edge_energy"], mean(alignment.edge_energy), rtol=1e-4)
+
+
 def test_alignment_says_nothing_of_networks_that_standardise_each_image() -> None:
     """Their answer does not change with brightness and contrast, so <x, g> is 0."""
     data = toy()

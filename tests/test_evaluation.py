@@ -20,7 +20,7 @@ from deceptive.honest import convolutional, digits, linear, robust, standard
 from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.evaluation import Evaluation, evaluate, foreign, sweep
+from nofreelunch.evaluation import Evaluation, evaluate, foreign, operations, sweep
 from nofreelunch.evaluation.interval_bounds import certify
 from nofreelunch.evaluation.operations import is_affine
 from nofreelunch.evaluation.source import batches, source_of
@@ -317,6 +317,15 @@ def test_what_is_certified_cannot_be_broken(build: object, threat: Threat) -> No
     assert proven is not None
     assert proven.any()
     assert all(step == "" for step, safe in zip(ev.broken_by, proven.tolist(), strict=True) if safe)
+
+
+def test_no_certificate_covers_an_example_that_is_broken(ev: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though as many others stand: then what was bounded are not the operations of the model."""
+    broken = next(row for row, step in enumerate(ev.broken_by) if step not in ("", "clean"))
+    monkeypatch.setattr(operations, "certify", lambda model, x, y, threat: torch.arange(len(y)) == broken)
+    again = evaluate(robust(), examples(), THREAT, BRIEF, batch_size=64)
+    assert again.robust == ev.robust
+    assert again.certified is None
 
 
 def test_interval_bounds_of_a_linear_model_are_exact() -> None:

@@ -136,6 +136,7 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
     """Functions to differentiate in the model's place."""
     subject, x = trial.subject, trial.load(index)[0]
     yield "see-through", BPDA(subject)
+    yield "soft choices", BPDA(subject, soft=True)
     yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:

@@ -8,13 +8,14 @@ undone, and the model is not told that it is being differentiated.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from nofreelunch.evaluation.surrogates.unseen import plain_apply, replaced, unseen
 
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "type")
@@ -30,6 +31,7 @@ _PASSING = {
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
                 "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1, "eq": 0, "__eq__": 0}  # fmt: skip
 """With the sign of the difference on which a mask turns; 0: by its size."""
+_VIEWS = ("__getitem__", "view", "view_as", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "flatten")
 _HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
 
 
@@ -37,6 +39,11 @@ def straight(hard: Tensor, soft: Tensor) -> Tensor:
     """The value of `hard` with the derivative of `soft`."""
     with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `bpda` too
         return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _softened(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of `soft` as well; where that is not finite, as `straight`."""
+    return soft if bool(soft.isfinite().all()) else straight(hard, soft)
 
 
 def _second(args: Any, kwargs: Any) -> Any:
@@ -50,10 +57,16 @@ def _squash(x: Tensor) -> Tensor:
 
 
 class _Smooth(TorchFunctionMode):
-    """Every torch operation of the model passes through here."""
+    """Every torch operation of the model passes through here.
 
-    def __init__(self) -> None:
+    Args:
+        soft: whether choices take the values of what stands for them too, not only the derivatives.
+    """
+
+    def __init__(self, soft: bool) -> None:
         super().__init__()
+        self._soft_values = soft
+        self._take: Callable[[Tensor, Tensor], Tensor] = _softened if soft else straight
         self._surrogates: Any = WeakTensorKeyDictionary()
         self._scores: Any = WeakTensorKeyDictionary()
 
@@ -67,8 +80,9 @@ class _Smooth(TorchFunctionMode):
             return self._attribute(function, args)
         if name == "register_hook" or (name == "_set_grad_enabled" and args == (False,)):
             return None
-        if name == "__getitem__" and isinstance(args[1], Tensor) and args[1] in self._scores:
-            return self._look_up(args[0], args[1])
+        index = (args[1][-1] if isinstance(args[1], tuple) else args[1]) if name == "__getitem__" else None
+        if isinstance(index, Tensor) and index in self._scores:
+            return self._look_up(args[0], args[1], self._scores[index])
         rule = _RULES.get(name)
         if rule is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
@@ -86,16 +100,16 @@ class _Smooth(TorchFunctionMode):
             return _HIDDEN[name]
         return args[0] * 1 if name == "data" and args[0].is_floating_point() else function(*args)
 
-    def _look_up(self, table: Tensor, index: Tensor) -> Tensor:
-        """table[argmax(scores)], as the mean over the table under softmax(scores)."""
-        hard, scores = table[index], self._scores[index]
-        share = scores.softmax(-1)
-        fits = (
-            table.is_floating_point()
-            and scores.shape[-1] == len(table)
-            and hard.dim() == scores.dim() + table.dim() - 2
-        )
-        return straight(hard, torch.tensordot(share, table, 1)) if fits else hard
+    def _look_up(self, table: Tensor, place: Any, scores: Tensor) -> Tensor:
+        """table[argmax(scores)] or, row by row, table[range(n), argmax(scores)]: the mean under softmax(scores)."""
+        hard, share = table[place], scores.softmax(-1)
+        if not table.is_floating_point():
+            return hard
+        if isinstance(place, tuple):
+            rows = len(place) == 2 and scores.shape == table.shape[:2] and hard.shape == (len(table), *table.shape[2:])
+            return self._take(hard, torch.einsum("ne,ne...->n...", share, table)) if rows else hard
+        whole = scores.shape[-1] == len(table) and hard.dim() == scores.dim() + table.dim() - 2
+        return self._take(hard, torch.tensordot(share, table, 1)) if whole else hard
 
     def through(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounding and cutting off: the derivative is 1."""
@@ -138,7 +152,7 @@ class _Smooth(TorchFunctionMode):
             return made
         if source is args[0]:
             return made
-        return straight(made, source.to(made.dtype)) if made.is_floating_point() else made
+        return self._take(made, source.to(made.dtype)) if made.is_floating_point() else made
 
     def _gap(self, first: Any, second: Any) -> Tensor | None:
         """The difference of two things that are compared; None where it has no derivative."""
@@ -153,7 +167,13 @@ class _Smooth(TorchFunctionMode):
         made, gap = function(*args, **kwargs), self._gap(args[0], _second(args, kwargs))
         if gap is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
             sign = _COMPARISONS[function.__name__]
-            self._surrogates[made] = straight(made.to(gap.dtype), sign * _squash(10 * gap) if sign else -gap.abs())
+            soft = sign * _squash(10 * gap) if sign else -gap.abs()
+            self._surrogates[made] = self._take(made.to(gap.dtype), (1 + soft) / 2 if self._soft_values else soft)
+        elif (
+            args[0] in self._scores and _COMPARISONS[function.__name__] == 0 and isinstance(_second(args, kwargs), int)
+        ):
+            scores = self._scores[args[0]]
+            self._surrogates[made] = self._take(made.to(scores.dtype), scores.softmax(-1)[..., _second(args, kwargs)])
         return made
 
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -192,7 +212,7 @@ class _Smooth(TorchFunctionMode):
         made = function(*args, **kwargs)
         if args[0] in self._scores and self._scores[args[0]].shape == made.shape:
             scores = self._scores[args[0]]
-            self._surrogates[made] = straight(made.to(scores.dtype), scores.softmax(-1))
+            self._surrogates[made] = self._take(made.to(scores.dtype), scores.softmax(-1))
         return made
 
     def scatter(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -204,20 +224,40 @@ class _Smooth(TorchFunctionMode):
         if index is None or not made.is_floating_point():
             return made
         share = self._scores[index].softmax(-1).reshape(made.shape)
-        return straight(made, share * (made.detach().amax() - made.detach().amin()))
+        low, high = made.detach().amin(), made.detach().amax()
+        return self._take(made, low + share * (high - low))
 
     def where(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Either or, as a mixture by the mask's smooth surrogate."""
         made = function(*args, **kwargs)
         if args[0] not in self._surrogates or len(args) < 3 or not made.is_floating_point():
             return made
-        share = self._surrogates[args[0]]
-        gap = torch.as_tensor(args[1]).detach() - torch.as_tensor(args[2]).detach()
-        return made + (straight(share, share) - share.detach()) * gap.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+        share, first, second = self._surrogates[args[0]], *(torch.as_tensor(each) for each in args[1:3])
+        gap = first.detach() - second.detach()
+        hard = made + (straight(share, share) - share.detach()) * gap.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
+        return self._take(hard, share * first + (1 - share) * second) if self._soft_values else hard
 
     def array(self, function: Any, args: Any, kwargs: Any) -> Any:
         """To numpy, as if nothing were differentiated."""
         return function(Tensor.detach(args[0]), *args[1:], **kwargs)
+
+    def view(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Another shape."""
+        made = function(*args, **kwargs)
+        if isinstance(made, Tensor) and args[0] in self._surrogates:
+            self._surrogates[made] = function(self._surrogates[args[0]], *args[1:], **kwargs)
+        if isinstance(made, Tensor) and args[0] in self._scores:
+            self._scores[made] = self._scores[args[0]]
+        return made
+
+    def gather(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """What stands at the chosen places of the second dimension, as the mean under softmax(scores)."""
+        made, table = function(*args, **kwargs), args[0]
+        index = next((arg for arg in (*args[1:], *kwargs.values()) if isinstance(arg, Tensor)), None)
+        if index is None or index not in self._scores or self._scores[index].shape != table.shape[:2]:
+            return made
+        soft = torch.einsum("ne,ne...->n...", self._scores[index].softmax(-1), table).unsqueeze(1)
+        return self._take(made, soft) if made.is_floating_point() and soft.shape == made.shape else made
 
     def invert(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The complement of a mask."""
@@ -243,51 +283,20 @@ _RULES: dict[str, Callable[..., Any]] = {
     "one_hot": _Smooth.one_hot,
     **dict.fromkeys(("scatter", "scatter_"), _Smooth.scatter),
     "where": _Smooth.where,
+    **dict.fromkeys(_VIEWS, _Smooth.view),
+    "gather": _Smooth.gather,
     **dict.fromkeys(("numpy", "tolist", "item"), _Smooth.array),
     **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), _Smooth.invert),
 }
 
 
-def _plain_apply(cls: type[torch.autograd.Function], *args: Any) -> Any:
-    """A custom function, without its backward pass: its forward is differentiated like any other code."""
-    forward: Callable[..., Any] = cls.forward
-    if cls.setup_context is not torch.autograd.Function.setup_context:
-        return forward(*args)
-    context = SimpleNamespace(needs_input_grad=(False,) * len(args))
-    for name in ("save_for_backward", "mark_dirty", "mark_non_differentiable", "set_materialize_grads"):
-        setattr(context, name, lambda *_: None)
-    return forward(context, *args)
-
-
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is something else for the time of the block."""
-    before = vars(owner)[name]
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
-@contextmanager
-def unseen() -> Iterator[None]:
-    """Differentiation goes on, but code that asks whether it does is told no."""
-    with (
-        replaced(torch, "is_grad_enabled", lambda: False),
-        replaced(torch.inference_mode, "__enter__", lambda self: None),
-        replaced(torch.inference_mode, "__exit__", lambda self, *error: None),
-    ):
-        yield
-
-
-@contextmanager
-def bpda() -> Iterator[None]:
-    """Inside the block every operation is differentiable."""
+def bpda(soft: bool = False) -> Iterator[None]:
+    """Inside the block every operation is differentiable; if `soft`, what is chosen is a mixture, in value too."""
     with (
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
         unseen(),
-        replaced(torch.autograd.Function, "apply", classmethod(_plain_apply)),
-        _Smooth(),
+        replaced(torch.autograd.Function, "apply", classmethod(plain_apply)),
+        _Smooth(soft),
     ):
         yield

@@ -22,13 +22,19 @@ _PIXELS = 200_000
 
 @dataclass(frozen=True)
 class BPDA:
-    """The model with every operation made differentiable: backward pass differentiable approximation, BPDA."""
+    """The model with every operation made differentiable: backward pass differentiable approximation, BPDA.
+
+    Args:
+        subject: the model.
+        soft: whether choices among its parts become mixtures in value too: then it is another model, to transfer from.
+    """
 
     subject: Subject
+    soft: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Its logits."""
-        with bpda():
+        with bpda(self.soft):
             return self.subject.differentiable(x)
 
 

@@ -17,7 +17,7 @@ from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, attempted
-from nofreelunch.evaluation.surrogates.bpda import replaced
+from nofreelunch.evaluation.surrogates.unseen import replaced
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
 from nofreelunch.evaluation.trust.probe import Probe, behind, counted, differs
 from nofreelunch.models.copying import copy_of

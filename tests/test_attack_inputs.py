@@ -177,3 +177,10 @@ def test_square_names_the_norms_it_knows():
 def test_a_loss_that_wants_a_target_is_no_typing_error() -> None:
     with pytest.raises(InputError, match=r'loss "dlr-targeted" wants a target, which APGD chooses'):
         PGD(Linf(0.1), loss="dlr-targeted")
+
+
+def test_a_rank_is_refused_where_it_would_mean_nothing():
+    with pytest.raises(InputError, match='target_rank is for the loss "dlr-targeted", got 2'):
+        APGD(Linf(0.1), target_rank=2)
+    with pytest.raises(InputError, match='target_rank is for the loss "dlr-targeted"'):
+        EachTarget(APGD(Linf(0.1)))

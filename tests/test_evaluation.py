@@ -293,6 +293,23 @@ def test_a_stopped_evaluation_goes_on(count: int, tmp_path: Path, monkeypatch: p
         run(convolutional(), x, y, out=tmp_path)
 
 
+def test_a_stopped_evaluation_of_a_random_model_goes_on_with_the_same_draws(tmp_path: Path) -> None:
+    x, y = (part[:12] for part in examples())
+    model, ticks = nn.Sequential(standard(), AlwaysDropping()), stops_after(5)
+    expected = run(model, x, y, batch_size=5)
+    with pytest.raises(Stop):
+        run(model, x, y, batch_size=5, out=tmp_path, progress=lambda *_: next(ticks))
+    resumed = run(model, x, y, batch_size=5, out=tmp_path)
+    assert "randomised" in {flag.name for flag in resumed.flags}
+    assert resumed == expected
+    assert np.array_equal(resumed.margin, expected.margin)
+
+
+class AlwaysDropping(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
 def test_a_sweep_never_rises() -> None:
     x, y = examples()
     found = sweep(robust(), (x, y), [nfl.Linf(eps) for eps in (0.1, 0.03, 0.06)], BRIEF)

@@ -598,3 +598,38 @@ def fitted_to(model: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
         nn.functional.cross_entropy(model(x[index]), y[index]).backward()
         optimiser.step()
     return model.eval().requires_grad_(False)
+
+
+class Failing(nn.Module):
+    """From its hundredth call on it raises an error; its answers are steps, so that attacks of all kinds are tried."""
+
+    calls = 0
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.net, self.error = linear(), error
+
+    def forward(self, x: Tensor) -> Tensor:
+        Failing.calls += 1
+        if Failing.calls >= 100:
+            raise self.error
+        logits: Tensor = (self.net(x) * 20).round() / 20
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("no more"), MemoryError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), RuntimeError),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+        (ValueError("compiled for at most 64 images"), InputError),
+    ],
+)
+def test_a_model_that_fails_ends_the_evaluation(
+    error: Exception, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence; want of memory as what it is: it is no reason to go on without the attack that it befell."""
+    monkeypatch.setattr(Failing, "calls", 0)
+    with pytest.raises(told, match=str(error)):
+        judged(Failing(error), inputs(20))

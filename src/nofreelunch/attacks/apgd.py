@@ -11,7 +11,7 @@ from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import TARGETED, dlr_targeted, named_loss
 from nofreelunch.attacks.targets import ranked_wrong_class
-from nofreelunch.errors import check_count
+from nofreelunch.errors import InputError, check_count
 from nofreelunch.rng import Streams
 from nofreelunch.threats import expand
 from nofreelunch.types import Inputs, Labels, Loss, Model
@@ -74,6 +74,8 @@ class APGD(Iterative[_Climb]):
         check_count("target_rank", self.target_rank)
         if not self._targeted:
             named_loss(self.loss)
+            if self.target_rank != 1:
+                raise InputError(f'target_rank is for the loss "{TARGETED}", got {self.target_rank} for {self.loss!r}')
 
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Climb:
         """At x or at a random point, with the longest step."""

@@ -128,14 +128,21 @@ def as_tensor(answer: object) -> Tensor:
     raise InputError(f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them")
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether that is what has failed, on a GPU or on a CPU, of which torch says it only in words."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def answering(x: Tensor) -> Iterator[None]:
     """Whatever a model raises inside the block is an `InputError` that says so; out of memory stays what it is."""
     try:
         yield
-    except (InputError, torch.OutOfMemoryError):
+    except InputError:
         raise
     except Exception as error:  # any code may run in a model, and fail in any way
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
 

@@ -1,6 +1,6 @@
 """Attacks towards a class: one that ranks high among the wrong ones, or one that the caller names."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, final
 
 import torch
@@ -44,8 +44,10 @@ class EachTarget:
     targets: int = 9
 
     def __post_init__(self) -> None:
-        if isinstance(self.attack, type) or not hasattr(self.attack, "target_rank"):
+        if isinstance(self.attack, type) or not (is_dataclass(self.attack) and hasattr(self.attack, "target_rank")):
             raise InputError(f"EachTarget needs an attack with a target_rank, such as FAB(threat), got {self.attack!r}")
+        ranked: Any = self.attack
+        replace(ranked, target_rank=2)  # an attack that has no use for one says so
         check_count("targets", self.targets)
 
     @property

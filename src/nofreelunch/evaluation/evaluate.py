@@ -75,7 +75,8 @@ def evaluate(
         seed: of all that is random.
         keep_examples: keep the worst points found, as `x_adv`; in a file if `out` is given.
         attacks: further attacks by name, run after those of the protocol on what they left.
-        batch_size: examples at a time; by default as many as keep the machine busy.
+        batch_size: examples at a time in attacks; by default as many as keep the machine busy. Checks ask about more
+            points at a time: up to 128, or some for each example.
         out: a folder in which the state is kept; the same call goes on where it was stopped.
         known: an evaluation of the same model and data within a smaller radius: what was lost there is lost.
         progress: called with a step's name, how many examples it is through with, and of how many.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks import Attack
+from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.errors import InputError, check_known, unknown
 from nofreelunch.rng import Streams, seeded
 from nofreelunch.threats import Threat
@@ -70,9 +71,9 @@ class Own:
         """
         try:
             z: object = self.attack(model, x, y, torch.Generator(x.device).manual_seed(_seed(rng, x)))
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # the user's code may raise anything; it is the input here
+            if out_of_memory(error):
+                raise
             raise InputError(f'attack "{self.name}" failed: {type(error).__name__}: {error}') from error
         if not isinstance(z, Tensor) or z.shape != x.shape:
             found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__

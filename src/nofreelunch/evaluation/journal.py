@@ -4,6 +4,7 @@ import io
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import Board, Some
 from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.subject import reseed
 from nofreelunch.types import Labels
 from nofreelunch.workspace import atomic_write
 
@@ -53,11 +55,16 @@ class Journal:
     def once(self, step: str, compute: Callable[[], T]) -> T:
         """What `compute` returned when the step was first finished: a value of JSON's types."""
         if step not in self._outcomes:
+            self.begin(step)
             self._outcomes[step] = compute()
             self._tried = {}
             self.save()
         found: T = self._outcomes[step]
         return found
+
+    def begin(self, *part: object) -> None:
+        """What a model draws in a part of a step depends on nothing before it: a resumed run draws the same."""
+        reseed(zlib.crc32(repr((self._identity.get("seed"), *part)).encode()))
 
     def flags(self, step: str, check: Callable[[], list[Flag]]) -> list[Flag]:
         """What a check found when it was first made."""

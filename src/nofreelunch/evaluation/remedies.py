@@ -29,6 +29,7 @@ from nofreelunch.evaluation.surrogates.plain import BPDA, FiniteDifferences, Onl
 from nofreelunch.evaluation.surrogates.substitute import Substitute
 from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
+from nofreelunch.evaluation.trust.probe import differs
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Labels, Model, PerExample
@@ -136,7 +137,11 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
     """Functions to differentiate in the model's place."""
     subject, x = trial.subject, trial.load(index)[0]
     yield "see-through", BPDA(subject)
-    yield "soft choices", BPDA(subject, soft=True)
+    mixed = BPDA(subject, soft=True)
+    with torch.no_grad():
+        values = attempted(lambda: mixed(x))
+    if values is not None and differs(values, subject.logits(x)).any():
+        yield "soft choices", mixed
     yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.door import answering, as_tensor, check_model
+from nofreelunch.attacks.door import answering, as_tensor, check_model, out_of_memory
 from nofreelunch.errors import InputError, check_seed
 from nofreelunch.models.copying import all_modules, copy_of, modules_of
 from nofreelunch.models.state import evaluating
@@ -113,6 +113,13 @@ def as_in_use(device: torch.device, model: Model) -> Iterator[None]:
         yield
 
 
+def reseed(seed: int) -> None:
+    """Global random numbers, which a randomised model may draw, go on as a function of the seed."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the model's, not ours
+    random.seed(seed)
+
+
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """Global random numbers that are a function of the seed inside the block, and untouched outside.
@@ -123,8 +130,7 @@ def own_randomness(seed: int) -> Iterator[None]:
     with seeded(seed):
         numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the model's, not ours
         try:
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            random.seed(seed)
+            reseed(seed)
             yield
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
@@ -135,9 +141,9 @@ def attempted(compute: Callable[[], T]) -> T | None:
     """What the user's code makes of it; None if it fails in any way but for lack of memory."""
     try:
         return compute()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # any code may run in a model, and fail in any way
+    except Exception as error:  # any code may run in a model, and fail in any way
+        if out_of_memory(error):
+            raise
         return None
 
 

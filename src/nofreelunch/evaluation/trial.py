@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, margin, misclassified
+from nofreelunch.attacks.door import answering
 from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
@@ -96,6 +97,7 @@ class Trial:
         self.board.enter(CLEAN)
         index = self.journal.untried(CLEAN, torch.arange(len(self.source)))
         for part in batches(index, self.batch):
+            self.journal.begin(CLEAN, int(part[0]))
             x, y = self.load(part)
             right, margins = self.answers(x, y, _JUDGING)
             self.board.clean_right[part], self.board.clean_margin[part] = right, margins
@@ -114,8 +116,10 @@ class Trial:
         self.board.enter(step)
         index = self.journal.untried(step + part, self.board.standing())
         for rows in batches(index, self.batch):
+            self.journal.begin(step, part, int(rows[0]))
             x, y = self.load(rows)
-            z = attack(self.view, x, y, self.streams(rows, step + part))
+            with answering(x):
+                z = attack(self.view, x, y, self.streams(rows, step + part))
             self.settle(step, rows, (x, y), z)
             self._through(step + part, rows, index)
 
@@ -141,6 +145,7 @@ class Trial:
         assert self.examples is not None
         index = self.journal.untried(FINAL, torch.arange(len(self.source)))
         for part in batches(index, self.batch):
+            self.journal.begin(FINAL, int(part[0]))
             z = self.examples[part].to(self.subject.device)
             self.board.right[part] = self.answers(z, self.load(part)[1], _JUDGING)[0]
             self._through(FINAL, part, index)
@@ -179,7 +184,8 @@ class Trial:
         points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
         for rows in batches(index, self.batch):
             x, y = self.load(rows)
-            z = attack(view, x, y, self.streams(rows, purpose)).float()
+            with answering(x):
+                z = attack(view, x, y, self.streams(rows, purpose)).float()
             legal = threat.contains(z, x).cpu()
             right, margins = self.answers(z, y, _SELECTING)
             right = torch.where(legal, right, 1.0)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError, check_count, check_seed
@@ -117,9 +117,9 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
         logits_of(model, x[:2])  # a model that cannot take the images says so here
         try:
             grad = batched(partial(input_gradient, model, loss=log_odds), x, y)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             raise InputError(f"explain needs the model's gradient, which it cannot give: {error}") from error
         x, y, measured = x[: settings.n], y[: settings.n], x
         quick = fast(model)

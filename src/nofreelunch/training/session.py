@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.errors import RunError
 from nofreelunch.training.events import Notice, Report
 from nofreelunch.training.folder import Folder
@@ -77,7 +78,7 @@ def _explained(error: RuntimeError, step: int) -> str | None:
         return str(error)
     if isinstance(error, torch.distributed.DistError) or _GLOO in str(error):
         return f"another process of this run ended, or cannot be reached any more, at step {step}; start it again"
-    if isinstance(error, torch.OutOfMemoryError):
+    if out_of_memory(error):
         return f"the device is out of memory at step {step}; a larger accumulate needs less"
     if isinstance(error, _DEVICE_ERROR):
         return f"the device failed at step {step} ({str(error).splitlines()[0]})"

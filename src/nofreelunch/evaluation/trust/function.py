@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.door import as_tensor
+from nofreelunch.attacks.door import as_tensor, out_of_memory
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
@@ -160,9 +160,9 @@ def watches_gradients(probe: Probe) -> Flag | None:
     x, y = probe.both, probe.labels
     try:
         seen = value_and_gradient(ce, probe.subject.differentiable, x, y)[0]  # as attacks ask: from where they do
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # any code may run in a model, and fail in any way
+        if out_of_memory(error):
+            raise
         return Flag(
             "not-differentiable",
             f"differentiating fails: {' '.join(str(error).split())[:120]}",

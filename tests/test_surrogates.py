@@ -1,0 +1,79 @@
+"""A choice among parts of a model hides the way from one to another; surrogates see through it."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nofreelunch as nfl
+from deceptive.brief import BRIEF, examples
+from deceptive.honest import dense, fitted
+from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.surrogates.plain import BPDA
+from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
+
+CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "index": lambda scores, answers: answers[torch.arange(len(scores)), scores.argmax(1)],
+    "gather": lambda scores, answers: answers.gather(1, scores.argmax(1)[:, None, None].expand(-1, 1, 10))[:, 0],
+    "one_hot": lambda scores, answers: (F.one_hot(scores.argmax(1), 4)[:, :, None].float() * answers).sum(1),
+    "where": lambda scores, answers: torch.stack(
+        [torch.where((scores.argmax(1) == k)[:, None], answers[:, k], torch.zeros(())) for k in range(4)]
+    ).sum(0),
+}
+"""How one writes that of four answers (n, 4, k) the one with the largest score (n, 4) is given."""
+
+
+class Experts(nn.Module):
+    """Four networks, of which a gate chooses one; trained as a mixture."""
+
+    choice = "index"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts = dense(16, classes=4), nn.ModuleList(dense(24) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores, answers = self.gate(x), torch.stack([expert(x) for expert in self.experts], 1)
+        if self.training:
+            return torch.einsum("ne,nek->nk", scores.softmax(1), answers)
+        return CHOICES[self.choice](scores, answers)
+
+
+@pytest.fixture(scope="module")
+def experts() -> nn.Module:
+    torch.manual_seed(0)
+    return fitted(Experts())
+
+
+def mixture(experts: nn.Module) -> nn.Module:
+    return copy.deepcopy(experts).train()
+
+
+def gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    z = x.clone().requires_grad_()
+    return torch.autograd.grad(model(z)[:, 0].sum(), z)[0]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_is_seen_through_however_it_is_written(
+    choice: str, experts: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a derivative that knows of the gate, at the model's own value; or as the mixture, in value too."""
+    monkeypatch.setattr(Experts, "choice", choice)
+    x, hard, soft = examples()[0], BPDA(Subject(experts)), BPDA(Subject(experts), soft=True)
+    assert torch.allclose(hard(x), experts(x), atol=1e-5)
+    assert not torch.allclose(gradient(hard, x), gradient(experts, x), atol=1e-3)
+    assert torch.allclose(soft(x), mixture(experts)(x), atol=1e-5)
+    assert torch.allclose(gradient(soft, x), gradient(mixture(experts), x), atol=1e-4)
+
+
+def test_a_choice_of_experts_is_exposed(experts: nn.Module) -> None:
+    """No gradient of its own leads from one expert to another; the mixture's does."""
+    (x, y), threat = examples(), nfl.L2(1.0)
+    z = SurrogatePGD(threat, 40, surrogate=mixture(experts), target_rank=1)(experts, x, y, torch.Generator())
+    truth = float((experts(z).argmax(1) == y).double().mean())
+    assert evaluate(experts, (x, y), threat, BRIEF).robust.rate <= truth + 0.01

@@ -11,7 +11,7 @@ reproduce: $(VENV)/installed
 	$(BIN)/nofreelunch reproduce
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check src tests bench tools

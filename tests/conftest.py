@@ -24,6 +24,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 install_import_hook("nofreelunch", "conftest.typechecker")
 
 
+LONG = ("test_sweep_ray.py", "test_trust.py")
+"""They begin: a worker that came to one of them last would work alone in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others as they came."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Shapes and types are not checked, which takes three quarters of the time: for what other tests do as well."""

@@ -56,7 +56,14 @@ NOT_MODELS = [
     (None, "callable from inputs to logits, got None"),
 ]
 
-ATTACKS = [fgsm, PGD, Square, FAB, lambda threat: WorstOf((fgsm(threat),)), lambda threat: EachTarget(APGD(threat))]
+ATTACKS = [
+    fgsm,
+    PGD,
+    Square,
+    FAB,
+    lambda threat: WorstOf((fgsm(threat),)),
+    lambda threat: EachTarget(APGD(threat, loss="dlr-targeted")),
+]
 
 
 @pytest.mark.parametrize("make", ATTACKS)
@@ -129,12 +136,12 @@ def test_identical_restarts_are_refused():
         fgsm(ball),
         FAB(ball),
         ExactLinear(ball),
-        EachTarget(APGD(ball, random_start=False)),
+        EachTarget(APGD(ball, loss="dlr-targeted", random_start=False)),
         WorstOf((fgsm(ball),)),
     ):
         with pytest.raises(InputError, match="random_start=True"):
             restarts(attack, 10)
-    restarts(EachTarget(APGD(ball)), 10)
+    restarts(EachTarget(APGD(ball, loss="dlr-targeted")), 10)
     restarts(WorstOf((fgsm(ball), APGD(ball))), 10)
     with pytest.raises(InputError, match="restarts must be"):
         restarts(PGD(Linf(0.1)), 0)

@@ -194,7 +194,7 @@ REFUSED: Refused = {
     "another type": (
         46,
         weighing(lambda: save({**STATE, "1.bias": torch.ones(2).long()}), "w.safetensors"),
-        "type I64",
+        "type torch.int64",
     ),
     "a newer format": (47, loading(resealed(format=99)), "has format 99, this version reads up to 1"),
     "no data": (52, lambda: load_data("npz:none.npz"), "none.npz: cannot be read: No such file"),

@@ -41,11 +41,6 @@ def straight(hard: Tensor, soft: Tensor) -> Tensor:
         return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _softened(hard: Tensor, soft: Tensor) -> Tensor:
-    """The value of `soft` as well; where that is not finite, as `straight`."""
-    return soft if bool(soft.isfinite().all()) else straight(hard, soft)
-
-
 def _second(args: Any, kwargs: Any) -> Any:
     """The other operand."""
     return args[1] if len(args) > 1 else kwargs["other"]
@@ -66,7 +61,7 @@ class _Smooth(TorchFunctionMode):
     def __init__(self, soft: bool) -> None:
         super().__init__()
         self._soft_values = soft
-        self._take: Callable[[Tensor, Tensor], Tensor] = _softened if soft else straight
+        self._take: Callable[[Tensor, Tensor], Tensor] = (lambda hard, soft: soft) if soft else straight
         self._surrogates: Any = WeakTensorKeyDictionary()
         self._scores: Any = WeakTensorKeyDictionary()
 

@@ -432,7 +432,7 @@ def test_few_classes(classes: int) -> None:
     assert ev.robust.rate < ev.clean.rate
 
 
-def test_a_twin_shares_nothing() -> None:
+def test_a_copy_shares_nothing() -> None:
     memory = {"calls": [0]}
     net = linear()
 

@@ -25,7 +25,7 @@ def copy_of(model: Any) -> Any:
     """
     try:
         if isinstance(model, FunctionType):
-            return _function_twin(model)
+            return _function_copy(model)
         if any(map(_copies_itself, _everything(model))):
             return model
         if isinstance(model, functools.partial):
@@ -101,7 +101,7 @@ def _with_cells(function: FunctionType, cells: tuple[CellType, ...]) -> Function
     return made
 
 
-def _function_twin(function: FunctionType) -> FunctionType:
+def _function_copy(function: FunctionType) -> FunctionType:
     """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
     made = _with_cells(function, tuple(CellType(copy_of(cell.cell_contents)) for cell in function.__closure__ or ()))
     made.__defaults__ = function.__defaults__ and tuple(map(copy_of, function.__defaults__))

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Generic, Protocol, TypeVar, final, runtime_checkable
+from typing import ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 
 _LEAVE_AT = 1 / 8
 """The batch is cut down when this share of it is broken: few enough shapes for compiled models, little work wasted."""
-_REVIEWS = ((0.1, 2.0), (0.25, 1.0), (0.5, 0.5))
-"""Shares of the steps after which examples may be given up, and what patience is multiplied by there."""
+REVIEWS = ((0.1, 2.0), (0.25, 1.0), (0.5, 0.5))
+"""Shares of the steps after which examples may be given up, and what patience is multiplied by there; in most attacks."""
 
 
 @runtime_checkable
@@ -181,6 +181,7 @@ class Iterative(Search, Generic[S]):
 
     steps: int
     patience: float | None = field(default=None, kw_only=True)
+    _reviews: ClassVar[tuple[tuple[float, float], ...]] = REVIEWS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -230,5 +231,5 @@ class Iterative(Search, Generic[S]):
         """How many times its rise an example's margin may have before it after so many steps; None: any."""
         if self.patience is None:
             return None
-        due = (factor for share, factor in _REVIEWS if steps == math.ceil(share * self.steps))
+        due = (factor for share, factor in self._reviews if steps == math.ceil(share * self.steps))
         return next((factor * self.patience for factor in due), None)

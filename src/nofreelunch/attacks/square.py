@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.base import Iterative, State
+from nofreelunch.attacks.base import REVIEWS, Iterative, State
 from nofreelunch.attacks.losses import margin
 from nofreelunch.attacks.patches import move_l2, move_linf, start_l2, start_linf
 from nofreelunch.errors import InputError, check_number
@@ -35,6 +35,9 @@ class _Walk(State):
 class Square(Iterative[_Walk]):
     """Keeps a random patch of the perturbation whenever it raises the margin; uses no gradient, so none can mislead it.
 
+    Large patches come first and raise the margin most: with `patience`, examples may be given up from a fortieth of the
+    steps on.
+
     Args:
         threat: l_inf or l_2.
         steps: patches tried.
@@ -46,6 +49,7 @@ class Square(Iterative[_Walk]):
 
     steps: int = 5000
     share: float = 0.8
+    _reviews: ClassVar[tuple[tuple[float, float], ...]] = ((0.025, 4.0), (0.05, 3.0), *REVIEWS)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,7 +33,7 @@ from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 from nofreelunch.workspace import versions
 
-_PIXELS_AT_A_TIME = {"cpu": 200_000, "cuda": 4_000_000}
+_PIXELS_AT_A_TIME = {"cpu": 400_000, "cuda": 4_000_000}
 """Bounds what a step holds in memory, for images of any size."""
 _ONE_AT_A_TIME = threading.RLock()
 """Seeds and the tracing of models are the whole process's: threads wait for each other."""

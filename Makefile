@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # What is imported is compiled then: of most that is installed nothing ever is.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 
+# Tests start some hundred processes: what one has compiled, the others find, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: reproduce test test-sweep check bench kill-test clean
 
 reproduce: $(VENV)/installed

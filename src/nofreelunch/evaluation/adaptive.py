@@ -87,13 +87,14 @@ def adapt_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     if not due:
         return {}
     board, steps = trial.board, {name: f"{name}, again" for name in due}
+    count = protocol.sample if trial.suspicious else protocol.few
     found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], (protocol.probing, protocol.thorough))
     own = _targeted(trial, protocol, 4)
     found[_OWN] = Remedy(to_the_end(trial, own), own)
     for name in (name for name in due if name in found):
 
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
-            index = trial.sample(board.standing(), protocol.sample)
+            index = trial.sample(board.standing(), count)
             look = remedy.thorough if name == "random search" else remedy.brief
             return len(index) > 0 and bool(trial.breaks(look, index, "second look").any())
 

@@ -19,7 +19,7 @@ from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.profiles import Profiles
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
-from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
+from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import slopes
 from nofreelunch.models import load_model, zoo_card
 from nofreelunch.rng import Streams
@@ -512,6 +512,46 @@ def test_an_example_at_a_boundary_is_no_step() -> None:
     assert flag is not None
     assert flag.name == "steps-at-boundary"
     assert (steepness(smooth, x, y, x) == 0).all()  # towards itself nothing changes
+
+
+def test_a_gate_between_two_networks_is_told_of() -> None:
+    """Dull images go to one network, others to another: each one's gradient is true, and tells nothing of the gate."""
+    dull, vivid = linear(64, 1), linear(64, 2)
+
+    def model(x: Tensor) -> Tensor:
+        return torch.where(x.std(1, keepdim=True) < 0.29, dull(x), vivid(x))
+
+    found = judged(model, inputs(60, 64))
+    assert "jumping-scores" in [flag.name for flag in found.flags]
+    for net in (dull, vivid):
+        assert judged(net, inputs(60, 64)).trusted
+
+
+def test_only_scores_that_jump_at_one_place_are_said_to_jump() -> None:
+    x, y = torch.zeros(3, 2), torch.zeros(3, dtype=torch.long)
+
+    def of(score: Callable[[Tensor], Tensor]) -> Tensor:
+        return largest_jump(lambda z: torch.stack([5 + 0 * z[:, 0], score(z[:, 0])], 1), x, y, x + 1)
+
+    steep, many = of(lambda s: torch.sigmoid(100 * (s - 0.3))), of(lambda s: (50 * s).round() / 50)
+    assert steep.max() < 0.01
+    assert many.max() < 0.03
+    assert torch.allclose(of(lambda s: 2 * s + 3.0 * (s > 0.3)), torch.tensor(0.6, dtype=torch.float64), atol=0.01)
+    assert jump_flag(steep) is None
+    assert jump_flag(torch.tensor([0.0, 0.6])) is None  # once is chance
+    flag = jump_flag(torch.tensor([0.6, 0.6]))
+    assert flag is not None
+    assert "60 % of all their change" in flag.evidence
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_trained_networks_do_not_jump(dtype: torch.dtype) -> None:
+    """Within a grey level, too, where in bfloat16 there is little left but rounding."""
+    split, model = load_data("mnist").test.take(32), load_model("zoo:mnist-linf-0.3").to(dtype)
+    x, y = split.images(), split.targets
+    for eps in (0.3, 1 / 255):
+        shares = largest_jump(lambda z: model(z.to(dtype)), x, y, Linf(eps).random_start(x, rng()))
+        assert shares.max() < 0.08
 
 
 @pytest.mark.parametrize("name", ["mnist-standard", "mnist-linf-0.3", "cifar10-standard", "cifar10-linf-4"])

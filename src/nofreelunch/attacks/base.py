@@ -25,7 +25,7 @@ from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 _LEAVE_AT = 1 / 8
 """The batch is cut down when this share of it is broken: few enough shapes for compiled models, little work wasted."""
 REVIEWS = ((0.1, 2.0), (0.25, 1.0), (0.5, 0.5))
-"""Shares of the steps after which examples may be given up, and what patience is multiplied by there; in most attacks."""
+"""Shares of the steps after which examples may be given up, and what patience is multiplied by there."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from nofreelunch.evaluation.surrogates.plain import BPDA
 from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
-from nofreelunch.evaluation.trust.boundary import boundary_flag, steepness
+from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import gradient_flags, slopes
 from nofreelunch.evaluation.trust.probe import Probe
 from nofreelunch.types import Inputs, Labels
@@ -47,8 +47,12 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     (x, y), streams = trial.load(index), trial.streams(index, "slopes at ends")
     climb = SurrogatePGD(trial.threat, max(1, protocol.probing // 2), surrogate=trial.view)
     z, _ = trial.reached(climb, index, "ends")
+    apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
+    grey = trial.threat.clip(torch.full_like(x, float(x.mean())))
+    ends = (z, *(trial.threat.project(far, x) for far in (grey, _others(trial, y, len(lines) + _ENDS))))
+    jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, x + apart * (end - x)) for end in ends]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
-    flags = (steep, function.batch_dependent(probe), function.watches_gradients(probe))
+    flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))
     return [flag for flag in flags if flag is not None] + [flag for flag in there if flag.name in _MISLEADING]
 

@@ -15,6 +15,12 @@ from nofreelunch.threats import expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
 _HALVINGS = 12
+_MARKS = 8
+"""Parts of a way that are held against each other before the one with the largest change is halved."""
+_JUMP = 0.1
+"""Of the change on a whole way; what is as steep as the steepest place of the package's models makes some 0.1 %."""
+_ROUNDED = 0.3
+"""Where the margin changes by less than this share of itself, as in small balls, rounding to bfloat16 is no jump."""
 _ON_THE_WAY = (0.25, 0.5, 0.75)
 """Where the margin is asked for before the boundary, in shares of the way: an example may lie at a boundary itself."""
 _USUALLY, _EVER = 15.0, 200.0
@@ -45,6 +51,52 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
         depth = torch.stack([start, *(margins(share * low) for share in _ON_THE_WAY)]).amin(0).abs()
         at_boundary, mean = (margins(high) - margins(low)) / (high - low), depth / low
     return torch.where(changes, at_boundary / mean, 0.0).nan_to_num(nan=0.0, posinf=0.0)
+
+
+def largest_jump(answer: Model, x: Inputs, y: Labels, z: Inputs) -> PerExample:
+    """How much of all that the margin changes by between x and z it changes by at one place; continuous scores: ~ 0.
+
+    A gate that hands some images to another network leaves a gradient that is true and does not tell of the gate.
+
+    Args:
+        answer: the model.
+        x: examples.
+        y: their labels.
+        z: for each another point.
+    """
+
+    def margins(share: Tensor) -> Tensor:
+        return margin(answer(x + expand(share, x).to(x.dtype) * (z - x)), y).double()
+
+    with torch.no_grad():
+        marks = torch.linspace(0, 1, _MARKS + 1, dtype=torch.float64, device=x.device)
+        on_the_way = torch.stack([margins(mark.expand(len(x))) for mark in marks])
+        first = on_the_way.diff(dim=0).abs().nan_to_num().argmax(0)
+        low, high = marks[first], marks[first + 1]
+        before, after = (on_the_way.gather(0, (first + k)[None])[0] for k in (0, 1))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            between = margins(middle)
+            later = (after - between).abs() > (between - before).abs()
+            low, before = torch.where(later, middle, low), torch.where(later, between, before)
+            high, after = torch.where(later, high, middle), torch.where(later, after, between)
+        change = on_the_way.amax(0) - on_the_way.amin(0)
+        share = (after - before).abs() / torch.maximum(change, _ROUNDED * on_the_way.abs().amax(0))
+    return share.nan_to_num(nan=0.0, posinf=0.0)
+
+
+def jump_flag(shares: PerExample) -> Flag | None:
+    """Whether the scores jump on the way to where an attack arrives."""
+    jumps = int((shares > _JUMP).sum())
+    if jumps < 2:
+        return None
+    return Flag(
+        "jumping-scores",
+        f"between examples and where an attack takes them the scores jump, on {jumps} of {len(shares)} ways, once by "
+        f"{100 * float(shares.max()):.0f} % of all their change",
+        "no gradient tells of the jumps, and an attack may end on the wrong side; attack each of the networks between "
+        "which the model chooses",
+    )
 
 
 def boundary_flag(ratios: PerExample) -> Flag | None:

@@ -47,9 +47,9 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     (x, y), streams = trial.load(index), trial.streams(index, "slopes at ends")
     climb = SurrogatePGD(trial.threat, max(1, protocol.probing // 2), surrogate=trial.view)
     z, _ = trial.reached(climb, index, "ends")
+    far = (torch.full_like(x, float(x.mean())), _others(trial, y, protocol.sample + _ENDS))
+    ends = (z, *(trial.threat.project(trial.threat.clip(point), x) for point in far))
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
-    grey = trial.threat.clip(torch.full_like(x, float(x.mean())))
-    ends = (z, *(trial.threat.project(far, x) for far in (grey, _others(trial, y, len(lines) + _ENDS))))
     jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, x + apart * (end - x)) for end in ends]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))

@@ -1,8 +1,9 @@
-"""How steep the scores are at the boundary: of hard decisions only a decoy's slope can be seen from afar.
+"""Where scores jump: at the boundary, of hard decisions, whose decoy alone has a slope; and on the way to it.
 
 A model that hides its scores (rounding, hard labels, a sigmoid that is almost a step) may add a small smooth term,
 whose gradient is true wherever it is looked at, and leads nowhere. On the way to an image of another class it rises
-little, and all at once where the class changes.
+little, and all at once where the class changes. And a gate that hands some images to another network leaves a gradient
+that is true and does not tell of the gate.
 """
 
 import torch
@@ -55,8 +56,6 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
 
 def largest_jump(answer: Model, x: Inputs, y: Labels, z: Inputs) -> PerExample:
     """How much of all that the margin changes by between x and z it changes by at one place; continuous scores: ~ 0.
-
-    A gate that hands some images to another network leaves a gradient that is true and does not tell of the gate.
 
     Args:
         answer: the model.

@@ -51,14 +51,14 @@ def _squash(x: Tensor) -> Tensor:
     return x / (1 + x.abs())
 
 
-class _Smooth(TorchFunctionMode):
+class Smooth(TorchFunctionMode):
     """Every torch operation of the model passes through here.
 
     Args:
         soft: whether choices take the values of what stands for them too, not only the derivatives.
     """
 
-    def __init__(self, soft: bool) -> None:
+    def __init__(self, soft: bool = False) -> None:
         super().__init__()
         self._soft_values = soft
         self._take: Callable[[Tensor, Tensor], Tensor] = (lambda hard, soft: soft) if soft else straight
@@ -263,35 +263,35 @@ class _Smooth(TorchFunctionMode):
 
 
 _RULES: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(_PASSING, _Smooth.through),
-    **dict.fromkeys(("remainder", "fmod", "frac", "__mod__"), _Smooth.drop),
-    **dict.fromkeys(("div", "divide", "floor_divide", "__floordiv__"), _Smooth.divide),
-    **dict.fromkeys(("bucketize",), _Smooth.levels),
-    **dict.fromkeys(("detach", "detach_"), _Smooth.keep),
-    **dict.fromkeys(_CASTS, _Smooth.cast),
-    **dict.fromkeys(_COMPARISONS, _Smooth.compare),
-    **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), _Smooth.squash),
-    "softmax": _Smooth.softmax,
-    "copysign": _Smooth.copy_sign,
-    **dict.fromkeys(("argmax", "max"), _Smooth.choose),
-    "topk": _Smooth.largest,
-    "one_hot": _Smooth.one_hot,
-    **dict.fromkeys(("scatter", "scatter_"), _Smooth.scatter),
-    "where": _Smooth.where,
-    **dict.fromkeys(_VIEWS, _Smooth.view),
-    "gather": _Smooth.gather,
-    **dict.fromkeys(("numpy", "tolist", "item"), _Smooth.array),
-    **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), _Smooth.invert),
+    **dict.fromkeys(_PASSING, Smooth.through),
+    **dict.fromkeys(("remainder", "fmod", "frac", "__mod__"), Smooth.drop),
+    **dict.fromkeys(("div", "divide", "floor_divide", "__floordiv__"), Smooth.divide),
+    **dict.fromkeys(("bucketize",), Smooth.levels),
+    **dict.fromkeys(("detach", "detach_"), Smooth.keep),
+    **dict.fromkeys(_CASTS, Smooth.cast),
+    **dict.fromkeys(_COMPARISONS, Smooth.compare),
+    **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), Smooth.squash),
+    "softmax": Smooth.softmax,
+    "copysign": Smooth.copy_sign,
+    **dict.fromkeys(("argmax", "max"), Smooth.choose),
+    "topk": Smooth.largest,
+    "one_hot": Smooth.one_hot,
+    **dict.fromkeys(("scatter", "scatter_"), Smooth.scatter),
+    "where": Smooth.where,
+    **dict.fromkeys(_VIEWS, Smooth.view),
+    "gather": Smooth.gather,
+    **dict.fromkeys(("numpy", "tolist", "item"), Smooth.array),
+    **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), Smooth.invert),
 }
 
 
 @contextmanager
-def bpda(soft: bool = False) -> Iterator[None]:
-    """Inside the block every operation is differentiable; if `soft`, what is chosen is a mixture, in value too."""
+def bpda(mode: Smooth | None = None) -> Iterator[None]:
+    """Inside the block every operation is differentiable."""
     with (
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
         unseen(),
         replaced(torch.autograd.Function, "apply", classmethod(plain_apply)),
-        _Smooth(soft),
+        mode or Smooth(),
     ):
         yield

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.evaluation.subject import Subject, as_in_use
-from nofreelunch.evaluation.surrogates.bpda import bpda
+from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
 from nofreelunch.models.copying import copy_of
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
@@ -34,7 +34,7 @@ class BPDA:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Its logits."""
-        with bpda(self.soft):
+        with bpda(Smooth(self.soft)):
             return self.subject.differentiable(x)
 
 

@@ -1,0 +1,170 @@
+"""Models that decide for each example which of their parts answers: the parts are attacked, the decision is steered.
+
+A gate hands some images to one network, others to another. The gradient is that of the network an image is with, and
+tells nothing of the gate, so that an attack climbs in the stronger network where the weaker one is a step away. Here
+the decision is made for the model: all examples are answered by one of its parts, that part is climbed, and the smooth
+surrogate of what was compared brings the point to where the model itself decides so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks import Attack, EachTarget, WorstOf
+from nofreelunch.attacks.base import Iterative, State
+from nofreelunch.attacks.losses import lead
+from nofreelunch.attacks.targets import ranked_wrong_class
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat, expand
+from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
+
+_MOST = 6
+"""So many decisions of a model are steered, at most."""
+_TURN = 1.2
+"""By this factor the weight of the decision changes from step to step."""
+_JOINED = {
+    **dict.fromkeys(("__and__", "bitwise_and", "logical_and"), torch.minimum),
+    **dict.fromkeys(("__or__", "bitwise_or", "logical_or"), torch.maximum),
+}
+"""What stands for two masks joined: of `and` that which is not so yet, of `or` that which is nearest to it."""
+_LAST = 0.01
+"""Length of the last steps, in radii; the first are half a radius longer."""
+_TARGETS = 3
+"""Wrong classes in each part that a thorough attack goes for."""
+
+
+class _Deciding(Smooth):
+    """Counts the masks with a truth value per example, and makes one of these decisions.
+
+    Args:
+        rows: how many examples there are.
+        place: of the decision that is made, in the order in which the model makes them.
+        side: how it is made.
+    """
+
+    def __init__(self, rows: int, place: int = -1, side: bool = True) -> None:
+        super().__init__()
+        self._rows, self._place, self._side = rows, place, side
+        self.seen: list[tuple[Tensor, Tensor | None]] = []
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """The operation, or what is decided."""
+        made = super().__torch_function__(function, types, args, kwargs)
+        either = _JOINED.get(getattr(function, "__name__", ""))
+        if either is not None and all(isinstance(arg, Tensor) and arg in self._surrogates for arg in args[:2]):
+            self._surrogates[made] = either(*(self._surrogates[arg] for arg in args[:2]))
+        if not (isinstance(made, Tensor) and made.dtype == torch.bool and made.shape[:1] == (self._rows,)):
+            return made
+        if made.numel() != self._rows or any(made is mask for mask, _ in self.seen):
+            return made
+        self.seen.append((made, self._surrogates.get(made)))
+        return torch.full_like(made, self._side) if len(self.seen) - 1 == self._place else made
+
+
+def decisions(subject: Subject, x: Inputs) -> list[int]:
+    """The places of the decisions that a model makes for each of some examples, but for those that follow others."""
+    mode = _Deciding(len(x))
+    with torch.no_grad(), bpda(mode):
+        subject.differentiable(x)
+    masks = [mask.flatten() for mask, _ in mode.seen]
+    new = [k for k, mask in enumerate(masks) if not any((mask == m).all() or (mask != m).all() for m in masks[:k])]
+    return new[:_MOST]
+
+
+@dataclass(frozen=True)
+class _Way(State):
+    """weight is how much the decision counts beside the margin."""
+
+    weight: PerExample
+
+
+@final
+@dataclass(frozen=True)
+class Steered(Iterative[_Way]):
+    """Climbs one part of the model, and keeps to where the model lets that part answer.
+
+    A step is that of the Lagrangian of the two: the weight of the decision rises while it is not as it should be, and
+    falls while it is.
+
+    Args:
+        threat: the set.
+        steps: gradient steps, shorter and shorter.
+        subject: the model.
+        place: of the decision.
+        side: how it should be made.
+        target_rank: towards the wrong class of this rank in that part.
+    """
+
+    steps: int = 20
+    subject: Subject = field(kw_only=True)
+    place: int = field(kw_only=True)
+    side: bool = field(kw_only=True)
+    target_rank: int = 1
+
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Way:
+        """At a random point of the set."""
+        target = ranked_wrong_class(lambda z: self._part(z)[0], x, y, self.target_rank)
+        weight = torch.ones(len(x), dtype=x.dtype, device=x.device)
+        return _Way(x, y, self.threat.random_start(x, streams), streams, weight, target=target)
+
+    def step(self, model: Model, state: _Way, count: int) -> tuple[_Way, Tensor]:
+        """The model's answer at z, then a step up."""
+        assert state.target is not None
+        z = state.z.detach().requires_grad_()
+        with torch.enable_grad():
+            logits, decided, towards = self._part(z)
+            up = self._direction(lead(logits, state.y, state.target), z)
+            across = self._direction(towards, z)
+        weight = state.weight * torch.where(decided == self.side, 1 / _TURN, _TURN)
+        ahead = self.threat.steepest(up + expand(weight, z) * across)
+        length = self.threat.eps * ((1 - count / self.steps) / 2 + _LAST)
+        with torch.no_grad():
+            after = self.threat.project(state.z + length * ahead, state.x)
+            return replace(state, z=after, weight=weight), model(state.z)
+
+    def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor]:
+        """The logits of the part, how the model itself decides, and what rises towards the decision."""
+        mode = _Deciding(len(z), self.place, self.side)
+        with bpda(mode):
+            logits = self.subject.differentiable(z)
+        if self.place >= len(mode.seen):  # the model did not come to decide
+            return logits, torch.full_like(logits[:, 0], self.side, dtype=torch.bool), torch.zeros_like(logits[:, 0])
+        decided, towards = mode.seen[self.place]
+        rising = towards if towards is not None else torch.zeros_like(logits[:, 0])
+        return logits, decided.flatten(), rising if self.side else -rising
+
+    def _direction(self, height: Tensor, z: Inputs) -> Inputs:
+        """Its gradient, of length one in the dual norm; 0 where there is none."""
+        slope = None
+        if height.requires_grad:
+            (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
+        if slope is None:
+            return torch.zeros_like(z)
+        slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        return slope / expand(self.threat.dual(slope).clamp(min=torch.finfo(z.dtype).tiny), slope).to(z.dtype)
+
+
+def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]) -> tuple[Attack, Attack] | None:
+    """A brief and a thorough attack on the parts between which a model decides; None if it is of one piece.
+
+    Args:
+        threat: the set.
+        subject: the model.
+        x: examples that show what it decides.
+        steps: of either attack.
+    """
+    ways = [(place, side) for place in decisions(subject, x) for side in (True, False)]
+    if not ways:
+        return None
+    brief, thorough = (
+        tuple(Steered(threat, count, subject=subject, place=place, side=side) for place, side in ways)
+        for count in (steps[0], 2 * steps[1])  # it has two things to attain
+    )
+    return WorstOf(brief), WorstOf(tuple(EachTarget(each, _TARGETS) for each in thorough))

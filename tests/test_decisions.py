@@ -1,0 +1,149 @@
+"""Models that decide for each example which of their parts answers: the parts are attacked, the decision is steered."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from torch import Tensor, nn
+
+from deceptive.brief import BRIEF
+from nofreelunch.attacks import PGD
+from nofreelunch.attacks.worst_of import restarts
+from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.surrogates.decisions import Steered, decisions, steered
+from nofreelunch.threats import L2, Linf
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+EPS, SIZE = 0.05, 40
+Gate = Callable[[Tensor], Tensor]
+
+
+class Parts(nn.Module):
+    """Two linear networks; a gate hands an example to the first of them, the weaker one, or to the second."""
+
+    def __init__(self, gate: Gate, weight: float = 3.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weak, self.strong = (nn.Sequential(nn.Flatten(), nn.Linear(SIZE, 3)) for _ in range(2))
+        with torch.no_grad():
+            self.weak[1].weight.mul_(weight)
+        self.gate = gate
+
+
+class ByIndex(Parts):
+    """Each network is asked about its own examples only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = self.gate(x)
+        logits = torch.empty(len(x), 3)
+        logits[mask], logits[~mask] = self.weak(x[mask]), self.strong(x[~mask])
+        return logits
+
+
+class ByWhere(Parts):
+    """Both are asked about all, and one is believed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(self.gate(x)[:, None], self.weak(x), self.strong(x))
+
+
+def dull(x: Tensor) -> Tensor:
+    return x.flatten(1).std(1) < 0.27
+
+
+def inputs(n: int) -> Tensor:
+    return torch.rand(n, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def direction() -> Tensor:
+    return torch.randn(SIZE, generator=torch.Generator().manual_seed(2)).sign()
+
+
+@pytest.mark.parametrize(
+    ("gate", "count"),
+    [
+        (dull, 1),
+        (lambda x: x.mean(1).sub(0.5).abs() < 0.02, 1),
+        (lambda x: (x.mean(1) > 0.48) & (x.mean(1) < 0.52), 3),
+        (lambda x: x[:, :3].argmax(1) == 1, 1),
+        (lambda x: torch.from_numpy(x.numpy().mean(1) < 0.5), 1),
+    ],
+)
+@pytest.mark.parametrize("parts", [ByIndex, ByWhere])
+def test_decisions_are_found(parts: type[Parts], gate: Gate, count: int) -> None:
+    """What follows another decision is none of its own; one made in numpy is one."""
+    assert len(decisions(Subject(parts(gate)), inputs(30))) == count
+
+
+def test_a_network_of_one_piece_decides_nothing() -> None:
+    net = nn.Sequential(nn.Linear(SIZE, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2))
+    assert decisions(Subject(net), inputs(30)) == []
+    assert decisions(Subject(nn.Sequential(net, nn.Softmax(1))), inputs(1)) == []
+
+
+def best_lead(layer: nn.Linear, x: Tensor, sign: int, bound: float, target: int, label: int) -> float:
+    """The largest lead of a class within the cube and one side of a linear gate, by a linear program; -inf if empty."""
+    slope = (layer.weight[target] - layer.weight[label]).double().numpy()
+    box = np.stack([(x - EPS).clamp(0, 1).double().numpy(), (x + EPS).clamp(0, 1).double().numpy()], 1)
+    found = linprog(-slope, sign * direction().double().numpy()[None], [sign * bound], bounds=box)
+    return -found.fun + float(layer.bias[target] - layer.bias[label]) if found.status == 0 else -np.inf
+
+
+def lost(model: Parts, x: Tensor, y: Tensor, side: bool, bound: float) -> Tensor:
+    """Which examples can be broken on one side of the gate `x @ direction() < bound`; exact."""
+    layer = (model.weak if side else model.strong)[1]
+    with torch.no_grad():
+        leads = [
+            [best_lead(layer, row, 1 if side else -1, bound, k, label) for k in range(3) if k != label]
+            for row, label in zip(x, y.tolist(), strict=True)
+        ]
+    return torch.tensor(leads).amax(1) > 0
+
+
+@pytest.fixture(params=[ByIndex, ByWhere])
+def gated(request: pytest.FixtureRequest) -> tuple[Parts, Tensor, Tensor, float]:
+    """A linear gate that half of the examples can pass, the examples, their labels and the gate's bound."""
+    x, w = inputs(40), direction()
+    bound = float((x @ w).median()) - 0.5
+    model = request.param(lambda z: z @ w < bound)
+    return model, x, model(x).argmax(1), bound
+
+
+@pytest.mark.parametrize("side", [True, False])
+def test_what_can_be_reached_behind_a_linear_gate_is_reached(
+    gated: tuple[Parts, Tensor, Tensor, float], side: bool
+) -> None:
+    model, x, y, bound = gated
+    broken = torch.zeros(len(x), dtype=torch.bool)
+    for rank in (1, 2):
+        attack = Steered(Linf(EPS), 40, subject=Subject(model), place=0, side=side, target_rank=rank)
+        z = attack(model, x, y, torch.Generator().manual_seed(0))
+        assert attack.threat.contains(z, x).all()
+        broken |= model(z).argmax(1) != y
+    truth = lost(model, x, y, side, bound)
+    assert 5 < truth.sum() < 35
+    assert (truth & ~broken).sum() <= 1
+
+
+def test_evaluate_looks_behind_gates(gated: tuple[Parts, Tensor, Tensor, float]) -> None:
+    model, x, y, bound = gated
+    found = evaluate(model, (x, y), Linf(EPS), BRIEF)
+    truth = ~(lost(model, x, y, True, bound) | lost(model, x, y, False, bound))
+    assert abs(found.robust.correct - truth.sum()) <= 1, found
+    assert found.by_attack["decisions"].correct <= found.by_attack["pgd-10"].correct - 5, found
+    assert not found.trusted
+
+
+@pytest.mark.parametrize("parts", [ByIndex, ByWhere])
+def test_behind_a_curved_gate_and_in_another_ball_steering_finds_more(parts: type[Parts]) -> None:
+    model, x, threat = parts(dull), inputs(40), L2(0.3)
+    y = model(x).argmax(1)
+    found = steered(threat, Subject(model), x, (12, 20))
+    assert found is not None
+    attacks = (restarts(PGD(threat, steps=40), 3), found[1])
+    own, beyond = (model(attack(model, x, y, torch.Generator().manual_seed(0))).argmax(1) == y for attack in attacks)
+    assert 0 < beyond.sum() <= own.sum() - 5

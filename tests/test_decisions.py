@@ -66,11 +66,12 @@ def direction() -> Tensor:
 @pytest.mark.parametrize(
     ("gate", "count"),
     [
-        (dull, 1),
-        (lambda x: x.mean(1).sub(0.5).abs() < 0.02, 1),
-        (lambda x: (x.mean(1) > 0.48) & (x.mean(1) < 0.52), 3),
-        (lambda x: x[:, :3].argmax(1) == 1, 1),
-        (lambda x: torch.from_numpy(x.numpy().mean(1) < 0.5), 1),
+        (dull, 2),
+        (lambda x: x.mean(1).sub(0.5).abs() < 0.02, 2),
+        (lambda x: (x.mean(1) > 0.48) & (x.mean(1) < 0.52), 6),
+        (lambda x: x[:, :3].argmax(1) == 1, 2),
+        (lambda x: x[:, :4].argmax(1) == 1, 4),
+        (lambda x: torch.from_numpy(x.numpy().mean(1) < 0.5), 2),
     ],
 )
 @pytest.mark.parametrize("parts", [ByIndex, ByWhere])
@@ -93,7 +94,7 @@ def best_lead(layer: nn.Linear, x: Tensor, sign: int, bound: float, target: int,
     return -found.fun + float(layer.bias[target] - layer.bias[label]) if found.status == 0 else -np.inf
 
 
-def lost(model: Parts, x: Tensor, y: Tensor, side: bool, bound: float) -> Tensor:
+def lost(model: Parts, x: Tensor, y: Tensor, side: int, bound: float) -> Tensor:
     """Which examples can be broken on one side of the gate `x @ direction() < bound`; exact."""
     layer = (model.weak if side else model.strong)[1]
     with torch.no_grad():
@@ -113,9 +114,9 @@ def gated(request: pytest.FixtureRequest) -> tuple[Parts, Tensor, Tensor, float]
     return model, x, model(x).argmax(1), bound
 
 
-@pytest.mark.parametrize("side", [True, False])
+@pytest.mark.parametrize("side", [0, 1])
 def test_what_can_be_reached_behind_a_linear_gate_is_reached(
-    gated: tuple[Parts, Tensor, Tensor, float], side: bool
+    gated: tuple[Parts, Tensor, Tensor, float], side: int
 ) -> None:
     model, x, y, bound = gated
     broken = torch.zeros(len(x), dtype=torch.bool)
@@ -132,10 +133,54 @@ def test_what_can_be_reached_behind_a_linear_gate_is_reached(
 def test_evaluate_looks_behind_gates(gated: tuple[Parts, Tensor, Tensor, float]) -> None:
     model, x, y, bound = gated
     found = evaluate(model, (x, y), Linf(EPS), BRIEF)
-    truth = ~(lost(model, x, y, True, bound) | lost(model, x, y, False, bound))
+    truth = ~(lost(model, x, y, 1, bound) | lost(model, x, y, 0, bound))
     assert abs(found.robust.correct - truth.sum()) <= 1, found
     assert found.by_attack["decisions"].correct <= found.by_attack["pgd-10"].correct - 5, found
     assert not found.trusted
+
+
+class Routed(nn.Module):
+    """Four linear networks, each of which takes its own examples, as mixtures of experts are written; one is weak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.router = nn.Linear(SIZE, 4)
+        self.experts = nn.ModuleList(nn.Linear(SIZE, 3) for _ in range(4))
+        with torch.no_grad():
+            self.router.bias[1] -= 0.7
+            self.experts[1].bias.add_(torch.tensor([9.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        route, logits = self.router(x).argmax(1), torch.zeros(len(x), 3)
+        for number, expert in enumerate(self.experts):
+            rows = (route == number).nonzero().squeeze(1)
+            logits = logits.index_copy(0, rows, expert(x[rows]))
+        return logits
+
+
+def test_each_expert_is_steered_to() -> None:
+    """The one that answers one class to everything takes all examples that can be handed to it: a linear program."""
+    model, x = Routed(), inputs(40)
+    y = torch.ones(len(x), dtype=torch.long)
+    attack = Steered(Linf(EPS), 40, subject=Subject(model), place=0, side=1)
+    assert decisions(Subject(model), x) == [(0, side) for side in range(4)]
+    z = attack(
+        lambda z: nn.functional.one_hot((model.router(z).argmax(1) != 1).long(), 2).float(),
+        x,
+        y,
+        torch.Generator().manual_seed(0),
+    )
+    found = model.router(z).argmax(1) == 1
+    weight, bias = model.router.weight.detach().double().numpy(), model.router.bias.detach().double().numpy()
+    others = [0, 2, 3]
+    truth = []
+    for row in x.double().numpy():
+        box = np.stack([(row - EPS).clip(0, 1), (row + EPS).clip(0, 1)], 1)
+        program = linprog(np.zeros(SIZE), weight[others] - weight[1], bias[1] - bias[others], bounds=box)
+        truth.append(program.status == 0)
+    assert 5 < sum(truth) < 35
+    assert (torch.tensor(truth) & ~found).sum() <= 2  # three borders meet there
 
 
 @pytest.mark.parametrize("parts", [ByIndex, ByWhere])

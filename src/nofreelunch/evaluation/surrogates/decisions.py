@@ -23,8 +23,8 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
-_MOST = 6
-"""So many decisions of a model are steered, at most."""
+_MOST = 12
+"""So many sides of a model's decisions are steered to, at most."""
 _TURN = 1.2
 """By this factor the weight of the decision changes from step to step."""
 _JOINED = {
@@ -38,8 +38,26 @@ _TARGETS = 3
 """Wrong classes in each part that a thorough attack goes for."""
 
 
+@dataclass(frozen=True)
+class _Decision:
+    """What a model decides for each example: value (n,), and what rises towards each side, (n, sides), if known."""
+
+    value: Labels
+    rising: Tensor | None
+
+    @property
+    def sides(self) -> int:
+        """How many there are to choose from."""
+        return 2 if self.rising is None else self.rising.shape[1]
+
+    def follows(self, other: "_Decision") -> bool:
+        """Whether this one is settled by what the other one was."""
+        groups = (self.value[other.value == side] for side in range(other.sides))
+        return all(len(group) == 0 or bool((group == group[0]).all()) for group in groups)
+
+
 class _Deciding(Smooth):
-    """Counts the masks with a truth value per example, and makes one of these decisions.
+    """Writes down what is decided for each example, masks and choices of the largest, and makes one of the decisions.
 
     Args:
         rows: how many examples there are.
@@ -47,35 +65,44 @@ class _Deciding(Smooth):
         side: how it is made.
     """
 
-    def __init__(self, rows: int, place: int = -1, side: bool = True) -> None:
+    def __init__(self, rows: int, place: int = -1, side: int = 0) -> None:
         super().__init__()
         self._rows, self._place, self._side = rows, place, side
-        self.seen: list[tuple[Tensor, Tensor | None]] = []
+        self.seen: list[_Decision] = []
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation, or what is decided."""
         made = super().__torch_function__(function, types, args, kwargs)
-        either = _JOINED.get(getattr(function, "__name__", ""))
-        if either is not None and all(isinstance(arg, Tensor) and arg in self._surrogates for arg in args[:2]):
-            self._surrogates[made] = either(*(self._surrogates[arg] for arg in args[:2]))
-        if not (isinstance(made, Tensor) and made.dtype == torch.bool and made.shape[:1] == (self._rows,)):
+        name = getattr(function, "__name__", "")
+        if name in _JOINED and all(isinstance(arg, Tensor) and arg in self._surrogates for arg in args[:2]):
+            self._surrogates[made] = _JOINED[name](*(self._surrogates[arg] for arg in args[:2]))
+        if not isinstance(made, Tensor) or made.shape[:1] != (self._rows,) or made.numel() != self._rows:
             return made
-        if made.numel() != self._rows or any(made is mask for mask, _ in self.seen):
+        if name != "argmax" and made.dtype != torch.bool:
             return made
-        self.seen.append((made, self._surrogates.get(made)))
+        self.seen.append(_Decision(made.flatten().long(), self._rising(made)))
         return torch.full_like(made, self._side) if len(self.seen) - 1 == self._place else made
 
+    def _rising(self, made: Tensor) -> Tensor | None:
+        if made in self._scores:
+            scores: Tensor = self._scores[made]
+            return scores.reshape(self._rows, -1).log_softmax(1)
+        towards: Tensor | None = self._surrogates.get(made)
+        return None if towards is None else torch.stack([-towards, towards], -1).reshape(self._rows, 2)
 
-def decisions(subject: Subject, x: Inputs) -> list[int]:
-    """The places of the decisions that a model makes for each of some examples, but for those that follow others."""
+
+def decisions(subject: Subject, x: Inputs) -> list[tuple[int, int]]:
+    """The places and sides of what a model decides for each of some examples, but for what follows from the rest."""
     mode = _Deciding(len(x))
     with torch.no_grad(), bpda(mode):
-        subject.differentiable(x)
-    masks = [mask.flatten() for mask, _ in mode.seen]
-    new = [k for k, mask in enumerate(masks) if not any((mask == m).all() or (mask != m).all() for m in masks[:k])]
-    return new[:_MOST]
+        classes = subject.differentiable(x).shape[1]
+    kept: dict[int, _Decision] = {}
+    for place, one in enumerate(mode.seen):
+        if one.sides != classes and not any(one.follows(other) for other in kept.values()):
+            kept[place] = one
+    return [(place, side) for place, one in kept.items() for side in range(one.sides)][:_MOST]
 
 
 @dataclass(frozen=True)
@@ -105,7 +132,7 @@ class Steered(Iterative[_Way]):
     steps: int = 20
     subject: Subject = field(kw_only=True)
     place: int = field(kw_only=True)
-    side: bool = field(kw_only=True)
+    side: int = field(kw_only=True)
     target_rank: int = 1
 
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Way:
@@ -119,31 +146,31 @@ class Steered(Iterative[_Way]):
         assert state.target is not None
         z = state.z.detach().requires_grad_()
         with torch.enable_grad():
-            logits, decided, towards = self._part(z)
+            logits, there, towards = self._part(z)
             up = self._direction(lead(logits, state.y, state.target), z)
             across = self._direction(towards, z)
-        weight = state.weight * torch.where(decided == self.side, 1 / _TURN, _TURN)
+        weight = state.weight * torch.where(there, 1 / _TURN, _TURN)
         ahead = self.threat.steepest(up + expand(weight, z) * across)
         length = self.threat.eps * ((1 - count / self.steps) / 2 + _LAST)
         with torch.no_grad():
             after = self.threat.project(state.z + length * ahead, state.x)
             return replace(state, z=after, weight=weight), model(state.z)
 
-    def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor]:
-        """The logits of the part, how the model itself decides, and what rises towards the decision."""
+    def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor | None]:
+        """The logits of the part, whether the model itself decides so, and what rises towards that."""
         mode = _Deciding(len(z), self.place, self.side)
         with bpda(mode):
             logits = self.subject.differentiable(z)
         if self.place >= len(mode.seen):  # the model did not come to decide
-            return logits, torch.full_like(logits[:, 0], self.side, dtype=torch.bool), torch.zeros_like(logits[:, 0])
-        decided, towards = mode.seen[self.place]
-        rising = towards if towards is not None else torch.zeros_like(logits[:, 0])
-        return logits, decided.flatten(), rising if self.side else -rising
+            return logits, torch.ones_like(logits[:, 0], dtype=torch.bool), None
+        decided = mode.seen[self.place]
+        towards = None if decided.rising is None else decided.rising[:, self.side]
+        return logits, decided.value == self.side, towards
 
-    def _direction(self, height: Tensor, z: Inputs) -> Inputs:
+    def _direction(self, height: Tensor | None, z: Inputs) -> Inputs:
         """Its gradient, of length one in the dual norm; 0 where there is none."""
         slope = None
-        if height.requires_grad:
+        if height is not None and height.requires_grad:
             (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
         if slope is None:
             return torch.zeros_like(z)
@@ -160,7 +187,8 @@ def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int])
         x: examples that show what it decides.
         steps: of either attack.
     """
-    ways = [(place, side) for place in decisions(subject, x) for side in (True, False)]
+    near = threat.random_start(x, Streams.for_examples(0, torch.arange(len(x), device=x.device)))
+    ways = decisions(subject, torch.cat([x, near]))
     if not ways:
         return None
     brief, thorough = (

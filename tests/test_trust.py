@@ -69,6 +69,7 @@ EXPECTED = {
     "OnDuty": {"watches-gradients"},
     "CountsUnnoticed": {"stateful"},
     "CountsInAGenerator": {"stateful"},
+    "AntiAdversary": {"optimises-inside"},
     "KnowsCorners": {"masked-gradients"},
     "KnowsFaintGrey": {"masked-gradients"},
     "FlipsACoin": {"randomised"},

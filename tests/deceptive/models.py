@@ -234,6 +234,20 @@ class Purified(Around):
         return self.net(z.detach())
 
 
+class AntiAdversary(Around):
+    """Moves the input to where it is surer of its first answer (Alfarra et al. 2022): hides how sure it was."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.detach()
+        with torch.enable_grad():
+            first = self.net(z).argmax(1)
+            for _ in range(2):
+                z.requires_grad_()
+                loss = nn.functional.cross_entropy(self.net(z), first, reduction="sum")
+                z = (z - 0.15 * torch.autograd.grad(loss, z)[0].sign()).detach()
+        return self.net(x + (z - x).detach())
+
+
 # --- the answer depends on what the model should not look at
 
 
@@ -646,7 +660,7 @@ DECEPTIVE = {
         HugeLogits, TinyLogits, SharpSoftmax, HardLabels, NumpyLabels, RoundedLogits, Ranks,
         ClampedLogProbabilities, ConfidentNearBoundary, Decoy, RipplingScale, ReversedGradient, NoisyGradient,
         NanGradient, Detached, HalfInNumpy, Inference, RoundedInput, NumpyInput, ThermometerInput, LookedUp,
-        FlatAtPixels, Purified, GradMode, GivenUp, Remembers, BatchStatistics, OffTheGrid, NanOffTheGrid,
+        FlatAtPixels, Purified, AntiAdversary, GradMode, GivenUp, Remembers, BatchStatistics, OffTheGrid, NanOffTheGrid,
         NoisyInput, Dropout, HashedNoise, tiring, closed, InCompany, OnDuty, CountsAside, CountsUnnoticed,
         CountsInAGenerator, KnowsCorners, KnowsFaintGrey, FlipsACoin, KnowsTheRim, StepsUnderARipple, KnowsAShell,
         CountsOffTheImages, KnowsWhoAsks, CopiesAsAnother, KnowsItself, KnowsItsJudge, MergedByEval, ShowsATracer,

@@ -26,7 +26,7 @@ from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.surrogates.bpda import straight
 from nofreelunch.evaluation.surrogates.decisions import steered
 from nofreelunch.evaluation.surrogates.inner import inner_surrogates
-from nofreelunch.evaluation.surrogates.plain import BPDA, FiniteDifferences, OnlyClasses, Smoothed, precise
+from nofreelunch.evaluation.surrogates.plain import BPDA, AtRest, FiniteDifferences, OnlyClasses, Smoothed, precise
 from nofreelunch.evaluation.surrogates.substitute import Substitute
 from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
@@ -140,11 +140,11 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
     """Functions to differentiate in the model's place."""
     subject, x = trial.subject, trial.load(index)[0]
     yield "see-through", BPDA(subject)
-    mixed = BPDA(subject, soft=True)
-    with torch.no_grad():
-        values = attempted(lambda: mixed(x))
-    if values is not None and differs(values, subject.logits(x)).any():
-        yield "soft choices", mixed
+    said = subject.logits(x)
+    for name, other in (("soft choices", BPDA(subject, soft=True)), ("at rest", AtRest(subject))):
+        values = attempted(torch.no_grad()(partial(other, x)))
+        if values is not None and differs(values, said).any():
+            yield name, other
     yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:

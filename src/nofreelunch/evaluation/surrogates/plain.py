@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from nofreelunch.attacks.gradient import input_gradient
 from nofreelunch.evaluation.subject import Subject, as_in_use
 from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
+from nofreelunch.evaluation.surrogates.unseen import replaced
 from nofreelunch.models.copying import copy_of
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
@@ -36,6 +37,26 @@ class BPDA:
         """Its logits."""
         with bpda(Smooth(self.soft)):
             return self.subject.differentiable(x)
+
+
+@dataclass(frozen=True)
+class AtRest:
+    """The model as it would be if the optimisation inside of it took no step: what it differentiates has slope 0.
+
+    A defence that moves its input by the network's own gradient leaves the network (Croce et al. 2022, adaptive
+    test-time defences).
+    """
+
+    subject: Subject
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Its logits."""
+        with replaced(torch.autograd, "grad", _level), bpda():
+            return self.subject.differentiable(x)
+
+
+def _level(outputs: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(one) for one in ((inputs,) if isinstance(inputs, Tensor) else inputs))
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from nofreelunch.data import Split, load_data
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.registry import assemble
 from nofreelunch.threats import L2, Linf, threat
+from nofreelunch.training.config import TrainConfig
 
 __all__ = ["_no_type_checker", "here"]
 
@@ -68,7 +69,11 @@ REFUSED: Refused = {
     "an unknown norm": (12, lambda: threat("l3", 0.1), 'unknown norm "l3"; known: l2, linf'),
     "a norm misspelt": (12, lambda: threat("linf2", 0.1), 'did you mean "linf"'),
     "identical restarts": (13, lambda: restarts(fgsm(BALL), 10), "random_start=True"),
-    "no targets": (14, lambda: targeted(PGD(BALL), NET, X, Y, None, torch.Generator()), "y must be a tensor, got None"),
+    "no targets": (
+        14,
+        lambda: targeted(PGD(BALL), NET, X, Y, None, torch.Generator()),
+        "targets must be a tensor, got None",
+    ),
     "targets that are true": (14, lambda: targeted(PGD(BALL), NET, X, Y, Y, torch.Generator()), "example 0 has 0 for"),
     "labels from 1": (15, lambda: attacked(y=Y + 1), r"label 2 seen, but the model has 2 outputs \(0..1\)"),
     "labels from 1, evaluated": (15, lambda: evaluated(y=Y + 1), r"label 2 seen, but the model has 2 outputs"),
@@ -89,6 +94,16 @@ REFUSED: Refused = {
     "one class": (26, lambda: evaluated(lambda z: NET(z)[:, :1], y=Y * 0), "at least 2 logits, got 1"),
     "a threat that is none": (12, lambda: evaluated(threat="linf"), r"threat such as Linf\(8 / 255\), got 'linf'"),
     "a box that is none": (2, lambda: Linf(0.1, box=255), "box must be .low, high., finite, with low < high, got 255"),
+    "a box that cuts images off": (
+        2,
+        lambda: TrainConfig(arch="linear", threat=Linf(0.1, box=(0.2, 0.8))),
+        r"must hold the images, whose pixels are in \[0, 1\], got box=\(0.2, 0.8\)",
+    ),
+    "targets of labels from 1": (
+        15,
+        lambda: targeted(PGD(BALL), NET, X, Y + 2, Y, torch.Generator()),
+        r"label 3 seen, but the model has 2 outputs",
+    ),
     "a seed that is none": (7, lambda: evaluated(seed=1.5), "seed must be a whole number of at least 0, got 1.5"),
 }
 asked(REFUSED)

@@ -143,7 +143,10 @@ def test_a_class_without_test_images_is_noted(tmp_path: Path) -> None:
 def test_sizes_must_agree_or_be_given(tmp_path: Path) -> None:
     plant(tmp_path, USUAL)
     put(tmp_path / "train" / "cat" / "odd.png", (10, 20))
-    with pytest.raises(InputError, match=r"images differ in size: .*has \d+ x \d+ pixels and .* pixels; give a size"):
+    with pytest.raises(
+        InputError,
+        match=r"images differ in size: .*has \d+ x \d+ pixels and .*; bring them .* data pack DIR",
+    ):
         load_data(f"folder:{tmp_path}")
     assert load_data(f"folder:{tmp_path}", size=5).train.x.shape == (8, 3, 5, 5)
     with pytest.raises(InputError, match="size must be a whole number"):

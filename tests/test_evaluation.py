@@ -499,7 +499,11 @@ def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     z, ours = (tried(linear(), x, y, torch.Generator()) for tried in (attack, fgsm(THREAT)))
     assert torch.allclose(z, ours, rtol=0, atol=1e-5)
     assert not THREAT.contains(z, x).all()
-    assert evaluate(linear(), (x, y), THREAT, BRIEF, attacks={"theirs": attack}).dropped == 0
+    found = evaluate(standard(), (x, y), THREAT, BRIEF, attacks={"theirs": attack})
+    assert (found.dropped, "theirs" in found.by_attack) == (0, True)
+    library.Broken = lambda *_, **__: None  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match='attack "torchattacks:Broken" failed: TypeError'):
+        foreign("torchattacks:Broken", THREAT)(linear(), x, y, torch.Generator())
     with pytest.raises(InputError, match='did you mean "FGSM"'):
         foreign("torchattacks:FGMS", THREAT)
     with pytest.raises(InputError, match="known: foolbox, torchattacks"):

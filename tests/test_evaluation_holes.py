@@ -137,9 +137,9 @@ def test_a_remedy_takes_no_attack_s_place(monkeypatch: pytest.MonkeyPatch) -> No
     assert 10 in steps
 
 
-@pytest.mark.parametrize("name", ["clean", "fgsm", "square"])
+@pytest.mark.parametrize("name", ["clean", "fgsm", "square", "checks", "within 0.1", "more steps", "mine, again"])
 def test_an_attack_of_the_caller_s_needs_a_name_of_its_own(name: str) -> None:
-    with pytest.raises(InputError, match="is a step of the protocol brief; give your attack another name"):
+    with pytest.raises(InputError, match="is a step of evaluate itself; give your attack another name"):
         judged(linear(), inputs(30), attacks={name: Shift(0.05)})
 
 

@@ -89,6 +89,18 @@ def test_exact_attains_the_closed_form_with_any_number_of_classes(make):
 
 
 @every_threat
+@pytest.mark.parametrize("box", [(0.0, 1.0), (-1.0, 1.0)])
+def test_exact_takes_what_is_affine_in_the_box(make, box):
+    """Cut off at its walls or not: the derivative is taken in its middle."""
+    model, threat = affine(30, 3), make(0.05, box=box)
+    x = box[0] + (box[1] - box[0]) * inputs(20, 30)
+    y = model(x).argmax(1)
+    z, same = (ExactLinear(threat)(net, x, y, rng()) for net in (model, lambda z: model(z.clamp(*box))))
+    torch.testing.assert_close(z, same, rtol=0, atol=1e-12)
+    assert threat.contains(z, x).all()
+
+
+@every_threat
 def test_pgd_comes_within_five_percent(make):
     model, x, threat = affine(30, 2), inputs(40, 30), make(0.004, box=None)
     y = model(x).argmax(1)

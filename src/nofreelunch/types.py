@@ -38,5 +38,5 @@ class Loss(Protocol):
 
 
 def pixels(raw: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]; the only place where 255 is divided by."""
+    """uint8 images as float32 in [0, 1]."""
     return raw.to(torch.float32).div_(255)

@@ -172,7 +172,7 @@ class Iterative(Search, Generic[S]):
 
     Args:
         threat: the set.
-        steps: points looked at.
+        steps: points looked at, besides the one where the last step ends.
         patience: examples are given up whose margin (the target's, if there is one) after a quarter of the steps still
             has to rise more than so many times what it has risen from x; after a tenth more than twice, after half of
             them more than half of that; None: never. For attacks that go far early; one of short, equal steps would

@@ -60,17 +60,17 @@ class Precise:
         return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
 
 
-def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | None) -> Tensor:
-    """The labels as int64, if model, inputs and labels can be attacked.
+def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | None, name: str = "y") -> Tensor:
+    """The labels (called `name` in messages) as int64, if model, inputs and labels can be attacked.
 
     Raises:
         InputError: if the model is not an instance, inputs are not finite floats in the box, or labels are not
             integers, one for each.
     """
     check_model(model)
-    check_dense(x=x, y=y)
+    check_dense(x=x, **{name: y})
     _check_inputs(x, box)
-    return _as_labels(y, x)
+    return _as_labels(y, x, name)
 
 
 def check_model(model: object) -> None:
@@ -108,16 +108,16 @@ def _check_inputs(x: Tensor, box: tuple[float, float] | None) -> None:
         raise InputError(f"x must lie in [{box[0]:g}, {box[1]:g}], got values {seen}; if these are images, {fix}")
 
 
-def _as_labels(y: Tensor, x: Tensor) -> Tensor:
+def _as_labels(y: Tensor, x: Tensor, name: str) -> Tensor:
     if y.dim() != 1:
-        hint = "; for one-hot labels use y.argmax(1)" if y.dim() == 2 else ""
-        raise InputError(f"y must have one label per example, shape ({len(x)},), got shape {tuple(y.shape)}{hint}")
+        hint = f"; for one-hot labels use {name}.argmax(1)" if y.dim() == 2 else ""
+        raise InputError(f"{name} must have one label per example, shape ({len(x)},), got shape {tuple(y.shape)}{hint}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InputError(f"y must hold integers, got {y.dtype}")
+        raise InputError(f"{name} must hold integers, got {y.dtype}")
     if len(y) != len(x):
-        raise InputError(f"x holds {len(x)} examples and y {len(y)} labels")
+        raise InputError(f"x holds {len(x)} examples and {name} {len(y)} labels")
     if y.device != x.device:
-        raise InputError(f"x is on {x.device} and y on {y.device}; move one of them")
+        raise InputError(f"x is on {x.device} and {name} on {y.device}; move one of them")
     return y.long().clone()
 
 

@@ -1,4 +1,4 @@
-"""The one way in which attacks differentiate a model."""
+"""The derivative of a loss by the inputs."""
 
 from collections.abc import Callable
 

@@ -34,7 +34,7 @@ class ExactLinear(Search):
 
     def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
         """The worst point for every example."""
-        weight, bias = affine_map(model, x)
+        weight, bias = affine_map(model, x, self.threat.box)
         exact = x.double()
         best, best_margin = exact, torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
         for wrong in range(len(bias)):
@@ -48,22 +48,23 @@ class ExactLinear(Search):
         return self.threat.project(best.to(x.dtype), x)
 
 
-def affine_map(model: Model, x: Inputs) -> tuple[Tensor, Tensor]:
-    """W (k, d) and b (k,) with model(x) = W x + b, in float64.
+def affine_map(model: Model, x: Inputs, box: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """W (k, d) and b (k,) with model(x) = W x + b, in float64; the derivative is taken in the middle of box or inputs.
 
     Raises:
         InputError: if the model is not affine on x and on points between and around them.
     """
-    origin = torch.zeros_like(x[:1]).requires_grad_()
-    bias = model(origin)[0]
+    middle = x.mean(0, keepdim=True) if box is None else torch.full_like(x[:1], sum(box) / 2)
+    middle.requires_grad_()
+    logits = model(middle)[0]
     rows = [
-        torch.autograd.grad(logit, origin, retain_graph=True, allow_unused=True)[0] if logit.requires_grad else None
-        for logit in bias
+        torch.autograd.grad(logit, middle, retain_graph=True, allow_unused=True)[0] if logit.requires_grad else None
+        for logit in logits
     ]
-    weight = torch.stack([(torch.zeros_like(origin) if row is None else row).flatten() for row in rows]).double()
-    bias = bias.detach().double()
+    weight = torch.stack([(torch.zeros_like(middle) if row is None else row).flatten() for row in rows]).double()
     with torch.no_grad():
-        points = torch.cat([x, 1 - x, (x + x.flip(0)) / 2])
+        bias = logits.double() - weight @ middle.flatten().double()
+        points = torch.cat([x, 2 * middle - x, (x + x.flip(0)) / 2])
         said, expected = model(points).double(), points.flatten(1).double() @ weight.T + bias
     scale = points.flatten(1).abs().double() @ weight.abs().T + bias.abs()
     if not ((said - expected).abs() <= 1e-4 * scale + torch.finfo(torch.float32).tiny).all():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.base import Attack, check_attack
-from nofreelunch.attacks.door import Precise, attacking, check_batch, first_logits
+from nofreelunch.attacks.door import Precise, attacking, check_batch, check_labels, first_logits
 from nofreelunch.attacks.worst_of import WorstOf
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.rng import Streams
@@ -107,7 +107,7 @@ def targeted(
         InputError: if a target is the true label, or as the attack raises.
     """
     check_attack(attack)
-    labels, targets = check_batch(model, x, y, None), check_batch(model, x, targets, None)
+    labels, targets = check_batch(model, x, y, None), check_batch(model, x, targets, None, "targets")
     if (same := labels == targets).any():
         first = int(same.int().argmax())
         raise InputError(f"a target must differ from the true label; example {first} has {labels[first]} for both")
@@ -115,7 +115,7 @@ def targeted(
     x_adv = x.detach().clone()
     with attacking(model, x.device) as precise:
         if len(x) > 0:
-            first_logits(precise, x, targets)
+            check_labels(labels, first_logits(precise, x, targets))
         for target in sorted(set(targets.tolist())):
             index = (targets == target).nonzero().squeeze(1)
             x_adv[index] = attack(_towards(precise, target), x[index], torch.zeros_like(index), streams.take(index))

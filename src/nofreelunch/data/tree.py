@@ -201,7 +201,8 @@ def _check_shape(first: tuple[Path, tuple[int, ...]], other: tuple[Path, tuple[i
     if first[1] != other[1]:
         sizes = [f"{path} has {shape[2]} x {shape[1]} pixels" for path, shape in (first, other)]
         raise InputError(
-            f"images differ in size: {' and '.join(sizes)}; give a size to bring them to, such as --size 64"
+            f"images differ in size: {' and '.join(sizes)}; bring them to one first: "
+            "nofreelunch data pack DIR --size 64 --out FILE"
         )
 
 

@@ -63,7 +63,8 @@ def evaluate(
 
     The model is called in evaluation mode, on copies, and left as it was. Attacks run on a fast version of it; what
     they find is judged by the model itself, in float32, on the point as it would be stored, after ball and box have
-    been checked in float64. The figures depend on model, data, threat, protocol and seed alone.
+    been checked in float64. The figures depend on model, data, threat, protocol and seed alone; where attacks that are
+    not ours are added, which draw their random numbers batch by batch, also on the batch size.
 
     It is the front door of the package, and has more parameters than others for that: all but three have a default.
 
@@ -88,20 +89,20 @@ def evaluate(
         InputError: if model, data or settings are not what they should be, before any work; the message says which.
         RunError: if the state cannot be written.
     """
-    started = time.monotonic()
-    plan, known = plan_of(protocol), _earlier(known)
+    started, plan, known = time.monotonic(), plan_of(protocol), _earlier(known)
     extra, out = further(attacks, plan), None if out is None else Path(out)
     with _ONE_AT_A_TIME, full_float32(), torch.inference_mode(False), torch.enable_grad():
         with own_randomness(seed):
             subject, source = Subject(model), source_of(data, model, threat)
             _check(subject, source, threat, known, keep_examples)
+            batch = _batch_size(batch_size, source, subject.device)
             identity = {
-                "model": subject.digest, "data": source.digest, "threat": repr(threat),
-                "protocol": plan.identity(threat), "seed": str(seed), "attacks": without_addresses(extra),
+                "model": subject.digest, "data": source.digest, "threat": repr(threat), "seed": str(seed),
+                "protocol": plan.identity(threat), "attacks": _added(extra, batch),
                 "known": repr(known and known.threat), "examples kept": str(keep_examples),
             }  # fmt: skip
             trial = Trial(
-                subject, source, threat, seed, _batch_size(batch_size, source, subject.device),
+                subject, source, threat, seed, batch,
                 journal=Journal(out, identity, Board(len(source))), progress=progress, keep_examples=keep_examples,
             )  # fmt: skip
             try:
@@ -120,6 +121,11 @@ def _batch_size(asked: int | None, source: Source, device: torch.device) -> int:
         return check_count("batch_size", asked, 2)
     pixels = source.images(torch.arange(1)).numel()
     return min(1024, max(2, _PIXELS_AT_A_TIME.get(device.type, _PIXELS_AT_A_TIME["cpu"]) // pixels))
+
+
+def _added(extra: Mapping[str, Attack], batch: int) -> str:
+    """The attacks of the caller's in words, with the batch size, on which they may depend."""
+    return f"{without_addresses(extra)}, {batch} examples at a time" if extra else "none"
 
 
 def _conduct(

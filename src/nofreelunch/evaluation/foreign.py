@@ -53,7 +53,7 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Own:
-    """An attack that a user wrote: it gets an ordinary generator, and what it returns is looked at.
+    """An attack that is not ours: it gets an ordinary generator, and what it returns is looked at.
 
     Args:
         name: for messages.
@@ -120,4 +120,4 @@ def foreign(spec: str, threat: Threat) -> Attack:
         raise InputError(f"attack {spec} needs the package {library}; install it with: pip install {library}") from None
     if not callable(kinds.get(name)):
         raise unknown(f"{library} attack", name, (key for key, value in kinds.items() if isinstance(value, type)))
-    return Foreign(threat, kinds[name], call)
+    return Own(spec, Foreign(threat, kinds[name], call))

@@ -24,8 +24,11 @@ _PROBE = 24
 """Examples on which the traced operations are held against the model's."""
 _TRIED = 32
 """So many examples are tried to be proven before all are."""
-_UNPROVABLE = {"watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output"}
-"""Flags after which a traced graph may not be the whole model: nothing is certified."""
+_UNPROVABLE = {
+    "watches-gradients", "not-differentiable", "discontinuous", "batch-dependent", "non-finite-output",
+    "half-precision",
+}  # fmt: skip
+"""Flags after which a traced graph may not be the whole model, or not round as float32 does: nothing is certified."""
 
 _LAYERS = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool1d, nn.AvgPool2d,

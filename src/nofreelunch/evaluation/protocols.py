@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.attacks.base import Iterative, check_attack
 from nofreelunch.errors import InputError, check_known
-from nofreelunch.evaluation.board import CLEAN
+from nofreelunch.evaluation.board import CHECKS, CLEAN
 from nofreelunch.evaluation.foreign import as_ours
 from nofreelunch.threats import Threat
 from nofreelunch.workspace import digest
 
 Recipe = Callable[[Threat], Attack]
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
+_OURS = re.compile(r"within |square$|more steps|.*, (whole|again)$")
+"""Names of steps that are not in the protocol."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,14 @@ def further(attacks: Mapping[str, Attack] | None, plan: Protocol) -> dict[str, A
     """The attacks that a caller adds to a protocol.
 
     Raises:
-        InputError: if they are not attacks by name, or one has the name of an attack of the protocol.
+        InputError: if they are not attacks by name, or one has the name of a step of evaluate itself.
     """
     if attacks is not None and not (isinstance(attacks, Mapping) and all(isinstance(name, str) for name in attacks)):
         raise InputError(f'attacks must be attacks by name, such as {{"mine": PGD(threat)}}, got {attacks!r}')
     for name, attack in (attacks or {}).items():
         check_attack(attack)
-        if name in (CLEAN, plan.first[0], *plan.main):
-            raise InputError(f'"{name}" is a step of the protocol {plan.name}; give your attack another name')
+        if name in (CLEAN, CHECKS, plan.first[0], *plan.main) or _OURS.match(name):
+            raise InputError(f'"{name}" is a step of evaluate itself; give your attack another name')
     return {name: as_ours(name, attack) for name, attack in (attacks or {}).items()}
 
 

@@ -23,7 +23,7 @@ def configured(experiment: Experiment, scale: Scale, changes: Mapping[str, objec
 
 
 def reproduce(experiment: Experiment, config: Any, workspace: Workspace, command: str, say: Say) -> Any:
-    """Compute the experiment, unless its result is there and config, code, libraries and data are the same.
+    """Compute the experiment, unless its result is there and config, code, libraries, data and machine are the same.
 
     Leaves `results/NAME.json` (+ `.npz`) and `figures/NAME.svg` and `.png`. A result of another config is moved aside
     to `results/previous`, never overwritten.

@@ -51,7 +51,7 @@ class Weights:
     normalisation: Normalisation | None = None
 
     def outputs(self, network: nn.Module) -> int | None:
-        """The number of classes: the length of what the network's last tensor is called.
+        """The number of classes: the first dimension of the tensor that has the name of the network's last one.
 
         None where it is not there, or is so long that a network for it might not fit into the memory.
         """

@@ -162,4 +162,6 @@ def _threats(listed: Any) -> tuple[Threat, ...]:
     wrong = next((text for text, pair in zip(texts, words, strict=True) if len(pair) != 2), None)
     if wrong is not None or not isinstance(listed, list):
         raise InputError(f'threats of [evaluate] must be a list such as ["linf 0.3", "l2 128/255"], got {listed!r}')
+    for norm, _ in words:
+        check_known("threat", norm, THREATS)
     return tuple(dict.fromkeys(threat(norm, eps) for norm, eps in words))

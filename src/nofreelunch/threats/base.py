@@ -153,3 +153,9 @@ def check_threat(value: object) -> Threat:
     if not isinstance(value, Threat):
         raise InputError(f"threat must be a threat such as Linf(8 / 255), got {value!r}")
     return value
+
+
+def check_holds_images(threat: Threat) -> None:
+    """An `InputError` if the images of data sets, whose pixels are in [0, 1], do not lie in the threat's box."""
+    if threat.box is not None and not (threat.box[0] <= 0 and threat.box[1] >= 1):
+        raise InputError(f"the threat's box must hold the images, whose pixels are in [0, 1], got box={threat.box}")

@@ -11,7 +11,7 @@ from nofreelunch.attacks import ATTACKS, PGD
 from nofreelunch.errors import InputError, check_count, check_known, check_number, check_seed
 from nofreelunch.models.fast import Precision
 from nofreelunch.models.registry import architecture
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, check_holds_images
 from nofreelunch.training.augment import AUGMENTS
 from nofreelunch.training.optimisers import OPTIMISERS
 from nofreelunch.training.recipes import RECIPES, Recipe
@@ -195,9 +195,11 @@ class TrainConfig:
             for name, value in given.items():
                 if value is not None:
                     raise InputError(f"{name}={value} means nothing without a threat; give one, such as Linf(8 / 255)")
-        elif self.recipe == _NO_THREAT:
+            return
+        check_holds_images(self.threat)
+        if self.recipe == _NO_THREAT:
             raise InputError('recipe "standard" has no threat; leave the threat away, or take "pgd-at"')
-        elif self.method.takes_attack:
+        if self.method.takes_attack:
             self.attack_on(self.threat)
         elif self.attack is not None or self.step_size is not None:
             raise InputError(

@@ -90,7 +90,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
     (< 1e-8); `"sgd"` is the paper's recipe (Appendix A).
 
     Args:
-        x: pixels in [0, 1], of shape (n, d) or (n, ...), which is flattened; an array or a CPU tensor.
+        x: pixels in the box, in [0, 1] without one; (n, d) or (n, ...), which is flattened; an array or a CPU tensor.
         y: labels -1 and +1, of shape (n,).
         eps: radius, in [0, 1]; 0 is standard training.
         box: interval that pixels cannot leave, or None.

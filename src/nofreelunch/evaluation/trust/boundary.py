@@ -6,8 +6,9 @@ little, and all at once where the class changes. And a gate that hands some imag
 that is true and does not tell of the gate.
 """
 
+from functools import partial
+
 import torch
-from torch import Tensor
 
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.bisection import bisected
@@ -41,9 +42,7 @@ def steepness(answer: Model, x: Inputs, y: Labels, others: Inputs) -> PerExample
         others: for each an image of another class, towards which the boundary is looked for.
     """
 
-    def margins(share: Tensor) -> Tensor:
-        return margin(answer(x + expand(share, x).to(x.dtype) * (others - x)), y).double()
-
+    margins = partial(_margins_on_the_way, answer, x, y, others)
     with torch.no_grad():
         low, high = torch.zeros_like(y, dtype=torch.float64), torch.ones_like(y, dtype=torch.float64)
         start = margins(low)
@@ -64,9 +63,7 @@ def largest_jump(answer: Model, x: Inputs, y: Labels, z: Inputs) -> PerExample:
         z: for each another point.
     """
 
-    def margins(share: Tensor) -> Tensor:
-        return margin(answer(x + expand(share, x).to(x.dtype) * (z - x)), y).double()
-
+    margins = partial(_margins_on_the_way, answer, x, y, z)
     with torch.no_grad():
         marks = torch.linspace(0, 1, _MARKS + 1, dtype=torch.float64, device=x.device)
         on_the_way = torch.stack([margins(mark.expand(len(x))) for mark in marks])
@@ -82,6 +79,11 @@ def largest_jump(answer: Model, x: Inputs, y: Labels, z: Inputs) -> PerExample:
         change = on_the_way.amax(0) - on_the_way.amin(0)
         share = (after - before).abs() / torch.maximum(change, _ROUNDED * on_the_way.abs().amax(0))
     return share.nan_to_num(nan=0.0, posinf=0.0)
+
+
+def _margins_on_the_way(answer: Model, x: Inputs, y: Labels, end: Inputs, share: PerExample) -> PerExample:
+    """A share of the way from x to another point."""
+    return margin(answer(x + expand(share, x).to(x.dtype) * (end - x)), y).double()
 
 
 def jump_flag(shares: PerExample) -> Flag | None:

@@ -75,6 +75,8 @@ def half_precision(probe: Probe) -> Flag | None:
 def wrong_range(probe: Probe) -> Flag | None:
     """Whether the model does much better on the same inputs in another range: normalisation is missing or doubled."""
     x, y = probe.x, probe.y
+    if len(x) < 16:
+        return None
     mean, std = x.mean(), x.std().clamp(min=1e-6)
     others = {
         "multiplied by 255": x * 255,
@@ -82,7 +84,7 @@ def wrong_range(probe: Probe) -> Flag | None:
         "normalised to mean 0 and deviation 1": (x - mean) / std,
     }
     here = (~misclassified(probe.subject.logits(x), y)).double().mean()
-    if len(x) < 16 or here >= 1 - _BETTER:  # it could do no better: it is not asked what it may not be made for
+    if here >= 1 - _BETTER:  # it could do no better: it is not asked what it may not be made for
         return None
     for name, z in others.items():
         logits = attempted(partial(probe.subject.logits, z))  # the model may refuse such inputs, rightly

@@ -1,5 +1,6 @@
 """Bad uses, lines 1 to 28: values that mean something else; labels and shapes."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,14 @@ REFUSED: Refused = {
     "a box that cuts images off": (
         2,
         lambda: TrainConfig(arch="linear", threat=Linf(0.1, box=(0.2, 0.8))),
-        r"must hold the images, whose pixels are in \[0, 1\], got box=\(0.2, 0.8\)",
+        r"pixels of images are in \[0, 1\], and so must be .* got box=\(0.2, 0.8\)",
     ),
+    "images beside a box of 255": (
+        2,
+        lambda: evaluated(x=LEVELS.byte(), threat=Linf(8, box=(0, 255))),
+        r"got box=\(0, 255\); leave the box away, and give eps in that unit, such as 8/255",
+    ),
+    "a model that ends the program": (28, lambda: evaluated(lambda z: sys.exit(0)), "cannot take x .*SystemExit"),
     "targets of labels from 1": (
         15,
         lambda: targeted(PGD(BALL), NET, X, Y + 2, Y, torch.Generator()),

@@ -128,7 +128,7 @@ def as_tensor(answer: object) -> Tensor:
     raise InputError(f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them")
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether that is what has failed, on a GPU or on a CPU, of which torch says it only in words."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
@@ -140,10 +140,11 @@ def answering(x: Tensor) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # any code may run in a model, and fail in any way
+    except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
         if out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        told = "" if isinstance(error, SystemExit) else str(error).strip()
+        reason = told.splitlines()[0] if told else type(error).__name__
         raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
 
 

@@ -64,7 +64,11 @@ def _answered(arguments: list[str]) -> int:
         if arguments == ["--version"]:
             print(f"nofreelunch {__version__}")
             return 0
-        return parse(arguments or ["--help"]).run()
+        command = parse(arguments or ["--help"])
+        try:
+            return command.run()
+        except SystemExit as stop:
+            raise RunError(f"code of the model's ended the program: SystemExit({stop.code!r})") from stop
     except InputError as error:
         return _fail(f"error: {error}", 2)
     except RunError as error:

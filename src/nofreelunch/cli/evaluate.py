@@ -72,6 +72,7 @@ class Evaluate(OfModel):
         with locked(self.out):
             check_file("--json", self.json)
             check_file("--save-examples", self.save_examples)
+            self._check_replaces_nothing_read()
             identity = ascii((self._settings(), self.save_examples is not None)).encode() + code_fingerprint(
                 self.model, model
             )
@@ -113,6 +114,13 @@ class Evaluate(OfModel):
         for spec in self.attack:
             foreign(spec, threat(self.threat, 0))
         return {spec: partial(foreign, spec) for spec in self.attack}
+
+    def _check_replaces_nothing_read(self) -> None:
+        """An `InputError` if the examples would be written over data, model or weights."""
+        read = (self.data.partition(":")[2], self.model, self.weights)
+        for path in (Path(str(name)) for name in read if name):
+            if self.save_examples is not None and path.is_file() and self.save_examples.resolve() == path.resolve():
+                raise InputError(f"--save-examples {self.save_examples} would replace what is read; name another file")
 
     def _index(self, there: int) -> "Tensor":
         """The places of the images that are used."""

@@ -74,11 +74,13 @@ class OfModel:
         """Refuse a model with other classes than the data; what it answers otherwise is looked at where it is used."""
         import torch
 
+        from nofreelunch.attacks.door import first_logits
         from nofreelunch.evaluation.subject import Subject
 
         x = data.test.images(torch.arange(min(2, len(data.test))))
         subject = Subject(model)
-        outputs = subject.logits(x.to(subject.device)).shape[1]
+        x = x.to(subject.device)
+        outputs = first_logits(subject.logits, x, data.test.targets[:0]).shape[1]
         if outputs != len(data.classes):
             named = ", ".join(data.classes[:3]) + (" ..." if len(data.classes) > 3 else "")
             raise InputError(

@@ -100,7 +100,8 @@ def _check(name: str, header: _Header) -> None:
             raise InputError(f"{name} must be integers of shape (n,), got {dtype} {shape}")
         return
     if dtype != np.uint8 and dtype.kind != "f":
-        raise InputError(f"{name} must be uint8, got {dtype}; give {name}.astype('uint8')")
+        way = f"{name}.astype('uint8') * 255" if dtype.kind == "b" else f"{name}.astype('uint8'), if it holds 0 .. 255"
+        raise InputError(f"{name} must be uint8, got {dtype}; give {way}")
     if len(shape) not in (3, 4):
         raise InputError(f"{name} must be (n, h, w, c) or (n, h, w), got {shape}")
     if len(shape) == 4 and shape[3] > _CHANNELS_AT_MOST:

@@ -71,7 +71,7 @@ class Own:
         """
         try:
             z: object = self.attack(model, x, y, torch.Generator(x.device).manual_seed(_seed(rng, x)))
-        except Exception as error:  # the user's code may raise anything; it is the input here
+        except (Exception, SystemExit) as error:  # the user's code may raise anything; it is the input here
             if out_of_memory(error):
                 raise
             raise InputError(f'attack "{self.name}" failed: {type(error).__name__}: {error}') from error

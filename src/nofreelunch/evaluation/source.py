@@ -78,6 +78,8 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
         raise InputError(f"data must be a Split or a pair (x, y) of tensors, got {got}; {way}")
     x, y = data
     check_dense(x=x, y=y)
+    if x.dtype == torch.uint8:
+        check_holds_images(threat)
     if x.dim() == 0 or x.numel() == 0:
         raise InputError("there is nothing to evaluate: x holds no examples")
     notes = []

@@ -141,7 +141,7 @@ def attempted(compute: Callable[[], T]) -> T | None:
     """What the user's code makes of it; None if it fails in any way but for lack of memory."""
     try:
         return compute()
-    except Exception as error:  # any code may run in a model, and fail in any way
+    except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
         if out_of_memory(error):
             raise
         return None

@@ -21,7 +21,7 @@ _BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch before 1.6 saved: pickles and raw numbers one after the other, without an archive."""
 _SAFE_SINCE = (2, 10)  # before, the restricted reader had holes: CVE-2025-32434, GHSA-63cw-57p8-fm3p
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "model.")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
 _SCRIPT = "TorchScript can read and write files"
 _EXPORTED = "torch evaluates and unpickles parts of exported programs to load them"
 _WAY_OUT = "export it to ONNX, or build it in Python and give python:MODULE:FACTORY"
@@ -78,9 +78,9 @@ class Weights:
 def read_weights(path: Path) -> Weights:
     """The weights in a foreign file: safetensors, or a state dict that `torch.save` wrote.
 
-    A dictionary that holds the state dict under one of its usual names is looked into, and the prefixes that wrappers
-    leave ("module.", "model.") are removed. The wrapper of the `robustness` library, which keeps the network twice
-    beside its normalisation, is taken apart, and so are our own models.
+    A dictionary that holds the state dict under one of its usual names is looked into, and the prefixes that
+    wrappers leave ("module.", "_orig_mod.", "model.") are removed. The wrapper of the `robustness` library, which keeps
+    the network twice beside its normalisation, is taken apart, and so are our own models.
 
     Raises:
         InputError: if the file is anything else.

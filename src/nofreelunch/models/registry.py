@@ -119,7 +119,7 @@ def _own(arch: str, shape: Shape, classes: int) -> nn.Module:
     try:
         with torch.no_grad():
             logits = copy.deepcopy(network).eval()(torch.zeros(2, *shape))
-    except Exception as error:  # the user's code may raise anything; it is the input here
+    except (Exception, SystemExit) as error:  # the user's code may raise anything; it is the input here
         raise InputError(f"{arch} does not take images of {shape}: {type(error).__name__}: {error}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

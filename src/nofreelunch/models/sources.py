@@ -106,7 +106,7 @@ def from_python(name: str, weights: Weights | None) -> LoadedNetwork:
         model = getattr(module, factory_name)()
     except InputError:
         raise
-    except Exception as error:  # the user's code may raise anything; it is the input here
+    except (Exception, SystemExit) as error:  # the user's code may raise anything; it is the input here
         raise InputError(f"python:{name} failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)

@@ -39,8 +39,9 @@ class GaussianModel:
     def __post_init__(self) -> None:
         if check_count("d", self.d) > LARGEST_D:
             raise InputError(f"d must be at most {LARGEST_D:g}, got {self.d}")
-        check_number("eta", self.eta, 0, LARGEST)
-        check_p(self.p)
+        object.__setattr__(self, "d", int(self.d))
+        object.__setattr__(self, "eta", check_number("eta", self.eta, 0, LARGEST))
+        object.__setattr__(self, "p", check_p(self.p))
 
     @property
     def mu(self) -> float:

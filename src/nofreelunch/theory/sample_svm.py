@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from nofreelunch.errors import InputError, check_number
+from nofreelunch.errors import InputError, check_count, check_number
 from nofreelunch.theory.shapes import Samples, Signs, Weights
 
 
@@ -36,9 +36,15 @@ def fit_sample_svm(x: Samples, y: Signs, lam: float, iterations: int = 2000) -> 
         iterations: at most this many; the gap says how far they led.
 
     Raises:
-        InputError: if lam is not above 0, or a label is neither -1 nor +1.
+        InputError: if lam is not above 0, x not finite or of another shape, or a label neither -1 nor +1.
     """
     lam = check_number("lam", lam, 0, np.inf, open_low=True)
+    check_count("iterations", iterations)
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y)
+    if x.ndim != 2 or x.size == 0 or y.shape != x.shape[:1] or not np.isfinite(x).all():
+        raise InputError(
+            f"x must be finite, of shape (n, features), and y of shape (n,), got shapes {x.shape} and {y.shape}"
+        )
     if not np.isin(y, (-1, 1)).all():
         raise InputError(f"y must hold -1 and +1, got {np.setdiff1d(y, (-1, 1))[0]:g}")
     n = len(y)

@@ -156,6 +156,9 @@ def check_threat(value: object) -> Threat:
 
 
 def check_holds_images(threat: Threat) -> None:
-    """An `InputError` if the images of data sets, whose pixels are in [0, 1], do not lie in the threat's box."""
-    if threat.box is not None and not (threat.box[0] <= 0 and threat.box[1] >= 1):
-        raise InputError(f"the threat's box must hold the images, whose pixels are in [0, 1], got box={threat.box}")
+    """An `InputError` if the threat's unit is not that of images, whose pixels are in [0, 1]."""
+    if threat.box not in (None, (0.0, 1.0)):
+        raise InputError(
+            f"the pixels of images are in [0, 1], and so must be the threat's box, got box={threat.box}; "
+            "leave the box away, and give eps in that unit, such as 8/255"
+        )

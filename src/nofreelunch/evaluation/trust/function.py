@@ -160,7 +160,7 @@ def watches_gradients(probe: Probe) -> Flag | None:
     x, y = probe.both, probe.labels
     try:
         seen = value_and_gradient(ce, probe.subject.differentiable, x, y)[0]  # as attacks ask: from where they do
-    except Exception as error:  # any code may run in a model, and fail in any way
+    except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
         if out_of_memory(error):
             raise
         return Flag(

@@ -211,6 +211,6 @@ def test_an_interrupt_keeps_what_is_done_and_says_so(
         assert run("Bent", "--eps", "0.02") == 130
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1] == "stopped: the same command goes on from what was kept"
+    assert err.splitlines()[-1] == "stopped: the same command goes on from what was kept, if anything was"
     assert os.listdir("runs/evaluate/evaluation.state")
     assert run("Bent", "--eps", "0.02") in (0, 3)

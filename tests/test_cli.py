@@ -156,3 +156,41 @@ def test_a_failure_is_told_whoever_ends_the_process(
     assert main(["train"]) == 1
     assert capsys.readouterr().err == "failed: another process ended\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_class_that_is_not_there_is_told_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "theorem-2.2", "table-4", "--classes", "3", "12", "--scale", "smoke", "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert 'unknown class of mnist "12"' in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_code_of_a_model_s_that_ends_the_program_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "leaving.py").write_text(
+        "import sys, torch\n"
+        "class Leaves(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        sys.exit(0)\n"
+        "def factory():\n"
+        "    sys.exit(0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("Leaves", "factory"):
+        words = [
+            "evaluate",
+            f"python:leaving:{name}",
+            "--data",
+            "mnist",
+            "--threat",
+            "linf",
+            "--eps",
+            "0.1",
+            "--n",
+            "20",
+        ]
+        assert main(words) == 2
+        assert "SystemExit" in capsys.readouterr().err

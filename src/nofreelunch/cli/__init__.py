@@ -74,9 +74,9 @@ def _answered(arguments: list[str]) -> int:
     except RunError as error:
         return _fail(f"failed: {error}", 1)
     except KeyboardInterrupt:
-        return _fail("stopped: the same command goes on from what was kept", 130)
+        return _fail("stopped: the same command goes on from what was kept, if anything was", 130)
     except _Terminated:
-        return _fail("terminated: the same command goes on from what was kept", 143)
+        return _fail("terminated: the same command goes on from what was kept, if anything was", 143)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

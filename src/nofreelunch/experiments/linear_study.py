@@ -73,8 +73,14 @@ def load_pair(choice: Choice, workspace: Workspace) -> Pair:
 
 
 def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
-    """The digest of the data: what either depends on besides its config."""
-    return {choice.data: load_data(choice.data, root=workspace.data_root).digest}
+    """The digest of the data: what either depends on besides its config.
+
+    Raises:
+        InputError: if there is no such data set or class.
+    """
+    data = load_data(choice.data, root=workspace.data_root)
+    data.pair(*choice.classes)
+    return {choice.data: data.digest}
 
 
 def measures(fit: LinearFit, pair: Pair, eps: float) -> dict[str, float]:

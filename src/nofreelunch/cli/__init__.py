@@ -68,7 +68,9 @@ def _answered(arguments: list[str]) -> int:
         try:
             return command.run()
         except SystemExit as stop:
-            raise RunError(f"code of the model's ended the program: SystemExit({stop.code!r})") from stop
+            if stop.code:
+                raise
+            raise RunError("code of the model's ended the program, which is no success") from stop
     except InputError as error:
         return _fail(f"error: {error}", 2)
     except RunError as error:

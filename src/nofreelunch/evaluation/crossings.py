@@ -69,7 +69,7 @@ class Crossings(Search):
         for _ in range(self.turns):
             crossing = self._crossing(model, x, y, beyond)
             grad = input_gradient(margin, self.surrogate, crossing, y)
-            way = way + grad / expand(self.threat.dual(grad).clamp(min=torch.finfo(x.dtype).tiny), grad).to(x.dtype)
+            way = way + self.threat.unit(grad)
             ahead = self.threat.steepest(way)
             yield self.threat.project(x + _FAR[0] * radius * ahead, x)
             beyond = crossing

@@ -11,7 +11,7 @@ from torch import Tensor
 from nofreelunch.attacks.door import check_batch, check_dense
 from nofreelunch.data import Dataset, Split
 from nofreelunch.errors import InputError
-from nofreelunch.threats import Threat, check_holds_images, check_threat
+from nofreelunch.threats import Threat, check_box_of_images, check_threat
 from nofreelunch.types import Inputs, Labels, pixels
 
 LEVELS = 255
@@ -70,7 +70,7 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
     """
     check_threat(threat)
     if isinstance(data, Split):
-        check_holds_images(threat)
+        check_box_of_images(threat)
         return _described(data, data.targets, ())
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
         got = f"({', '.join(type(part).__name__ for part in data)})" if isinstance(data, (tuple, list)) else repr(data)
@@ -79,7 +79,7 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
     x, y = data
     check_dense(x=x, y=y)
     if x.dtype == torch.uint8:
-        check_holds_images(threat)
+        check_box_of_images(threat)
     if x.dim() == 0 or x.numel() == 0:
         raise InputError("there is nothing to evaluate: x holds no examples")
     notes = []

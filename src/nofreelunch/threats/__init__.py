@@ -3,14 +3,14 @@
 from typing import Any
 
 from nofreelunch.errors import InputError, parse_number, unknown
-from nofreelunch.threats.base import Threat, check_holds_images, check_threat, coordinates, expand
+from nofreelunch.threats.base import Threat, check_box_of_images, check_threat, coordinates, expand
 from nofreelunch.threats.l2 import L2
 from nofreelunch.threats.linf import Linf
 
 THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2}
 
 __all__ = [
-    "L2", "THREATS", "Linf", "Threat", "check_holds_images", "check_threat",
+    "L2", "THREATS", "Linf", "Threat", "check_box_of_images", "check_threat",
     "coordinates", "expand", "from_plain", "threat", "to_plain",
 ]  # fmt: skip
 

@@ -85,6 +85,10 @@ class Threat(ABC):
     def size(self, delta: Inputs) -> PerExample:
         """The norm of each example's perturbation."""
 
+    def unit(self, grad: Tensor) -> Tensor:
+        """The gradient scaled to length one in the dual norm; 0 stays 0."""
+        return grad / expand(self.dual(grad).clamp(min=torch.finfo(grad.dtype).tiny), grad).to(grad.dtype)
+
     @abstractmethod
     def dual(self, grad: Inputs) -> PerExample:
         """The dual norm: the largest <grad, d> over all d of size at most 1."""
@@ -155,7 +159,7 @@ def check_threat(value: object) -> Threat:
     return value
 
 
-def check_holds_images(threat: Threat) -> None:
+def check_box_of_images(threat: Threat) -> None:
     """An `InputError` if the threat's unit is not that of images, whose pixels are in [0, 1]."""
     if threat.box not in (None, (0.0, 1.0)):
         raise InputError(

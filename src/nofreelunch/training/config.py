@@ -11,7 +11,7 @@ from nofreelunch.attacks import ATTACKS, PGD
 from nofreelunch.errors import InputError, check_count, check_known, check_number, check_seed
 from nofreelunch.models.fast import Precision
 from nofreelunch.models.registry import architecture
-from nofreelunch.threats import Threat, check_holds_images
+from nofreelunch.threats import Threat, check_box_of_images
 from nofreelunch.training.augment import AUGMENTS
 from nofreelunch.training.optimisers import OPTIMISERS
 from nofreelunch.training.recipes import RECIPES, Recipe
@@ -196,7 +196,7 @@ class TrainConfig:
                 if value is not None:
                     raise InputError(f"{name}={value} means nothing without a threat; give one, such as Linf(8 / 255)")
             return
-        check_holds_images(self.threat)
+        check_box_of_images(self.threat)
         if self.recipe == _NO_THREAT:
             raise InputError('recipe "standard" has no threat; leave the threat away, or take "pgd-at"')
         if self.method.takes_attack:

@@ -174,8 +174,7 @@ class Steered(Iterative[_Way]):
             (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
         if slope is None:
             return torch.zeros_like(z)
-        slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        return slope / expand(self.threat.dual(slope).clamp(min=torch.finfo(z.dtype).tiny), slope).to(z.dtype)
+        return self.threat.unit(slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]) -> tuple[Attack, Attack] | None:

@@ -22,6 +22,7 @@ from nofreelunch.training.presets import preset
 from nofreelunch.training.schedules import SCHEDULES, progress
 from nofreelunch.training.start import initial_model
 from nofreelunch.training.state import State, load_state, save_state
+from nofreelunch.workspace import digest
 from training_toy import toy_config, toy_data
 
 ARCH = "mnist-cnn-small"
@@ -91,6 +92,30 @@ def test_a_network_of_the_users_goes_on_from_itself(tmp_path: Path, monkeypatch:
         initial_model(toy_data(8), toy_config(arch=ARCH, start="run/model.safetensors"))
     with pytest.raises(InputError, match="start needs a network that ends in a linear layer"):
         initial_model(toy_data(8), toy_config(arch="python:own_nets:conv", start="zoo:mnist-standard"))
+
+
+@pytest.mark.parametrize(
+    ("forward", "threat", "words"),
+    [
+        ("self.last(x.flatten(1)).detach()", None, "no gradient to any weight"),
+        ("x.flatten(1)[:, :2]", Linf(0.1), "no gradient to any weight"),
+        ("self.last(x.detach().flatten(1))", Linf(0.1), r"against Linf\(.* no gradient to pixels"),
+        ("self.last((x if self.training else x.detach()).flatten(1))", Linf(0.1), "no gradient to pixels"),
+    ],
+)
+def test_a_network_without_gradients_is_not_trained(
+    forward: str, threat: Linf | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"own_blind_{digest(forward.encode())[:8]}"
+    (tmp_path / f"{name}.py").write_text(
+        "from torch import nn\n\nclass Blind(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        f"        self.last = nn.Linear(64, 2)\n    def forward(self, x):\n        return {forward}\n"
+    )
+    out, config = tmp_path / "run", toy_config(arch=f"python:{name}:Blind", threat=threat)
+    with pytest.raises(InputError, match=words):
+        train(toy_data(64), config, out)
+    assert not out.exists()
 
 
 def losses(config: TrainConfig, out: Path) -> list[float]:

@@ -12,6 +12,8 @@ import nofreelunch as nfl
 from bad_uses import _no_type_checker
 from nofreelunch.attacks import APGD, FAB, EachTarget, ExactLinear, Square, WorstOf, attack, fgsm, targeted
 from nofreelunch.errors import InputError
+from nofreelunch.evaluation import sweep
+from training_toy import toy_data
 
 __all__ = ["_no_type_checker"]
 
@@ -65,6 +67,11 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
         for name in ("arch", "recipe", "attack", "optimiser", "schedule", "augment", "precision")
     },
     "a text as eps": (lambda: nfl.Linf("0.1"), "eps must be a number in .* got '0.1'"),  # type: ignore[arg-type]
+    "a data set's name": (lambda: nfl.train("mnist", nfl.TrainConfig()), "data must be a Dataset.* got str"),  # type: ignore[arg-type]
+    "a preset's name": (lambda: nfl.train(toy_data(8), "laptop"), "config must be a TrainConfig, got str"),  # type: ignore[arg-type]
+    "a data set": (lambda: nfl.evaluate(MODEL, toy_data(8), THREAT), "got Dataset.* its .test is one"),  # type: ignore[arg-type]
+    "radii as threats": (lambda: sweep(MODEL, (X, Y), [0.1, 0.2]), NO_THREAT),  # type: ignore[list-item]
+    "one threat": (lambda: sweep(MODEL, (X, Y), THREAT), "one or more of one norm and box, in a list"),  # type: ignore[arg-type]
     "a number as known": (lambda: evaluated(known=3), "known must be an earlier result of evaluate, got 3"),
 }
 

@@ -78,7 +78,7 @@ def check_model(model: object) -> None:
     if isinstance(model, type):
         raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
     if not callable(model):
-        raise InputError(f"model must be a callable from inputs to logits, got {model!r}")
+        raise InputError(f"model must be a callable from inputs to logits, got {model!r:.80}")
 
 
 def check_dense(**given: object) -> None:

@@ -14,6 +14,7 @@ from nofreelunch.evaluation.protocols import Protocol, Recipe
 from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.trial import Progress
 from nofreelunch.threats import Threat
+from nofreelunch.threats.base import check_threat
 from nofreelunch.types import Model
 
 
@@ -46,7 +47,7 @@ def sweep(
     keep_examples: bool = False,
     *,
     attacks: Mapping[str, Recipe] | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Sweep:
     """Evaluations at several radii, the smallest first; what broke an example there need not be found again.
@@ -65,15 +66,15 @@ def sweep(
     Raises:
         InputError: if there are none, or of several norms or boxes; and as `evaluate` does.
     """
-    if len({(type(threat), threat.box) for threat in threats}) != 1:
-        raise InputError(f"threats must be one or more of one norm and box, got {list(threats)}")
+    if not isinstance(threats, (tuple, list)) or len({(type(check_threat(t)), t.box) for t in threats}) != 1:
+        raise InputError(f"threats must be one or more of one norm and box, in a list, got {threats!r}")
     found: list[Evaluation] = []
     for threat in sorted(set(threats), key=lambda threat: threat.eps):
         where = f"{threat.norm} eps {threat.eps}"
         evaluation = evaluate(
             model, data, threat, protocol, seed, keep_examples,
             attacks={name: recipe(threat) for name, recipe in (attacks or {}).items()},
-            out=None if out is None else out / where.replace(" ", "-"),
+            out=None if out is None else Path(out) / where.replace(" ", "-"),
             known=found[-1] if found else None,
             progress=progress if len(set(threats)) == 1 else _prefixed(progress, f"{where}: "),
         )  # fmt: skip

@@ -1,10 +1,12 @@
 """What training starts from: random weights, or those of a network that was trained for something else."""
 
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nofreelunch.data import Dataset
 from nofreelunch.data.packed import SUFFIX
@@ -16,6 +18,7 @@ from nofreelunch.models.registry import is_own_code, own_network
 from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.models.tensors import check_fits
 from nofreelunch.training.config import TrainConfig
+from nofreelunch.types import Images, Logits
 from nofreelunch.workspace import digest, file_digest
 
 
@@ -58,6 +61,35 @@ def initial_model(data: Dataset, config: TrainConfig) -> Classifier:
     """
     model = build(config.arch, data, config.seed)
     return _begun(model, config) if config.start else model
+
+
+def check_learns(model: Classifier, images: Images, config: TrainConfig) -> None:
+    """Refuse a network whose answer has no gradient: to any weight or, with a threat, to the pixels.
+
+    Args:
+        model: before the first step; left as it is.
+        images: some of the training images, (n, c, h, w) in [0, 1].
+        config: whether an attack climbs that gradient.
+
+    Raises:
+        InputError: if the answer does not hang together with them by operations that torch differentiates.
+    """
+    model, x = copy.deepcopy(model), images.clone().requires_grad_()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    way = "look for detach, no_grad, NumPy or requires_grad=False on the way to its answer"
+    with torch.random.fork_rng(devices=[]):
+        if not _reached(model.train()(x), weights):
+            raise InputError(f"{config.arch} cannot be trained: its answer has no gradient to any weight; {way}")
+        if config.threat is not None and not _reached(model.eval()(x), [x]):
+            raise InputError(f"{config.arch} cannot be trained against {config.threat}: no gradient to pixels; {way}")
+
+
+def _reached(logits: Logits, leaves: Sequence[Tensor]) -> bool:
+    """Whether the logits have a gradient to any of the leaves."""
+    if not (leaves and logits.requires_grad):
+        return False
+    gradients = torch.autograd.grad(logits.sum(), leaves, allow_unused=True)
+    return any(gradient is not None for gradient in gradients)
 
 
 def _begun(model: Classifier, config: TrainConfig) -> Classifier:

@@ -22,7 +22,8 @@ from nofreelunch.training.loop import Loop
 from nofreelunch.training.optimisers import optimiser
 from nofreelunch.training.session import run
 from nofreelunch.training.signals import NotedSignals
-from nofreelunch.training.start import code_digest, initial_model, start_digest
+from nofreelunch.training.start import check_learns, code_digest, initial_model, start_digest
+from nofreelunch.types import pixels
 from nofreelunch.workspace import find_device
 
 
@@ -53,6 +54,10 @@ def train(
         RunError: if the loss is not a number, the disk is full or the device fails; it names the last good state.
         KeyboardInterrupt: after Ctrl-C, once the state is saved; SIGTERM is likewise handed on to its own handler.
     """
+    if not isinstance(data, Dataset):
+        raise InputError(f'data must be a Dataset, such as load_data("mnist"), got {type(data).__name__}')
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config must be a TrainConfig, got {type(config).__name__}")
     devices = Devices(find_device(device), config.precision)
     learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)
@@ -89,7 +94,9 @@ def fresh_learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learn
         InputError: if these do not go together.
     """
     _check(data, config, devices)
-    model = initial_model(data, config).to(memory_format=torch.channels_last).to(devices.device)
+    model = initial_model(data, config)
+    check_learns(model, pixels(data.train.x[:2]), config)
+    model = model.to(memory_format=torch.channels_last).to(devices.device)
     carries = config.method.carry is not None
     return Learner(
         model=model,

@@ -603,6 +603,36 @@ def test_explain_says_when_gradients_are_zero(tmp_path: Path, monkeypatch: pytes
     assert json.loads((tmp_path / "out" / "explain.json").read_text())["gradients"]["zero"] == 5
 
 
+OF_A_USER = """
+import nofreelunch as nfl
+from torch import nn
+
+class Lost(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nfl.load_model("zoo:mnist-standard")
+
+    def forward(self, x):
+        return self.inner(x) / (x.mean((1, 2, 3))[:, None] > 0.1)
+
+def half():
+    return nfl.load_model("zoo:mnist-standard").half()
+"""
+
+
+def test_explain_takes_half_precision_and_refuses_what_is_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd_models_of_a_user.py").write_text(OF_A_USER)
+    arguments = ["--data", "mnist", "--n", "2", "--measure", "10", "--points", "2", "--device", "cpu"]
+    assert main(["explain", "python:odd_models_of_a_user:half", *arguments, "--out", "half"]) == 0
+    assert json.loads((tmp_path / "half" / "explain.json").read_text())["gradients"]["zero"] == 0
+    capsys.readouterr()
+    assert main(["explain", "python:odd_models_of_a_user:Lost", *arguments, "--out", "lost"]) == 2
+    assert "logits are NaN or infinite at" in capsys.readouterr().err
+
+
 BAD = {
     "no such model": (["nothing.safetensors", "--data", "mnist"], "nothing."),
     "no model": (["nothing", "--data", "mnist"], "neither"),

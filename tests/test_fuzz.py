@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -59,6 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder and a cache of the test's own."""
     monkeypatch.setenv("NOFREELUNCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("NOFREELUNCH_DATA", raising=False)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no checker before the door
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bad_uses import _no_type_checker
 from nofreelunch import drawing
 from nofreelunch.cli import main
 from nofreelunch.data import load_data
@@ -30,6 +31,8 @@ from nofreelunch.training.events import Event, Started, Step
 from nofreelunch.training.folder import MODEL
 from nofreelunch.training.start import own_files_digest
 from sweep_toy import SPEC, STEPS, write_spec
+
+__all__ = ["_no_type_checker"]
 
 
 @pytest.fixture(autouse=True)
@@ -370,13 +373,15 @@ BAD = {
         'unknown data set of [evaluate.threats] "mnits"; did you mean "mnist"?',
     ),
     "a seed that no generator takes": (GOOD.replace("[0]", f"[{2**64}]"), "seed must be below 2^63"),
-    "needs that are no number": (f'{GOOD}[run]\ngpus = "all"', "gpus of [run] must be a number"),
+    "needs that are no number": (f'{GOOD}[run]\ngpus = "all"', "gpus must be a number in [0, inf), got 'all'"),
+    "needs that are a table": (f"{GOOD}[run]\ncpus = {{}}", "cpus must be a number in [0, inf), got {}"),
     "negative needs": (f"{GOOD}[run]\ncpus = -1", "cpus must be in [0, inf)"),
     "unknown needs": (f"{GOOD}[run]\ngpu = 1", 'unknown setting of [run] "gpu"; did you mean "gpus"?'),
     "a large file": (f"{GOOD}#{'x' * 2**20}", "too large to be a sweep"),
 }
 
 
+@pytest.mark.usefixtures("_no_type_checker")
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_spec_gets_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

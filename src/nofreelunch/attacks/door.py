@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
-from nofreelunch.models.fast import judge
+from nofreelunch.models.fast import judge, live
 from nofreelunch.models.state import evaluating
 from nofreelunch.types import Model
 
@@ -23,9 +23,8 @@ def attacking(model: Model, device: torch.device) -> "Iterator[Precise]":
     autocast, takes inputs of any float type and answers in at least float32. If it stands for another model, that one
     is its `judge`. What is `Precise` already stays as it is.
     """
-    parameter = (
-        next((p for p in model.parameters() if p.is_floating_point()), None) if isinstance(model, nn.Module) else None
-    )
+    weights = whole.parameters() if isinstance(whole := live(model), nn.Module) else ()
+    parameter = next((p for p in weights if p.is_floating_point()), None)
     if parameter is not None and parameter.device != device:
         raise InputError(f"the model is on {parameter.device} and x on {device}; move one of them")
 

@@ -60,6 +60,8 @@ class Explain(OfModel):
                 write(self.out / name, content)
         measured, zero = explanation.measured, explanation.flat
         print(f"gradients at {measured} test images, means with 95 % intervals; {zero} are zero")
+        if zero == measured:
+            print("  the model lets no gradient through: look for detach, no_grad, argmax or rounding in it")
         for measure, value, noise in page["rows"]:
             print(f"  {measure}: {value}" + ("" if noise == made.UNKNOWN else f"; of noise: {noise}"))
         print(f"page: {self.out / 'explain.html'}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nofreelunch.attacks.door import attacking
 from nofreelunch.types import Images, Labels, Logits, Model
 
 _BATCH, _VALUES = 256, 2**21  # images worked on at a time, and pixels' values in them, at most
@@ -36,6 +37,6 @@ def batched(make: Callable[..., Tensor], *rows: Tensor) -> Tensor:
 
 
 def logits_of(model: Model, x: Images) -> Logits:
-    """The model's logits, a batch at a time."""
-    with torch.no_grad():
-        return batched(model, x)
+    """The model's logits in evaluation mode, in at least float32, a batch at a time."""
+    with attacking(model, x.device) as precise, torch.no_grad():
+        return batched(precise, x)

@@ -114,7 +114,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
     x, y = data.test.images(index).to(device), data.test.targets[index].to(device)
     model = model.to(device)
     with evaluating(model):
-        logits_of(model, x[:2])  # a model that cannot take the images says so here
+        seen = _classes(model, x, data)[: settings.n]
         try:
             grad = batched(partial(input_gradient, model, loss=log_odds), x, y)
         except RuntimeError as error:
@@ -124,7 +124,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
         x, y, measured = x[: settings.n], y[: settings.n], x
         quick = fast(model)
         x_adv = batched(lambda x, y: large_eps_examples(quick, x, y, settings.threat), x, y)
-        seen, new = (_classes(model, images, data) for images in (x, x_adv))
+        new = _classes(model, x_adv, data)
     near = nearest_of_each_class(x_adv, data.train).index.gather(1, new[:, None]).squeeze(1)
     real = data.train.images(near.clamp(min=0))
     real[near < 0] = 1.0  # no training image is of that class
@@ -144,11 +144,13 @@ def _classes(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     """The classes that the model sees, on the CPU.
 
     Raises:
-        InputError: if it knows another number of classes than the data set.
+        InputError: if it knows another number of classes than the data set, or answers with what is no number.
     """
     logits = logits_of(model, x)
     if logits.shape[1] != len(data.classes):
         raise InputError(f"the model has {logits.shape[1]} outputs, {data.name} has {len(data.classes)} classes")
+    if lost := int((~logits.isfinite().all(1)).sum()):
+        raise InputError(f"the model's logits are NaN or infinite at {lost} of {len(x)} images: nothing to explain")
     return logits.argmax(1).cpu()
 
 

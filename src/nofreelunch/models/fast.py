@@ -68,7 +68,7 @@ class Fast:
         for layer in graph.modules():
             if type(layer) is nn.Conv2d:
                 layer.weight.data = layer.weight.data.clone(memory_format=torch.channels_last)
-        self._model, self._graph, self.precision = model, graph, precision
+        self.model, self._graph, self.precision = model, graph, precision
         self._copy: nn.Module | None = copy
         self._run: Model | None = None
         self._autocast = False
@@ -83,21 +83,21 @@ class Fast:
 
     def itself(self, x: Inputs) -> Tensor:
         """Logits of the live model."""
-        with evaluating(self._model):
-            logits: Tensor = self._model(x)
+        with evaluating(self.model):
+            logits: Tensor = self.model(x)
         return logits
 
     def refresh(self) -> None:
         """Take over the model's present weights."""
-        live = _tensors(self._model)
+        present = _tensors(self.model)
         with torch.no_grad():
             for mine in (self._graph, self._copy):
                 held = _tensors(mine) if mine is not None else {}
-                shared = [name for name in held if name in live]
+                shared = [name for name in held if name in present]
                 if shared:  # all at once: on a GPU each copy of its own has to be launched
-                    torch._foreach_copy_([held[name] for name in shared], [live[name] for name in shared])
+                    torch._foreach_copy_([held[name] for name in shared], [present[name] for name in shared])
             for fold in self._folds:
-                fold.fill(self._graph, self._model)
+                fold.fill(self._graph, self.model)
 
     def _start(self, copy: nn.Module, x: Inputs) -> None:
         """Settle how to run: by the graph if it agrees with the copy on these inputs, in bfloat16 if that is near."""
@@ -147,6 +147,11 @@ def refresh(model: Model) -> None:
 def judge(model: Model) -> Model | None:
     """Who decides on success where the model only comes near another one, but for rounding: that one; else None."""
     return model.itself if isinstance(model, Fast) else None
+
+
+def live(model: Model) -> Model:
+    """The model of which `fast` made this one, or this one."""
+    return model.model if isinstance(model, Fast) else model
 
 
 def _unwrapped(model: object) -> object:

@@ -126,8 +126,6 @@ def _blocks(grid: Any) -> list[Mapping[str, Any]]:
 
 
 def _resources(values: Mapping[str, Any]) -> Resources:
-    for name, value in values.items():
+    for name in values:
         check_known("setting of [run]", name, ("cpus", "gpus", "save_seconds"))
-        if isinstance(value, (bool, str)):
-            raise InputError(f"{name} of [run] must be a number, got {value!r}")
     return Resources(**values)

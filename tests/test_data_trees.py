@@ -175,6 +175,8 @@ def make_animated(path: Path) -> None:
 BAD_IMAGES = {
     "text.png": (lambda path: path.write_text("words"), "is no image"),
     "empty.jpg": (lambda path: path.touch(), "is no image"),
+    "endless.png": (os.mkfifo, "is no file"),
+    "folder.png": (Path.mkdir, "is no file"),
     "truncated.png": (make_truncated, "cannot be decoded"),
     "animated.gif": (make_animated, "is animated: 3 frames"),
     "deep.png": (

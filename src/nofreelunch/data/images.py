@@ -94,6 +94,8 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file's image, checked as far as that needs no decoding."""
+    if path.exists() and not path.is_file():
+        raise BadImage("is no file")
     with ExitStack() as stack:  # also what is no image is closed again
         try:
             image = Image.open(stack.enter_context(path.open("rb")))

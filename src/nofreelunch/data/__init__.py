@@ -72,7 +72,9 @@ def open_source(spec: str | os.PathLike[str], root: str | os.PathLike[str] | Non
         return FORMATS[kind](Path(os.path.expanduser(path)))
     if spec.endswith(SUFFIX):
         return read_packed(Path(os.path.expanduser(spec)))
-    raise unknown("data set", spec, [*DATASETS, *(f"{kind}:PATH" for kind in FORMATS), f"PATH{SUFFIX}"])
+    looks_like = "folder" if Path(spec).is_dir() else Path(spec).suffix[1:]
+    own = (f"{kind}:{spec if kind == looks_like else 'PATH'}" for kind in FORMATS)
+    raise unknown("data set", spec, [*DATASETS, *own, f"PATH{SUFFIX}"])
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path | None:

@@ -272,6 +272,36 @@ def test_refused_by_command(name: str, capsys: pytest.CaptureFixture[str]) -> No
     refused_by_command(words, said, capsys)
 
 
+@pytest.mark.parametrize(
+    ("data", "option", "file"),
+    [
+        ("npz:halves.npz", "--save-examples", "halves.npz"),
+        ("npz:~/halves.npz", "--save-examples", "halves.npz"),
+        ("halves.safetensors", "--save-examples", "halves.safetensors"),
+        ("npz:halves.npz", "--save-examples", "m.safetensors"),
+        ("npz:halves.npz", "--json", "m.json"),
+    ],
+)
+def test_what_an_evaluation_reads_is_not_written_over(
+    data: str, option: str, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert main(["data", "pack", "npz:halves.npz", "--out", "halves.safetensors"]) == 0
+    save_model(model(), "m.safetensors")
+    capsys.readouterr()
+    command = ["evaluate", "m.safetensors", "--data", data, "--threat", "linf", "--eps", "0.1", option, file]
+    refused_by_command(command, f"{option} {file} would replace what is read", capsys)
+
+
+@pytest.mark.parametrize("option", ["mean", "std", "range", "labels"])
+def test_an_empty_option_is_not_taken_for_none(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refused_by_command(
+        ["evaluate", "zoo:mnist-standard", "--data", "mnist", *OF_HALVES[2:], f"--{option}", ""],
+        "is not a",
+        capsys,
+    )
+
+
 @line(47)
 def test_models_of_this_format_stay_readable() -> None:
     for name in zoo_names():  # written once, read by every later version

@@ -11,8 +11,10 @@ from torch import nn
 import nofreelunch as nfl
 from bad_uses import _no_type_checker
 from nofreelunch.attacks import APGD, FAB, EachTarget, ExactLinear, Square, WorstOf, attack, fgsm, targeted
+from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import sweep
+from nofreelunch.models.declared import Declared
 from training_toy import toy_data
 
 __all__ = ["_no_type_checker"]
@@ -21,6 +23,7 @@ MODEL = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
 X, Y = torch.rand(30, 1, 4, 4), torch.arange(30) % 3
 THREAT = nfl.Linf(0.1)
 NO_THREAT, NO_ATTACK = r"threat must be a threat such as Linf\(8 / 255\), got 0.1", "an attack must be one such as"
+IMAGES = (X * 255).to(torch.uint8)
 SPARSE = X.flatten(1).to_sparse()
 
 
@@ -72,6 +75,19 @@ WRONG: dict[str, tuple[Callable[..., object], str]] = {
     "a data set": (lambda: nfl.evaluate(MODEL, toy_data(8), THREAT), "got Dataset.* its .test is one"),  # type: ignore[arg-type]
     "radii as threats": (lambda: sweep(MODEL, (X, Y), [0.1, 0.2]), NO_THREAT),  # type: ignore[list-item]
     "one threat": (lambda: sweep(MODEL, (X, Y), THREAT), "one or more of one norm and box, in a list"),  # type: ignore[arg-type]
+    "attacks in a list": (lambda: sweep(MODEL, (X, Y), [THREAT], attacks=["a"]), "functions of the threat by name"),  # type: ignore[arg-type]
+    "a radius beyond floats": (lambda: nfl.Linf(10**400), "eps must be a number in"),
+    "steps as a type": (lambda: nfl.PGD(THREAT, steps=int), "steps must be a whole number .* got <class 'int'>"),  # type: ignore[arg-type]
+    "steps in an array": (lambda: nfl.PGD(THREAT, steps=torch.tensor([1, 2])), "steps must be a whole number"),  # type: ignore[arg-type]
+    "half a step": (lambda: nfl.PGD(THREAT, steps=torch.tensor(1.5)), "steps must be a whole number"),  # type: ignore[arg-type]
+    "a list as loss": (lambda: nfl.PGD(THREAT, loss=["ce"]), "unknown loss"),  # type: ignore[arg-type]
+    "a list as recipe": (lambda: nfl.TrainConfig().changed({"recipe": ["x"]}), "unknown recipe"),
+    "one mean": (lambda: Declared(mean=0.5, std=0.5), r"a number per channel, such as \(0.5,\)"),  # type: ignore[arg-type]
+    "texts as outputs": (lambda: Declared(labels=("a", "b")), "an index of labels must be a whole number"),  # type: ignore[arg-type]
+    "lists as a split": (lambda: Split([1], [2], (0, 1)), "x must be a tensor, got list"),  # type: ignore[arg-type]
+    "a class twice": (lambda: Split(IMAGES, Y, (0, 0, 1, 2)), "its classes, each once"),
+    "a box of texts": (lambda: nfl.fit_linear([[0.1]], [1], 0.1, box=("a", "b")), r"box must be \(low, high\)"),  # type: ignore[arg-type]
+    "half a box": (lambda: nfl.fit_linear([[0.1]], [1], 0.1, box=(None, 1)), r"box must be \(low, high\)"),  # type: ignore[arg-type]
     "a number as known": (lambda: evaluated(known=3), "known must be an earlier result of evaluate, got 3"),
 }
 

@@ -78,7 +78,7 @@ def check_number(
         if isinstance(value, (str, bytes, bool)):
             raise TypeError("float() would take it, those who count on a number would not")
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} must be a number in {allowed}, got {value!r}") from None
     above = number > low if open_low else number >= low
     below = number < high if open_high else number <= high
@@ -96,6 +96,10 @@ def check_seed(seed: Any) -> int:
 
 def check_count(name: str, value: Any, low: int = 1) -> int:
     """`value` if it is a whole number of at least `low`; an `InputError` otherwise."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
+    try:
+        number = low - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = low - 1
+    if number < low:
         raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return operator.index(value)
+    return number

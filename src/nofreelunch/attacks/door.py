@@ -12,6 +12,7 @@ from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError
 from nofreelunch.models.fast import judge, live
 from nofreelunch.models.state import evaluating
+from nofreelunch.threats import Box
 from nofreelunch.types import Model
 
 
@@ -59,7 +60,7 @@ class Precise:
         return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
 
 
-def check_batch(model: object, x: Tensor, y: Tensor, box: tuple[float, float] | None, name: str = "y") -> Tensor:
+def check_batch(model: object, x: Tensor, y: Tensor, box: Box, name: str = "y") -> Tensor:
     """The labels (called `name` in messages) as int64, if model, inputs and labels can be attacked.
 
     Raises:
@@ -89,7 +90,7 @@ def check_dense(**given: object) -> None:
             raise InputError(f"{name} must be a dense tensor, got {value.layout}; {name}.to_dense() makes one")
 
 
-def _check_inputs(x: Tensor, box: tuple[float, float] | None) -> None:
+def _check_inputs(x: Tensor, box: Box) -> None:
     if x.dtype == torch.uint8:
         raise InputError("x is uint8; pixels must be floats in [0, 1]: use x.float() / 255")
     if x.dtype not in (torch.float32, torch.float64):

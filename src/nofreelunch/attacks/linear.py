@@ -9,7 +9,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Search
 from nofreelunch.errors import InputError
 from nofreelunch.rng import Streams
-from nofreelunch.threats import expand
+from nofreelunch.threats import Box, expand
 from nofreelunch.types import Inputs, Labels, Model
 
 _FAR = 1e30
@@ -48,7 +48,7 @@ class ExactLinear(Search):
         return self.threat.project(best.to(x.dtype), x)
 
 
-def affine_map(model: Model, x: Inputs, box: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+def affine_map(model: Model, x: Inputs, box: Box) -> tuple[Tensor, Tensor]:
     """W (k, d) and b (k,) with model(x) = W x + b, in float64; the derivative is taken in the middle of box or inputs.
 
     Raises:

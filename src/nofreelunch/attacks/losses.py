@@ -7,7 +7,7 @@ function of the one it is named after. The logits come in at least float32.
 import torch
 from torch import Tensor
 
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError, check_known
 from nofreelunch.types import Labels, Logits, Loss, Mask, PerExample
 
 
@@ -85,8 +85,7 @@ def named_loss(loss: str | Loss) -> Loss:
     """
     if callable(loss):
         return loss
+    check_known("loss", loss, [*LOSSES, TARGETED])
     if loss == TARGETED:
         raise InputError(f'loss "{loss}" wants a target, which APGD chooses; known here: {", ".join(LOSSES)}')
-    if loss not in LOSSES:
-        raise unknown("loss", loss, [*LOSSES, TARGETED])
     return LOSSES[loss]

@@ -116,11 +116,13 @@ class Evaluate(OfModel):
         return {spec: partial(foreign, spec) for spec in self.attack}
 
     def _check_replaces_nothing_read(self) -> None:
-        """An `InputError` if the examples would be written over data, model or weights."""
-        read = (self.data.partition(":")[2], self.model, self.weights)
-        for path in (Path(str(name)) for name in read if name):
-            if self.save_examples is not None and path.is_file() and self.save_examples.resolve() == path.resolve():
-                raise InputError(f"--save-examples {self.save_examples} would replace what is read; name another file")
+        """An `InputError` if a file would be written over data, model, its card or weights."""
+        card = Path(self.model).with_suffix(".json")
+        named = (self.data, self.data.partition(":")[2], self.model, self.model.partition(":")[2], card, self.weights)
+        read = {Path(str(name)).expanduser().resolve() for name in named if name}
+        for option, path in (("--save-examples", self.save_examples), ("--json", self.json)):
+            if path is not None and path.is_file() and path.resolve() in read:
+                raise InputError(f"{option} {path} would replace what is read; name another file")
 
     def _index(self, there: int) -> "Tensor":
         """The places of the images that are used."""

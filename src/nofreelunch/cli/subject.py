@@ -44,14 +44,14 @@ class OfModel:
         """What is said about the model's pixels and outputs."""
         from nofreelunch.models.declared import Declared
 
-        low, dots, high = (self.range or "0..1").partition("..")
+        low, dots, high = ("0..1" if self.range is None else self.range).partition("..")
         if not dots:
             raise InputError(f'--range "{self.range}" is not a range; write it like 0..255 or -1..1')
-        mean, std, labels = (text and _numbers(text) for text in (self.mean, self.std, self.labels))
-        if labels and any(label != int(label) for label in labels):
+        mean, std, labels = (None if text is None else _numbers(text) for text in (self.mean, self.std, self.labels))
+        if labels is not None and any(label != int(label) for label in labels):
             raise InputError(f"--labels must be whole numbers, got {self.labels}")
         ends = (parse_number(low), parse_number(high))
-        return Declared(mean or None, std or None, ends, tuple(map(int, labels)) if labels else None)
+        return Declared(mean, std, ends, None if labels is None else tuple(map(int, labels)))
 
     def load_images(self) -> "Dataset":
         """The data, if every class of it has its output."""

@@ -31,6 +31,9 @@ class Split:
     labels: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            if not isinstance(value := getattr(self, name), Tensor):
+                raise InputError(f"{name} must be a tensor, got {type(value).__name__}; torch.as_tensor makes one")
         if self.x.dtype != torch.uint8 or self.x.ndim != 4:
             raise InputError(f"x must be uint8 of shape (n, c, h, w), got {self.x.dtype} {tuple(self.x.shape)}")
         if self.y.dtype != torch.int64 or self.y.ndim != 1:
@@ -39,8 +42,8 @@ class Split:
             raise InputError(f"{len(self.x)} images cannot have {len(self.y)} labels; give one label per image")
         if 0 in self.x.shape:
             raise InputError(f"a split needs at least one image, got shape {tuple(self.x.shape)}")
-        if not self.labels:
-            raise InputError("a split needs the labels of its classes, such as (0, 1), got none")
+        if len(set(self.labels)) < max(1, len(self.labels)):
+            raise InputError(f"a split needs the labels of its classes, each once, such as (0, 1), got {self.labels}")
         strange = sorted(set(np.unique(self.y.numpy()).tolist()) - set(self.labels))
         if strange:
             raise InputError(f"label {strange[0]} belongs to no class; the labels are {_span(self.labels)}")

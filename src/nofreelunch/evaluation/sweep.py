@@ -13,8 +13,7 @@ from nofreelunch.evaluation.evaluate import evaluate
 from nofreelunch.evaluation.protocols import Protocol, Recipe
 from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.trial import Progress
-from nofreelunch.threats import Threat
-from nofreelunch.threats.base import check_threat
+from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Model
 
 
@@ -66,6 +65,8 @@ def sweep(
     Raises:
         InputError: if there are none, or of several norms or boxes; and as `evaluate` does.
     """
+    if not isinstance(attacks or {}, Mapping) or not all(map(callable, (attacks or {}).values())):
+        raise InputError(f"attacks must be functions of the threat by name, got {attacks!r}")
     if not isinstance(threats, (tuple, list)) or len({(type(check_threat(t)), t.box) for t in threats}) != 1:
         raise InputError(f"threats must be one or more of one norm and box, in a list, got {threats!r}")
     found: list[Evaluation] = []

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from nofreelunch.errors import InputError, check_number
+from nofreelunch.errors import check_count, check_number
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Tally:
     total: int
 
     def __post_init__(self) -> None:
-        if self.total < 1:
-            raise InputError(f"an accuracy needs at least one example, got {self.total}")
+        check_count("total", self.total)
         check_number("correct", self.correct, 0, self.total)
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, check_number
+from nofreelunch.errors import InputError, check_count, check_number
 
 
 class Normalisation(NamedTuple):
@@ -24,8 +24,8 @@ class Declared:
     """What is not written in the model itself.
 
     Args:
-        mean: per channel, or one number for all, in the unit of `pixel_range`; goes with `std`. None for what the model
-            comes with, or, with a range other than (0, 1), for 0.
+        mean: per channel, or one number for all, such as (0.5,), in the unit of `pixel_range`; goes with `std`. None
+            for what the model comes with, or, with a range other than (0, 1), for 0.
         std: likewise; or 1.
         pixel_range: that the model takes pixels in, such as (0, 255).
         labels: for each class of the data the index of the model's output; None if they are in the same order.
@@ -44,6 +44,8 @@ class Declared:
         if not low < high:
             raise InputError(f"range must go up, such as 0..255, got {low:g}..{high:g}")
         for name, values in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(values or (), (tuple, list)):
+                raise InputError(f"{name} must be a number per channel, such as (0.5,) for all, got {values!r}")
             for value in values or ():
                 check_number(name, value, -float("inf") if name == "mean" else 0, float("inf"), open_low=True)
         outside = [value for value in self.mean or () if not low <= value <= high]
@@ -55,7 +57,8 @@ class Declared:
         lengths = {len(values) for values in (self.mean, self.std) if values is not None}
         if len(lengths) > 1 or lengths & {0}:
             raise InputError(f"mean and std need one number per channel each, got {self.mean} and {self.std}")
-        if self.labels is not None and (len(set(self.labels)) < max(2, len(self.labels)) or min(self.labels) < 0):
+        labels = () if self.labels is None else tuple(check_count("an index of labels", k, 0) for k in self.labels)
+        if self.labels is not None and len(set(labels)) < max(2, len(labels)):
             raise InputError(f"labels must be two or more different output indices from 0, got {self.labels}")
 
     @property

@@ -91,6 +91,8 @@ def _zoo(name: str) -> Path:
 
 
 def _path(text: str) -> Path:
+    if not text:
+        raise InputError("the model's name is empty; give a file, or zoo:NAME")
     path = Path(text)
     if os.path.isdir(path):
         raise InputError(

@@ -3,15 +3,23 @@
 from typing import Any
 
 from nofreelunch.errors import InputError, parse_number, unknown
-from nofreelunch.threats.base import Threat, check_box_of_images, check_threat, coordinates, expand
+from nofreelunch.threats.base import (
+    Box,
+    Threat,
+    check_box,
+    check_box_of_images,
+    check_threat,
+    coordinates,
+    expand,
+)
 from nofreelunch.threats.l2 import L2
 from nofreelunch.threats.linf import Linf
 
 THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2}
 
 __all__ = [
-    "L2", "THREATS", "Linf", "Threat", "check_box_of_images", "check_threat",
-    "coordinates", "expand", "from_plain", "threat", "to_plain",
+    "L2", "THREATS", "Box", "Linf", "Threat", "check_box", "check_box_of_images", "check_threat", "coordinates",
+    "expand", "from_plain", "threat", "to_plain",
 ]  # fmt: skip
 
 
@@ -28,8 +36,9 @@ def threat(norm: str | float, eps: str | float | int) -> Threat:
     >>> threat("l_inf", "51/255")
     Linf(eps=0.2, box=(0.0, 1.0))
     """
-    name = str(norm).lower().replace("_", "").removesuffix(".0")
-    name = name if name.startswith("l") else f"l{name}"
+    name = str(norm).lower()
+    if name not in THREATS:
+        name = "l" + name.replace("_", "").removesuffix(".0").removeprefix("l")
     if name not in THREATS:
         raise unknown("norm", norm, THREATS)
     return THREATS[name](parse_number(eps))

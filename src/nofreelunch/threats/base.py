@@ -7,7 +7,7 @@ else about the set is written here, once.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar, final
+from typing import ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -27,11 +27,17 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def _is_range(box: object) -> bool:
-    """Whether it is a pair of numbers, low and high."""
-    if not (isinstance(box, tuple) and [isinstance(end, (int, float)) for end in box] == [True, True]):
-        return False
-    return bool(-inf < box[0] < box[1] < inf)
+Box: TypeAlias = tuple[float | int, float | int] | None
+"""Range of every coordinate; None for all numbers."""
+
+
+def check_box(box: Box) -> Box:
+    """The box if it is one; an `InputError` otherwise."""
+    if box is not None:
+        are_numbers = isinstance(box, tuple) and [isinstance(end, (int, float)) for end in box] == [True, True]
+        if not (are_numbers and -inf < box[0] < box[1] < inf):
+            raise InputError(f"box must be (low, high), finite, with low < high, or None, got {box!r}")
+    return box
 
 
 _NEGLIGIBLE = 1e-4
@@ -59,12 +65,11 @@ class Threat(ABC):
     symbol: ClassVar[str]
     separable: ClassVar[bool]
     eps: float
-    box: tuple[float, float] | None = (0.0, 1.0)
+    box: Box = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", check_number("eps", self.eps, 0.0, float("inf")))
-        if self.box is not None and not _is_range(self.box):
-            raise InputError(f"box must be (low, high), finite, with low < high, got {self.box}")
+        check_box(self.box)
 
     @property
     def width(self) -> float:

@@ -11,7 +11,7 @@ from nofreelunch.attacks import ATTACKS, PGD
 from nofreelunch.errors import InputError, check_count, check_known, check_number, check_seed
 from nofreelunch.models.fast import Precision
 from nofreelunch.models.registry import architecture
-from nofreelunch.threats import Threat, check_box_of_images
+from nofreelunch.threats import Threat, check_box_of_images, check_threat
 from nofreelunch.training.augment import AUGMENTS
 from nofreelunch.training.optimisers import OPTIMISERS
 from nofreelunch.training.recipes import RECIPES, Recipe
@@ -121,7 +121,8 @@ class TrainConfig:
         Raises:
             InputError: if a value is not allowed.
         """
-        recipe = RECIPES.get(settings.get("recipe", self.recipe))
+        name = settings.get("recipe", self.recipe)
+        recipe = RECIPES.get(name) if isinstance(name, str) else None
         gone: dict[str, None] = {"step_size": None} if "attack" in settings else {}
         if recipe is not None and not recipe.takes_attack:
             gone = {"attack": None, "step_size": None}
@@ -188,15 +189,13 @@ class TrainConfig:
             )
 
     def _check_threat(self) -> None:
-        if self.threat is not None and not isinstance(self.threat, Threat):
-            raise InputError(f"threat must be a threat such as Linf(8 / 255), or None, got {self.threat!r}")
         if self.threat is None:
             given = {"attack": self.attack, "step_size": self.step_size, "eps_warmup": self.eps_warmup or None}
             for name, value in given.items():
                 if value is not None:
                     raise InputError(f"{name}={value} means nothing without a threat; give one, such as Linf(8 / 255)")
             return
-        check_box_of_images(self.threat)
+        check_box_of_images(check_threat(self.threat))
         if self.recipe == _NO_THREAT:
             raise InputError('recipe "standard" has no threat; leave the threat away, or take "pgd-at"')
         if self.method.takes_attack:

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from nofreelunch.errors import InputError, check_known, check_number, check_seed
+from nofreelunch.threats import Box, check_box
 from nofreelunch.training.linear_descent import Descent, descend
 from nofreelunch.training.linear_optimum import NoOptimum, minimise
-from nofreelunch.training.linear_problem import Array, Box, Problem, join, split, worst_inputs
+from nofreelunch.training.linear_problem import Array, Problem, join, split, worst_inputs
 
 __all__ = ["PAPER_RECIPE", "Descent", "LinearFit", "NoOptimum", "check_both_classes", "examples", "fit_linear"]
 
@@ -127,9 +128,7 @@ def examples(x: Any, y: Any, box: Box = (0, 1)) -> tuple[Float64[Array, "n d"], 
     Raises:
         InputError: naming what is wrong with x, y or the box.
     """
-    if box is not None and not (isinstance(box, tuple) and len(box) == 2 and box[0] < box[1]):
-        raise InputError(f"box must be (low, high) with low < high, or None, got {box!r}")
-    low, high = box or (0, 1)
+    low, high = check_box(box) or (0, 1)
     x, y = _numbers("x", x), _numbers("y", y)
     if x.ndim < 2 or 0 in x.shape:
         raise InputError(f"x must have shape (n, d) with n, d >= 1, got {x.shape}")

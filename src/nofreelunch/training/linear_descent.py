@@ -7,7 +7,8 @@ from jaxtyping import Float64
 from scipy.special import expit
 
 from nofreelunch.errors import check_count, check_number
-from nofreelunch.training.linear_problem import Array, Box, worst_inputs
+from nofreelunch.threats import Box
+from nofreelunch.training.linear_problem import Array, worst_inputs
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.special import expit
 
+from nofreelunch.threats import Box
+
 Array = np.ndarray
-Box = tuple[float | int, float | int] | None
-"""The interval that every pixel must stay in; None lets the adversary leave it."""
 
 
 def worst_inputs(

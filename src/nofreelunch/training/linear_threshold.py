@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float64
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from nofreelunch.threats import Box
 from nofreelunch.training.linear import LinearFit, check_both_classes, examples
-from nofreelunch.training.linear_problem import Array, Box, Problem, split
+from nofreelunch.training.linear_problem import Array, Problem, split
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,6 @@ def _finding(history: Sequence[Epoch]) -> tuple[str, str] | None:
     name = "catastrophic overfitting" if last.robust < _COLLAPSE * best.robust else "robust overfitting"
     return name, (
         f"{name}: held-out robust accuracy fell from {best.robust:.1%} (epoch {best.epoch:g}) to {last.robust:.1%}, "
-        f"while accuracy under the training attack rose from {best.train_accuracy:.1%} to {last.train_accuracy:.1%}; "
+        f"while accuracy under the training attack went from {best.train_accuracy:.1%} to {last.train_accuracy:.1%}; "
         f"the weights of epoch {best.epoch:g} are kept"
     )

@@ -173,14 +173,6 @@ def test_a_rank_beyond_the_wrong_classes_is_refused():
         APGD(Linf(0.1), loss="dlr-targeted", target_rank=10)(MODEL, X, MODEL(X).argmax(1), torch.Generator())
 
 
-def test_square_names_the_norms_it_knows():
-    class Other(Linf):
-        norm = "other"
-
-    with pytest.raises(InputError, match="patches for the norms linf, l2, got other"):
-        Square(Other(0.1))
-
-
 def test_a_loss_that_wants_a_target_is_no_typing_error() -> None:
     with pytest.raises(InputError, match=r'loss "dlr-targeted" wants a target, which APGD chooses'):
         PGD(Linf(0.1), loss="dlr-targeted")

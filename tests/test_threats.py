@@ -1,17 +1,21 @@
 """Laws that every threat keeps, on ordinary and on nasty inputs."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
+from nofreelunch.attacks import ATTACKS
+from nofreelunch.cli.values import Norm
 from nofreelunch.errors import InputError, parse_number
+from nofreelunch.evaluation import evaluate
 from nofreelunch.rng import Streams
-from nofreelunch.threats import L2, THREATS, Linf, Threat, threat
+from nofreelunch.threats import L2, THREATS, Linf, Threat, from_plain, threat, to_plain
 
 SHAPES = [(1,), (7,), (1, 4, 4), (3, 2, 5)]
 KINDS = ["normal", "zeros", "ties", "huge", "tiny", "sparse", "mixed"]
@@ -241,3 +245,31 @@ def test_threats_are_values():
 def test_radii_that_float32_hardly_knows_are_projected_on(make, box, eps):
     ball, x = make(eps, box), torch.tensor([[0.0, 0.5], [1e-38, 1.0]])
     assert ball.contains(ball.project(x + 0.25, x), x).all()
+
+
+@every_threat
+def test_no_coordinate_moves_by_more_than_the_radius(make: type[Threat]) -> None:
+    """What interval bounds count on."""
+    assert (make(1.0).size(torch.eye(5, dtype=torch.float64)) >= 1).all()
+
+
+def test_a_further_norm_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sup(Linf):
+        norm = "sup"
+        symbol = "sup"
+
+    monkeypatch.setitem(THREATS, "sup", Sup)
+    ball = threat("sup", "1/10")
+    assert isinstance(ball, Sup)
+    assert from_plain(to_plain(ball)) == ball
+    x, y = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))
+    for name, recipe in ATTACKS.items():
+        z = recipe(ball)(network, x, y, torch.Generator().manual_seed(0)) if not name.startswith("pgd-1000") else x
+        assert ball.contains(z, x).all()
+    found, same = (evaluate(network, (x, y), each, "quick", seed=0) for each in (ball, Linf(0.1)))
+    assert found.robust.rate == same.robust.rate
+
+
+def test_commands_know_every_norm() -> None:
+    assert set(get_args(Norm)) == set(THREATS)

@@ -96,7 +96,7 @@ def _controls(
     sets = known[first[0]]
     model = gr.Dropdown([*known], value=first[0], label="Model")
     data = gr.Dropdown([*sets], value=sets[0], label="Test images")
-    norms = [(threat.symbol, name) for name, threat in sorted(THREATS.items())]
+    norms = [(THREATS[norm].symbol, norm) for norm in sorted({norm for _, norm in table})]
     norm = gr.Radio(norms, value=first[1], label="Norm of the ball")
     eps = _slider(table, sets[0], first[1])
     n = gr.Slider(1, images[1], value=images[0], step=1, label="Number of images")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from nofreelunch.data import Dataset, load_data
-from nofreelunch.data.catalogue import catalogue
+from nofreelunch.data import Dataset, load_data, present
 from nofreelunch.experiments.deep import PIXEL_SCALE
 from nofreelunch.models import load_model, zoo_card, zoo_names
 
@@ -96,6 +95,6 @@ def datasets(place: Place) -> dict[str, tuple[str, ...]]:
     Raises:
         InputError: if the folder of data sets does not exist.
     """
-    here = {row.name for row in catalogue(place.data_root) if row.present}
+    here = present(place.data_root)
     trained_on = {name: zoo_card(name).data for name in zoo_names()}
     return {name: tuple(each for each in (data, f"{data}-sample") if each in here) for name, data in trained_on.items()}

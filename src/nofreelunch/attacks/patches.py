@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat, expand
+from nofreelunch.threats import L2, Threat, expand
+
+_UNIT = L2(1.0, box=None)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def start_l2(threat: Threat, x: Tensor, streams: Streams) -> Tensor:
     sign = signs(streams, channels, down, across, like=x)
     grid = sign.repeat_interleave(high, 2).repeat_interleave(wide, 3) * tile.repeat(down, across)
     delta = grid[:, :, :height, :width].reshape(x.shape)
-    return x + threat.eps * threat.steepest(delta)
+    return x + threat.eps * _UNIT.steepest(delta)
 
 
 def move_l2(threat: Threat, x: Tensor, best: Tensor, streams: Streams, share: float) -> Tensor:

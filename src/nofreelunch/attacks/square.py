@@ -10,7 +10,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import REVIEWS, Iterative, State
 from nofreelunch.attacks.losses import margin
 from nofreelunch.attacks.patches import move_l2, move_linf, start_l2, start_linf
-from nofreelunch.errors import InputError, check_number
+from nofreelunch.errors import check_number
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Model
@@ -39,12 +39,12 @@ class Square(Iterative[_Walk]):
     steps on.
 
     Args:
-        threat: l_inf or l_2.
+        threat: l_inf or l_2, for which the paper has patches; a ball of another norm gets those of l_2, projected.
         steps: patches tried.
         share: the share of the image that the first patches cover (the paper's p).
 
     Raises:
-        InputError: if a number is out of range, or the norm has no patches.
+        InputError: if a number is out of range.
     """
 
     steps: int = 5000
@@ -54,12 +54,10 @@ class Square(Iterative[_Walk]):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("share", self.share, 0, 1, open_low=True)
-        if self.threat.norm not in _MOVE:
-            raise InputError(f"Square knows patches for the norms {', '.join(_MOVE)}, got {self.threat.norm}")
 
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Walk:
         """The paper's initial pattern."""
-        z = self.threat.project(_START[self.threat.norm](self.threat, x, streams), x)
+        z = self.threat.project(_START.get(self.threat.norm, start_l2)(self.threat, x, streams), x)
         lowest = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
         return _Walk(x, y, z, streams, best=x, best_margin=lowest)
 
@@ -70,7 +68,8 @@ class Square(Iterative[_Walk]):
         margins = margin(logits, state.y).double()
         better = margins > state.best_margin
         best = torch.where(expand(better, state.z), state.z, state.best)
-        z = _MOVE[self.threat.norm](self.threat, state.x, best, state.streams, self._share(count))
+        move = _MOVE.get(self.threat.norm, move_l2)
+        z = move(self.threat, state.x, best, state.streams, self._share(count))
         state = replace(state, best=best, best_margin=torch.where(better, margins, state.best_margin))
         return replace(state, z=self.threat.project(z, state.x)), logits
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from nofreelunch.cli.subject import OfModel
-from nofreelunch.cli.values import OptionalInt, OptionalPath
+from nofreelunch.cli.values import Norm, OptionalInt, OptionalPath
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.output import check_file, locked, write
 from nofreelunch.workspace import digest, to_json
@@ -37,7 +37,7 @@ class Evaluate(OfModel):
     goes on where it was. Exit code 0: trusted; 3: doubtful or invalid.
     """
 
-    threat: Literal["linf", "l2"]
+    threat: Norm
     """Norm of the ball in which the adversary may move an image."""
     eps: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="EPS")]
     """Its radius, e.g. 0.3 or 8/255, pixels being in [0, 1]; several times for a curve."""

@@ -3,10 +3,10 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nofreelunch.cli.subject import OfModel
-from nofreelunch.cli.values import OptionalText
+from nofreelunch.cli.values import Norm, OptionalText
 from nofreelunch.output import locked, write
 from nofreelunch.workspace import find_device, to_json, versions
 
@@ -24,7 +24,7 @@ class Explain(OfModel):
     network) in --out.
     """
 
-    threat: Literal["linf", "l2"] = "l2"
+    threat: Norm = "l2"
     """Norm of the ball in which the examples lie."""
     eps: OptionalText = None
     """Its radius, e.g. 4 or 32/255, pixels being in [0, 1]; default: Table 3's for the paper's data sets."""

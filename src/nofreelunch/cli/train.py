@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalNumber, OptionalText, data_root_words
+from nofreelunch.cli.values import DataRoot, Device, Norm, OptionalInt, OptionalNumber, OptionalText, data_root_words
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import find_device
 
@@ -41,9 +41,9 @@ class Train:
     arch: _Text = None
     """Network: linear, mnist-cnn, mnist-cnn-small, cifar-resnet, preact-resnet18, resnet50, or one of yours:
     python:package.module:factory."""
-    threat: Annotated[
-        Literal["linf", "l2"] | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")
-    ] = None
+    threat: Annotated[Norm | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")] = (
+        None
+    )
     """Norm of the ball in which the adversary may move an image."""
     eps: Annotated[OptionalText, tyro.conf.arg(help_behavior_hint="(needed with --threat)")] = None
     """Its radius, e.g. 0.3 or 8/255, pixels being in [0, 1]."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -40,6 +40,9 @@ OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 OptionalPair = Annotated[tuple[str, str] | None, tyro.conf.arg(metavar="A B")]
 """Options that may be left out; the metavar spares the reader the parser's union syntax."""
+
+Norm = Literal["linf", "l2"]
+"""The names in `THREATS`, written here since they are needed before torch is."""
 
 DataRoot = Annotated[
     Path | None,

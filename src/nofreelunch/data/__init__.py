@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from nofreelunch.data import cifar10
 from nofreelunch.data.cifar10 import load_cifar10, load_cifar10_sample
 from nofreelunch.data.dataset import Dataset, Split
 from nofreelunch.data.folder import list_folder
-from nofreelunch.data.imagenet import list_restricted_imagenet
+from nofreelunch.data.imagenet import has_tree, list_restricted_imagenet
 from nofreelunch.data.mnist import load_mnist, load_mnist_5v7
 from nofreelunch.data.npz import load_npz
 from nofreelunch.data.packed import SUFFIX, read_packed
@@ -20,15 +22,45 @@ __all__ = ["DATASETS", "FORMATS", "Dataset", "Split", "load_data", "open_source"
 
 Source: TypeAlias = Dataset | Tree
 
-DATASETS: dict[str, Callable[[Path | None], Source]] = {
-    "mnist": load_mnist,
-    "mnist-5v7": load_mnist_5v7,
-    "cifar10": load_cifar10,
-    "cifar10-sample": load_cifar10_sample,
-    "restricted-imagenet": partial(list_restricted_imagenet, preset="paper"),
-    "restricted-imagenet:release": partial(list_restricted_imagenet, preset="release"),
+_INSIDE, _TREE = "in the package", "an ImageNet tree of yours (train/WNID, val/WNID)"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A data set that goes by a name, and what is told of it before it is loaded.
+
+    Args:
+        load: from the folder in which data sets lie.
+        images: number of images in train and test, where it is fixed.
+        classes: how many.
+        shape: of one image, (c, h, w).
+        where: where it comes from.
+        present: whether it can be loaded from that folder without a download.
+    """
+
+    load: Callable[[Path | None], Source]
+    images: str
+    classes: int
+    shape: str
+    where: str = _INSIDE
+    present: Callable[[Path | None], bool] = lambda root: True
+
+
+DATASETS: dict[str, Named] = {
+    "mnist": Named(load_mnist, "60,000 + 10,000", 10, "1 x 28 x 28"),
+    "mnist-5v7": Named(load_mnist_5v7, "11,686 + 1,920", 2, "1 x 28 x 28"),
+    "cifar10": Named(
+        load_cifar10, "50,000 + 10,000", 10, "3 x 32 x 32", "a file of yours, or download", cifar10.is_here
+    ),
+    "cifar10-sample": Named(load_cifar10_sample, "200 + 200", 10, "3 x 32 x 32"),
+    **{
+        name: Named(
+            partial(list_restricted_imagenet, preset=preset), "of the tree", 9, "3 x 224 x 224", _TREE, has_tree
+        )
+        for name, preset in {"restricted-imagenet": "paper", "restricted-imagenet:release": "release"}.items()
+    },
 }
-"""Name -> function of the folder in which data sets lie."""
+"""By name."""
 
 FORMATS: dict[str, Callable[[Path], Source]] = {
     "npz": load_npz,
@@ -66,7 +98,7 @@ def open_source(spec: str | os.PathLike[str], root: str | os.PathLike[str] | Non
     """A data set, or the list of its image files where these are still to be decoded; arguments as in `load_data`."""
     spec = str(spec)
     if spec in DATASETS:
-        return DATASETS[spec](data_root(root))
+        return DATASETS[spec].load(data_root(root))
     kind, _, path = spec.partition(":")
     if kind in FORMATS and path:
         return FORMATS[kind](Path(os.path.expanduser(path)))
@@ -75,6 +107,12 @@ def open_source(spec: str | os.PathLike[str], root: str | os.PathLike[str] | Non
     looks_like = "folder" if Path(spec).is_dir() else Path(spec).suffix[1:]
     own = (f"{kind}:{spec if kind == looks_like else 'PATH'}" for kind in FORMATS)
     raise unknown("data set", spec, [*DATASETS, *own, f"PATH{SUFFIX}"])
+
+
+def present(root: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """The names of the data sets that can be loaded without a download; `root` as in `load_data`."""
+    folder = data_root(root)
+    return tuple(name for name, data in DATASETS.items() if data.present(folder))
 
 
 def data_root(root: str | os.PathLike[str] | None = None) -> Path | None:

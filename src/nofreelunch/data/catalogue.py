@@ -1,58 +1,22 @@
 """What `nofreelunch data` prints: the data sets there are, one that was fetched, one that was packed."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from nofreelunch.data import DATASETS, Dataset, cifar10, data_root, imagenet, load_data, open_source
+from nofreelunch.data import DATASETS, Dataset, load_data, open_source, present
 from nofreelunch.data.packed import SUFFIX, read_packed, stream, write_packed
 from nofreelunch.data.tree import Tree, pack_tree
 from nofreelunch.errors import InputError, RunError
 
 
-@dataclass(frozen=True)
-class Row:
-    """One data set of the catalogue.
-
-    Attributes:
-        images: number of images in train and test, where it is fixed.
-        shape: of one image, (c, h, w).
-        where: where it comes from.
-        present: whether it can be loaded without a download.
-    """
-
-    name: str
-    images: str
-    classes: int
-    shape: str
-    where: str
-    present: bool
-
-
-def catalogue(root: Path | None = None) -> list[Row]:
-    """All named data sets; `root` as in `load_data`."""
-    folder = data_root(root)
-    inside, tree = "in the package", "an ImageNet tree of yours (train/WNID, val/WNID)"
-    has_cifar10 = cifar10.place(folder) is not None or cifar10.cached()
-    rows = [
-        Row("mnist", "60,000 + 10,000", 10, "1 x 28 x 28", inside, True),
-        Row("mnist-5v7", "11,686 + 1,920", 2, "1 x 28 x 28", inside, True),
-        Row("cifar10", "50,000 + 10,000", 10, "3 x 32 x 32", "a file of yours, or download", has_cifar10),
-        Row("cifar10-sample", "200 + 200", 10, "3 x 32 x 32", inside, True),
-        Row("restricted-imagenet", "of the tree", 9, "3 x 224 x 224", tree, imagenet.has_tree(folder)),
-        Row("restricted-imagenet:release", "of the tree", 9, "3 x 224 x 224", tree, imagenet.has_tree(folder)),
-    ]
-    assert [row.name for row in rows] == list(DATASETS)
-    return rows
-
-
 def table(root: Path | None = None) -> str:
-    """The catalogue as text."""
+    """The named data sets as text; `root` as in `load_data`."""
     head = ("data set", "train + test", "classes", "image", "here", "from")
+    here = present(root)
     lines = [
-        (row.name, row.images, str(row.classes), row.shape, "yes" if row.present else "no", row.where)
-        for row in catalogue(root)
+        (name, data.images, str(data.classes), data.shape, "yes" if name in here else "no", data.where)
+        for name, data in DATASETS.items()
     ]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     rows = [

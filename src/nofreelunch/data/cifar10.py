@@ -55,9 +55,9 @@ def place(root: Path | None) -> Path | None:
     return next((path for path in places if path.exists()), None)
 
 
-def cached() -> bool:
-    """Whether CIFAR-10 lies in the cache."""
-    return cache_path("cifar10", DIGEST).exists()
+def is_here(root: Path | None) -> bool:
+    """Whether CIFAR-10 lies under `root` or in the cache."""
+    return place(root) is not None or cache_path("cifar10", DIGEST).exists()
 
 
 def _find(root: Path | None) -> tuple[Path, Split, Split]:

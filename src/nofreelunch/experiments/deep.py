@@ -7,8 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from nofreelunch.data import Dataset, load_data
-from nofreelunch.data.catalogue import catalogue
+from nofreelunch.data import Dataset, load_data, present
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Finding, beyond
 from nofreelunch.experiments.batches import balanced, batched
@@ -23,7 +22,8 @@ from nofreelunch.workspace import Workspace
 ROLES = ("standard", "linf", "l2")
 """How a model was trained; the order of rows in every figure."""
 
-NORMS = {norm: threat.symbol for norm, threat in THREATS.items()}
+NORMS = {norm: THREATS[norm].symbol for norm in ROLES[1:]}
+"""How the paper's norms are written."""
 TITLES = {"standard": "standard", **{norm: f"{symbol}-trained" for norm, symbol in NORMS.items()}}
 COLOURS = {"standard": COLOUR["standard"], "linf": COLOUR["robust"], "l2": COLOUR["l2"]}
 PIXEL_SCALE = {"cifar10": 255}
@@ -143,7 +143,7 @@ def _data_of(name: str, choice: Choice, workspace: Workspace) -> Dataset | None:
     models = _zoo(name)
     if not choice.retrain:
         return data_here(name, workspace.data_root, zoo_card(models[0]).shape[-1]) if models else None
-    here = name not in _YOURS or name in _here(workspace.data_root)
+    here = name not in _YOURS or name in present(workspace.data_root)
     return load_data(name, workspace.data_root) if here else None
 
 
@@ -172,13 +172,9 @@ def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
 
 def data_here(name: str, root: Path | None, size: int | None) -> Dataset | None:
     """The data set, image files at a size; where it is not on this machine the package's sample of it, or None."""
-    if name in _here(root):
+    if name in present(root):
         return load_data(name, root, size if name in _YOURS else None)
     return load_data(_SAMPLES[name], root) if name in _SAMPLES else None
-
-
-def _here(root: Path | None) -> set[str]:
-    return {row.name for row in catalogue(root) if row.present}
 
 
 def in_order(found: Mapping[str, T]) -> list[tuple[str, T]]:

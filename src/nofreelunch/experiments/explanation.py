@@ -14,7 +14,6 @@ from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError, check_count, check_seed
 from nofreelunch.evaluation.source import check_reach
 from nofreelunch.experiments.batches import balanced, batched, logits_of
-from nofreelunch.experiments.deep import NORMS
 from nofreelunch.experiments.estimates import Estimate, mean, plain_number
 from nofreelunch.experiments.figure_5 import MEASURES, NOISE
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
@@ -239,7 +238,7 @@ def contents(explanation: Explanation, ball: Threat, model: str, data: Dataset, 
         "data": data.name,
         "command": command,
         **{name: drawn(plot, explanation)[".png"] for name, plot in plots.items()},
-        "ball": f"{NORMS[ball.norm]} ball of radius {ball.eps:.4g}",
+        "ball": f"{ball.symbol} ball of radius {ball.eps:.4g}",
         "ways": tuple(f"{one} to {other}" for one, other in zip(true, new, strict=True)),
         "frames": frames(explanation),
         "rows": tuple(

@@ -80,6 +80,8 @@ def build(arch: str, data: Data, seed: int = 0) -> Classifier:
     Raises:
         InputError: if there is no such architecture, or it cannot take such images.
     """
+    if not isinstance(data, Data):
+        raise InputError(f'data must be a Dataset, such as load_data("mnist"), got {type(data).__name__}')
     channels, height, width = data.train.x.shape[1:]
     mean, std = tuple(data.mean), tuple(data.std)
     if architecture(arch).standardises:

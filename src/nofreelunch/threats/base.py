@@ -52,6 +52,9 @@ class Threat(ABC):
         eps: the radius, finite and at least 0, in the unit of the inputs (8 / 255, never 8).
         box: the allowed range of a coordinate, finite; None for inputs that have no range. `x` itself must lie in it.
 
+    The norm of a vector with a single 1 is at least 1, so that no coordinate moves by more than eps: interval bounds
+    count on it.
+
     Attributes:
         norm: name in `THREATS`.
         symbol: the same as people write it.
@@ -71,9 +74,10 @@ class Threat(ABC):
         object.__setattr__(self, "eps", check_number("eps", self.eps, 0.0, float("inf")))
         check_box(self.box)
 
+    @final
     @property
     def width(self) -> float:
-        """Of the box; 1 without one: the unit of inputs."""
+        """Width of the box, the unit of the inputs; 1 without a box."""
         return 1.0 if self.box is None else self.box[1] - self.box[0]
 
     @final
@@ -90,6 +94,7 @@ class Threat(ABC):
     def size(self, delta: Inputs) -> PerExample:
         """The norm of each example's perturbation."""
 
+    @final
     def unit(self, grad: Tensor) -> Tensor:
         """The gradient scaled to length one in the dual norm; 0 stays 0."""
         return grad / expand(self.dual(grad).clamp(min=torch.finfo(grad.dtype).tiny), grad).to(grad.dtype)

@@ -20,7 +20,7 @@ from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import SELECTION_ATTACK, Loop
 from nofreelunch.training.recipes import Problem
 from nofreelunch.training.size import folder_bytes
-from nofreelunch.training.train import fresh_learner
+from nofreelunch.training.train import check_kinds, fresh_learner
 from nofreelunch.workspace import find_device
 
 _MOST_TIMED, _ENOUGH_SECONDS = 5, 3.0  # steps, after a first one that is slower; fewer where they take so long
@@ -61,6 +61,7 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
         InputError: if config and data do not go together, or there is no such device.
         RunError: if the loss is not a number.
     """
+    check_kinds(data, config)
     devices = Devices(find_device(device), config.precision)
     learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nofreelunch.data import Dataset
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, check_number
 from nofreelunch.evaluation.source import check_reach
 from nofreelunch.models import Classifier
 from nofreelunch.output import locked
@@ -54,10 +54,8 @@ def train(
         RunError: if the loss is not a number, the disk is full or the device fails; it names the last good state.
         KeyboardInterrupt: after Ctrl-C, once the state is saved; SIGTERM is likewise handed on to its own handler.
     """
-    if not isinstance(data, Dataset):
-        raise InputError(f'data must be a Dataset, such as load_data("mnist"), got {type(data).__name__}')
-    if not isinstance(config, TrainConfig):
-        raise InputError(f"config must be a TrainConfig, got {type(config).__name__}")
+    check_kinds(data, config)
+    check_number("save_seconds", save_seconds, 0, float("inf"))
     devices = Devices(find_device(device), config.precision)
     learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)
@@ -85,6 +83,14 @@ def train(
         if folder is not None and devices.is_main:
             folder.save_model(model)
     return model
+
+
+def check_kinds(data: object, config: object) -> None:
+    """Refuse what is no data set or no config."""
+    if not isinstance(data, Dataset):
+        raise InputError(f'data must be a Dataset, such as load_data("mnist"), got {type(data).__name__}')
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"config must be a TrainConfig, got {type(config).__name__}")
 
 
 def fresh_learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learner:

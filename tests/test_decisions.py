@@ -69,7 +69,7 @@ def direction() -> Tensor:
         (dull, 2),
         (lambda x: x.mean(1).sub(0.5).abs() < 0.02, 2),
         (lambda x: (x.mean(1) > 0.48) & (x.mean(1) < 0.52), 6),
-        (lambda x: x[:, :3].argmax(1) == 1, 2),
+        (lambda x: x[:, :3].argmax(1) == 1, 3),
         (lambda x: x[:, :4].argmax(1) == 1, 4),
         (lambda x: torch.from_numpy(x.numpy().mean(1) < 0.5), 2),
     ],

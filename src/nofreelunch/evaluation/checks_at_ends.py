@@ -1,11 +1,15 @@
 """What shows only where attacks arrive: at the boundary, and at the ends of their ways."""
 
+from functools import partial
+
 import torch
 
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.surrogates.plain import BPDA
 from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
+from nofreelunch.evaluation.surrogates.switches import switches
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
@@ -50,7 +54,9 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     far = (torch.full_like(x, float(x.mean())), _others(trial, y, protocol.sample + _ENDS))
     ends = (z, *(trial.threat.project(trial.threat.clip(point), x) for point in far))
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
-    jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, x + apart * (end - x)) for end in ends]))
+    ways = [x + apart * (end - x) for end in ends]
+    ways += [end for _, end in attempted(partial(switches, trial.subject, trial.threat, x)) or ()]
+    jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, way) for way in ways]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))

@@ -27,8 +27,8 @@ _TYPICAL = 4.0
 _COMPARING = (function.batch_dependent, function.watches_gradients, outputs.discontinuous)
 """Checks that compare answers: they say nothing about a model whose answers are random."""
 _CHECKS = (
-    function.optimises_inside, outputs.probabilities, outputs.constant_output, outputs.half_precision,
-    outputs.wrong_range,
+    function.optimises_inside, function.leaves_torch, outputs.probabilities, outputs.constant_output,
+    outputs.half_precision, outputs.wrong_range,
 )  # fmt: skip
 """What is asked of every model, beside `memory` and `randomised`."""
 

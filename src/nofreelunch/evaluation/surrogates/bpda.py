@@ -82,11 +82,11 @@ class Smooth(TorchFunctionMode):
         if rule is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
         if name in _FLOATS:
-            args = tuple(map(self._soft, args))
+            args = tuple(map(self.smooth, args))
         return function(*args, **kwargs)
 
-    def _soft(self, value: Any) -> Any:
-        """Its smooth surrogate, if it has one."""
+    def smooth(self, value: Any) -> Any:
+        """Its smooth surrogate, if it has one, or the value."""
         return self._surrogates.get(value, value) if isinstance(value, Tensor) else value
 
     def _attribute(self, function: Any, args: tuple[Any, ...]) -> Any:
@@ -119,7 +119,7 @@ class Smooth(TorchFunctionMode):
 
     def divide(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounded or not, the derivative is that of the quotient."""
-        exact = torch.true_divide(self._soft(args[0]), self._soft(_second(args, kwargs)))
+        exact = torch.true_divide(self.smooth(args[0]), self.smooth(_second(args, kwargs)))
         made = function(*args, **kwargs)
         if made.is_floating_point():
             return straight(made, exact)
@@ -151,7 +151,7 @@ class Smooth(TorchFunctionMode):
 
     def _gap(self, first: Any, second: Any) -> Tensor | None:
         """The difference of two things that are compared; None where it has no derivative."""
-        pair = [self._soft(first), self._soft(second)]
+        pair = [self.smooth(first), self.smooth(second)]
         smooth = [part for part in pair if isinstance(part, Tensor) and part.is_floating_point()]
         if not smooth or not all(isinstance(part, (Tensor, int, float)) for part in pair):
             return None
@@ -233,7 +233,7 @@ class Smooth(TorchFunctionMode):
         return self._take(hard, share * first + (1 - share) * second) if self._soft_values else hard
 
     def array(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """To numpy, as if nothing were differentiated."""
+        """Out of torch, as if nothing were differentiated."""
         return function(Tensor.detach(args[0]), *args[1:], **kwargs)
 
     def view(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -280,7 +280,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "where": Smooth.where,
     **dict.fromkeys(_VIEWS, Smooth.view),
     "gather": Smooth.gather,
-    **dict.fromkeys(("numpy", "tolist", "item"), Smooth.array),
+    **dict.fromkeys(("numpy", "tolist", "item", "__float__", "__int__", "__bool__", "__index__"), Smooth.array),
     **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), Smooth.invert),
 }
 

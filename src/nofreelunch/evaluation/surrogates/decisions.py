@@ -25,16 +25,16 @@ from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
 _MOST = 12
 """So many sides of a model's decisions are steered to, at most."""
-_TURN = 1.2
+TURN = 1.2
 """By this factor the weight of the decision changes from step to step."""
 _JOINED = {
     **dict.fromkeys(("__and__", "bitwise_and", "logical_and"), torch.minimum),
     **dict.fromkeys(("__or__", "bitwise_or", "logical_or"), torch.maximum),
 }
 """What stands for two masks joined: of `and` that which is not so yet, of `or` that which is nearest to it."""
-_LAST = 0.01
+LAST = 0.01
 """Length of the last steps, in radii; the first are half a radius longer."""
-_TARGETS = 3
+TARGETS = 3
 """Wrong classes in each part that a thorough attack goes for."""
 
 
@@ -97,10 +97,11 @@ def decisions(subject: Subject, x: Inputs) -> list[tuple[int, int]]:
     """The places and sides of what a model decides for each of some examples, but for what follows from the rest."""
     mode = _Deciding(len(x))
     with torch.no_grad(), bpda(mode):
-        classes = subject.differentiable(x).shape[1]
+        said = subject.differentiable(x).argmax(1)
     kept: dict[int, _Decision] = {}
     for place, one in enumerate(mode.seen):
-        if one.sides != classes and not any(one.follows(other) for other in kept.values()):
+        is_answer = torch.equal(one.value, said)
+        if not is_answer and not any(one.follows(other) for other in kept.values()):
             kept[place] = one
     return [(place, side) for place, one in kept.items() for side in range(one.sides)][:_MOST]
 
@@ -147,11 +148,11 @@ class Steered(Iterative[_Way]):
         z = state.z.detach().requires_grad_()
         with torch.enable_grad():
             logits, there, towards = self._part(z)
-            up = self._direction(lead(logits, state.y, state.target), z)
-            across = self._direction(towards, z)
-        weight = state.weight * torch.where(there, 1 / _TURN, _TURN)
+            up = unit_slope(self.threat, lead(logits, state.y, state.target), z)
+            across = unit_slope(self.threat, towards, z)
+        weight = state.weight * torch.where(there, 1 / TURN, TURN)
         ahead = self.threat.steepest(up + expand(weight, z) * across)
-        length = self.threat.eps * ((1 - count / self.steps) / 2 + _LAST)
+        length = self.threat.eps * ((1 - count / self.steps) / 2 + LAST)
         with torch.no_grad():
             after = self.threat.project(state.z + length * ahead, state.x)
             return replace(state, z=after, weight=weight), model(state.z)
@@ -167,14 +168,15 @@ class Steered(Iterative[_Way]):
         towards = None if decided.rising is None else decided.rising[:, self.side]
         return logits, decided.value == self.side, towards
 
-    def _direction(self, height: Tensor | None, z: Inputs) -> Inputs:
-        """Its gradient, of length one in the dual norm; 0 where there is none."""
-        slope = None
-        if height is not None and height.requires_grad:
-            (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
-        if slope is None:
-            return torch.zeros_like(z)
-        return self.threat.unit(slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+
+def unit_slope(threat: Threat, height: Tensor | None, z: Inputs) -> Inputs:
+    """The gradient of a height for each example, of length one in the dual norm; 0 where there is none."""
+    slope = None
+    if height is not None and height.requires_grad:
+        (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
+    if slope is None:
+        return torch.zeros_like(z)
+    return threat.unit(slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]) -> tuple[Attack, Attack] | None:
@@ -194,4 +196,4 @@ def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int])
         tuple(Steered(threat, count, subject=subject, place=place, side=side) for place, side in ways)
         for count in (steps[0], 2 * steps[1])  # it has two things to attain
     )
-    return WorstOf(brief), WorstOf(tuple(EachTarget(each, _TARGETS) for each in thorough))
+    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

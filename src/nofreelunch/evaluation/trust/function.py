@@ -5,7 +5,7 @@ checks of AutoAttack (Croce and Hein 2020); Croce et al. 2022, "Evaluating the a
 test-time defenses".
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, attempted
+from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
 from nofreelunch.evaluation.surrogates.unseen import replaced
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
 from nofreelunch.evaluation.trust.probe import Probe, behind, counted, differs
@@ -26,6 +27,8 @@ _CALLS = 40
 """More than a warm-up lasts: so often is a model asked before it is compared with a fresh copy."""
 _ALONE = 8
 """So many examples are asked about one at a time, or many times."""
+_WAYS_OUT = {"numpy", "__array__", "tolist", "__dlpack__"}
+"""Methods of a tensor by which its values leave torch."""
 _DRAWS = 12
 """Of two answers that are equally likely both are seen in so many calls, but once in 4,000 times."""
 
@@ -200,6 +203,42 @@ def optimises_inside(probe: Probe) -> Flag | None:
         "optimises-inside",
         f"one forward pass differentiates {len(calls)} times",
         "attack the loop itself (Croce et al. 2022, adaptive test-time defences)",
+    )
+
+
+class _Leaving(Smooth):
+    """Writes down what is handed out of torch of more than one number per example."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self._rows = rows
+        self.handed: list[str] = []
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """The operation."""
+        if getattr(function, "__name__", "") in _WAYS_OUT and args[0].numel() > self._rows:
+            smooth = self.smooth(args[0])
+            if smooth.is_floating_point() and smooth.requires_grad:
+                self.handed.append(f"{tuple(args[0].shape)}")
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def leaves_torch(probe: Probe) -> Flag | None:
+    """Whether a part of what the model computes of an example is computed by NumPy or Python, which no gradient sees.
+
+    Single numbers may be read: what they decide is looked behind (`surrogates/switches.py`).
+    """
+    mode, x = _Leaving(len(probe.x)), probe.x.detach().requires_grad_()
+    with torch.enable_grad(), bpda(mode):
+        attempted(lambda: probe.subject.differentiable(x))
+    if not mode.handed:
+        return None
+    return Flag(
+        "leaves-torch",
+        f"a tensor of shape {mode.handed[0]} that depends on the input is handed to NumPy or Python",
+        "no gradient tells what is made of it; write that part in torch",
     )
 
 

@@ -1,0 +1,265 @@
+"""Models that switch by a number: what they compute of each example as one number is driven to both its ends.
+
+A gate need not be a mask. A number that is read out of torch, rounded to an index, or put through a steep sigmoid hands
+images to another network as well, and may do so where no attack comes by itself: at a pattern that images do not have.
+Here every number per example that the model computes is climbed, up and down, as far as the threat lets it; where the
+scores change all at once on the way, the attack goes on from behind that place, and keeps behind it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nofreelunch.attacks import Attack, EachTarget, WorstOf
+from nofreelunch.attacks.base import Iterative, State
+from nofreelunch.attacks.losses import lead
+from nofreelunch.attacks.targets import ranked_wrong_class
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
+from nofreelunch.evaluation.surrogates.decisions import LAST, TARGETS, TURN, unit_slope
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat, coordinates, expand
+from nofreelunch.types import Inputs, Labels, Model, PerExample
+
+_CHOOSERS = {"softmax", "log_softmax", "sigmoid", "argmax", "max", "topk", "sort", "argsort"}
+"""Of what goes in here each column is a number, if there are few."""
+_COLUMNS, _NUMBERS, _SWITCHES = 16, 32, 12
+"""Columns and numbers that are looked at, and switches that are attacked, at most."""
+_ALIKE = 0.99
+"""The cosine of two slopes, of either sign, from which on one number says what the other says."""
+_CLIMB = 3
+"""Steps, each of a radius, to an end."""
+_MARKS, _HALVINGS = 16, 6
+"""Parts of the way there, and halvings of the one in which the scores change most."""
+_AT_ONCE = 0.3
+"""The share of their change on a way that scores make in one of these parts, if they switch there; usual: ~ 0.1."""
+_STILL = 0.1
+"""A change on a way by less than this share of the scores is none."""
+
+
+class _Reading(Smooth):
+    """Writes down every number per example, with a slope where there is any.
+
+    Args:
+        rows: how many examples there are.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self._rows = rows
+        self.numbers: list[PerExample] = []
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """The operation."""
+        given = args[0] if args and getattr(function, "__name__", "") in _CHOOSERS else None
+        if isinstance(given, Tensor) and given.dim() == 2 and 1 < given.shape[1] <= _COLUMNS:
+            for column in self.smooth(given).log_softmax(1).T if given.is_floating_point() else ():
+                self._write(column)
+        made = super().__torch_function__(function, types, args, kwargs)
+        if isinstance(made, Tensor):
+            self._write(self.smooth(made))
+        return made
+
+    def _write(self, number: Tensor) -> None:
+        with torch._C.DisableTorchFunction():
+            per_example = number.shape[:1] == (self._rows,) or self._rows == 1
+            if per_example and number.numel() == self._rows and number.is_floating_point() and number.requires_grad:
+                self.numbers.append(number.reshape(self._rows) * 1)  # a copy: the model may go on in place
+
+
+def _read(subject: Subject, z: Inputs, alone: bool) -> tuple[Tensor, list[PerExample]]:
+    """The model's logits and its numbers; `alone` if it is asked for one example at a time."""
+    if alone and len(z) > 1:
+        answers = [_read(subject, row, True) for row in torch.split(z, 1)]
+        numbers = zip(*(found for _, found in answers), strict=False)
+        return torch.cat([logits for logits, _ in answers]), [torch.cat(rows) for rows in numbers]
+    mode, z = _Reading(len(z)), z if z.requires_grad else z.detach().requires_grad_()
+    with torch.enable_grad(), bpda(mode):
+        logits = subject.differentiable(z)
+    return logits, mode.numbers
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A number by which the model may switch.
+
+    Args:
+        subject: the model.
+        threat: the set.
+        place: of the number, in the order in which the model computes them.
+        sign: 1 if it is to rise, -1 if it is to fall.
+        alone: whether the model is asked for one example at a time: it goes through a batch so itself.
+    """
+
+    subject: Subject
+    threat: Threat
+    place: int
+    sign: int
+    alone: bool
+
+    def read(self, z: Inputs) -> tuple[Tensor, PerExample | None]:
+        """The model's logits, and the number, with its sign; None if the model has not come to it."""
+        logits, numbers = _read(self.subject, z, self.alone)
+        return logits, self.sign * numbers[self.place] if self.place < len(numbers) else None
+
+    def end(self, x: Inputs) -> Inputs:
+        """Where the number is as large, or small, as it gets within the threat."""
+        z = x
+        for _ in range(_CLIMB):
+            at = z.detach().requires_grad_()
+            slope = unit_slope(self.threat, self.read(at)[1], at)
+            z = self.threat.project(z.detach() + self.threat.eps * self.threat.steepest(slope), x)
+        return z
+
+    def crossing(self, x: Inputs, end: Inputs) -> tuple[PerExample, Inputs]:
+        """Where the scores change most on the way: the share of their change that is there, and the point behind."""
+        marks = torch.linspace(0, 1, _MARKS + 1, dtype=x.dtype, device=x.device)
+
+        def at(share: PerExample) -> Inputs:
+            return x + expand(share, x) * (end - x)
+
+        def scores(share: PerExample) -> Tensor:
+            return self.subject.logits(at(share)).nan_to_num()
+
+        seen = torch.stack([scores(mark.expand(len(x))) for mark in marks])
+        changes = seen.diff(dim=0).abs().amax(2)
+        first = changes.argmax(0)
+        still = _STILL * seen.abs().amax((0, 2))
+        share = changes.amax(0) / torch.maximum(changes.sum(0), still).clamp(min=torch.finfo(x.dtype).tiny)
+        low, high = marks[first], marks[first + 1]
+        rows = torch.arange(len(x), device=x.device)
+        before, after = seen[first, rows], seen[first + 1, rows]
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            between = scores(middle)
+            later = (after - between).abs().amax(1) > (between - before).abs().amax(1)
+            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+            before, after = (torch.where(later[:, None], *pair) for pair in ((between, before), (after, between)))
+        return share, at(high)
+
+
+def switches(subject: Subject, threat: Threat, x: Inputs) -> list[tuple[Switch, Inputs]]:
+    """The numbers on whose way up or down the scores of some examples change all at once, with the ends of the way.
+
+    Args:
+        subject: the model.
+        threat: the set.
+        x: the examples.
+    """
+    found = []
+    for place, alone in _different(subject, x):
+        for sign in (1, -1):
+            switch = Switch(subject, threat, place, sign, alone)
+            end = switch.end(x)
+            with torch.no_grad():
+                share = switch.crossing(x, end)[0]
+            found.append((float(share.max()), switch, end))
+    found.sort(key=lambda one: one[0], reverse=True)
+    return [(switch, end) for share, switch, end in found[:_SWITCHES] if share > _AT_ONCE]
+
+
+def _different(subject: Subject, x: Inputs) -> list[tuple[int, bool]]:
+    """The places of numbers that have slopes, each of its own, and whether the model must be asked one by one."""
+    for alone in (False, True):
+        at = x.detach().requires_grad_()
+        numbers = _read(subject, at, alone)[1][:_NUMBERS]
+        slopes: dict[int, Tensor] = {}
+        for place, number in enumerate(numbers):
+            (slope,) = torch.autograd.grad(number.sum(), at, retain_graph=True, allow_unused=True)
+            if slope is None or not slope.isfinite().all() or not slope.any():
+                continue
+            slope = slope.flatten(1)
+            if not any((functional.cosine_similarity(slope, one).abs() > _ALIKE).all() for one in slopes.values()):
+                slopes[place] = slope
+        if slopes:
+            return [(place, alone) for place in slopes]
+    return []
+
+
+@dataclass(frozen=True)
+class _Course(State):
+    """Where the number has to be, the way up that was last seen there, and how much the number counts beside it."""
+
+    bound: PerExample
+    up: Tensor
+    weight: PerExample
+
+
+@final
+@dataclass(frozen=True)
+class Behind(Iterative[_Course]):
+    """Climbs what answers behind a switch, and keeps to where it does.
+
+    A step is that of the Lagrangian of the two: the weight of the number rises while it is not as it should be, and
+    falls while it is.
+
+    Args:
+        threat: the set.
+        steps: gradient steps, shorter and shorter.
+        switch: of the model, for this threat.
+        target_rank: towards the wrong class of this rank at the end of the number's way.
+    """
+
+    steps: int = 20
+    switch: Switch = field(kw_only=True)
+    target_rank: int = 1
+
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Course:
+        """At the end of the number's way."""
+        end = self.switch.end(x)
+        with torch.no_grad():
+            behind = self.switch.crossing(x, end)[1]
+        number = self.switch.read(behind)[1]
+        bound = torch.full((len(x),), -torch.inf, device=x.device) if number is None else number.detach()
+        target = ranked_wrong_class(model, end, y, self.target_rank)
+        return _Course(x, y, end, streams, bound, torch.zeros_like(x), torch.ones_like(bound), target=target)
+
+    def step(self, model: Model, state: _Course, count: int) -> tuple[_Course, Tensor]:
+        """The model's answer at z, then a step up."""
+        assert state.target is not None
+        z = state.z.detach().requires_grad_()
+        logits, number = self.switch.read(z)
+        there = torch.ones_like(state.bound) > 0 if number is None else number >= state.bound
+        across = unit_slope(self.threat, number, z)
+        up = unit_slope(self.threat, lead(logits, state.y, state.target), z)
+        up = torch.where(expand(there, z), self.threat.unit(_beside(up, across)), state.up)
+        weight = state.weight * torch.where(there, 1 / TURN, TURN)
+        ahead = self.threat.steepest(up + expand(weight, z) * across)
+        length = self.threat.eps * ((1 - count / self.steps) / 2 + LAST)
+        with torch.no_grad():
+            after = self.threat.project(state.z + length * ahead, state.x)
+            return replace(state, z=after, up=up, weight=weight), model(state.z)
+
+
+def _beside(up: Inputs, across: Inputs) -> Inputs:
+    """What is left of a slope without the part of it that lies along another one: that of a gate which is no step."""
+    dims = coordinates(up)
+    length = (across * across).sum(dims).clamp(min=torch.finfo(up.dtype).tiny)
+    return up - expand((up * across).sum(dims) / length, up) * across
+
+
+def behind_switches(
+    threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]
+) -> tuple[Attack, Attack] | None:
+    """A brief and a thorough attack behind the switches of a model; None if it has none.
+
+    Args:
+        threat: the set.
+        subject: the model.
+        x: examples at which they are looked for.
+        steps: of either attack.
+    """
+    found = [switch for switch, _ in switches(subject, threat, x)]
+    if not found:
+        return None
+    brief, thorough = (
+        tuple(Behind(threat, count, switch=switch) for switch in found)
+        for count in (steps[0], 2 * steps[1])  # it has two things to attain
+    )
+    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

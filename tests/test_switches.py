@@ -1,0 +1,148 @@
+"""Models that switch by a number which is no mask: it is driven to its ends, and the attack goes on from behind."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deceptive.brief import BRIEF
+from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.surrogates.switches import Behind, behind_switches, switches
+from nofreelunch.threats import L2, Linf
+from test_decisions import EPS, SIZE, Parts, direction, inputs, lost
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+THREAT = Linf(EPS)
+
+
+class Switching(Parts):
+    """The weak network answers where a linear number of the example is below a bound."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(lambda x: x @ direction() < bound)
+        self.bound = bound
+
+    def depth(self, x: Tensor) -> Tensor:
+        """How far below the bound; positive behind the switch."""
+        return self.bound - x @ direction()
+
+
+class ByList(Switching):
+    """The number is read out of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, logits = [row for row, depth in enumerate(self.depth(x).tolist()) if depth > 0], self.strong(x)
+        return logits.index_copy(0, torch.tensor(rows), self.weak(x[rows])) if rows else logits
+
+
+class OneByOne(Switching):
+    """Each example is handed on by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.weak(row) if float(self.depth(row)) > 0 else self.strong(row) for row in x.split(1)])
+
+
+class Blended(Switching):
+    """A mixture, whose weights turn round within a hundredth of the radius."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = torch.sigmoid(self.depth(x) / (EPS / 100))[:, None]
+        return share * self.weak(x) + (1 - share) * self.strong(x)
+
+
+class ByIndex(Switching):
+    """The number becomes an index."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.stack([self.strong(x), self.weak(x)], 1)
+        return both[torch.arange(len(x)), torch.bucketize(self.depth(x), torch.zeros(1))]
+
+
+class Softly(Switching):
+    """A softmax of two scores, at a low temperature."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = (torch.stack([self.depth(x), -self.depth(x)], 1) / (EPS / 50)).softmax(1)
+        return shares[:, :1] * self.weak(x) + shares[:, 1:] * self.strong(x)
+
+
+KINDS = (ByList, OneByOne, Blended, ByIndex, Softly)
+
+
+def at_hand(kind: type[Switching]) -> tuple[Switching, Tensor, Tensor]:
+    """A model no example of which is behind the switch by itself, and all can get there, with its examples."""
+    x = 0.1 + 0.8 * inputs(40)
+    number = x @ direction()
+    x = x - 0.9 * (number - number.mean())[:, None] * direction() / SIZE
+    model = kind(float((x @ direction()).min()) - 0.3)
+    return model, x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_number_is_found_and_so_is_what_can_be_reached_behind_it(kind: type[Switching]) -> None:
+    """Exactly: a linear program knows."""
+    model, x, y = at_hand(kind)
+    found = switches(Subject(model), THREAT, x[:16])
+    assert [(switch.alone, len(end)) for switch, end in found] == [(kind is OneByOne, 16)]
+    broken = torch.zeros(len(x), dtype=torch.bool)
+    for rank in (1, 2):
+        attack = Behind(THREAT, 40, switch=found[0][0], target_rank=rank)
+        z = attack(model, x, y, torch.Generator().manual_seed(0))
+        assert THREAT.contains(z, x).all()
+        broken |= model(z).argmax(1) != y
+    truth = lost(model, x, y, 1, model.bound)
+    assert 5 < truth.sum() < 35
+    assert (truth & ~broken).sum() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluate_looks_behind_switches(kind: type[Switching]) -> None:
+    model, x, y = at_hand(kind)
+    found = evaluate(model, (x, y), THREAT, BRIEF)
+    truth = ~(lost(model, x, y, 1, model.bound) | lost(model, x, y, 0, model.bound))
+    assert found.robust.correct <= truth.sum() + 1, found
+    assert found.by_attack["switches"].correct <= found.by_attack["pgd-10"].correct - 5, found
+    assert not found.trusted
+
+
+def test_in_another_ball_too() -> None:
+    model, x, y = at_hand(ByList)
+    found = behind_switches(L2(0.4), Subject(model), x, (12, 20))
+    assert found is not None
+    z = found[1](model, x, y, torch.Generator().manual_seed(0))
+    assert L2(0.4).contains(z, x).all()
+    assert ((model.depth(z) > 0) & (model(z).argmax(1) != y)).sum() >= 5
+
+
+class Normalising(nn.Module):
+    """Honest: it computes mean, deviation and length of each example, and switches by none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(SIZE, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 0.1)
+        return self.body(x) / (1 + x.norm(dim=1, keepdim=True))
+
+
+def test_a_smooth_network_has_no_switch() -> None:
+    assert switches(Subject(Normalising()), THREAT, inputs(16)) == []
+    assert behind_switches(Linf(0.3), Subject(nn.Linear(SIZE, 3)), inputs(16), (12, 20)) is None
+
+
+def test_what_leaves_torch_is_flagged() -> None:
+    """A number that NumPy computes of the whole example has no slope to climb."""
+
+    class InNumpy(Switching):
+        def forward(self, x: Tensor) -> Tensor:
+            depth = self.bound - x.detach().numpy() @ direction().numpy()
+            share = torch.from_numpy((depth > 0).astype("float32"))[:, None]
+            return share * self.weak(x) + (1 - share) * self.strong(x)
+
+    model, x, y = at_hand(InNumpy)
+    found = evaluate(model, (x, y), THREAT, BRIEF)
+    assert "leaves-torch" in [flag.name for flag in found.flags]
+    honest = evaluate(Normalising(), (x, Normalising()(x).argmax(1)), THREAT, BRIEF)
+    assert honest.trusted, honest

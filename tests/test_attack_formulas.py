@@ -7,7 +7,7 @@ from scipy.optimize import brentq, linprog
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nofreelunch.attacks import APGD, PGD, Square, input_gradient, margin
+from nofreelunch.attacks import APGD, PGD, Square, loss_gradient, margin
 from nofreelunch.attacks.apgd import checkpoints
 from nofreelunch.attacks.fab import nearest_crossing
 from nofreelunch.attacks.gradient import value_and_gradient
@@ -94,7 +94,7 @@ def test_half_precision_logits_enter_the_loss_as_float32():
         seen.append(logits.dtype)
         return ce(logits, y)
 
-    input_gradient(loss, lambda x: x.to(torch.bfloat16), torch.rand(3, 4), torch.tensor([0, 1, 2]))
+    loss_gradient(loss, lambda x: x.to(torch.bfloat16), torch.rand(3, 4), torch.tensor([0, 1, 2]))
     assert seen == [torch.float32]
 
 

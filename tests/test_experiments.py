@@ -4,12 +4,12 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from nofreelunch.experiments.base import SCALES, Finding, beyond, compare, holds
+from nofreelunch.experiments.base import Finding, Scale, beyond, compare, holds
 from nofreelunch.experiments.registry import EXPERIMENTS
 from nofreelunch.experiments.runner import configured, reproduce
 from nofreelunch.report import write_report
@@ -58,7 +58,7 @@ def test_findings_are_sentences_with_values(name: str, results: dict[str, Any]) 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_scale_has_a_config(name: str) -> None:
-    assert set(EXPERIMENTS[name].presets) == set(SCALES)
+    assert set(EXPERIMENTS[name].presets) == set(get_args(Scale))
     assert EXPERIMENTS[name].name == name
 
 

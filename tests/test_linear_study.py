@@ -11,7 +11,7 @@ import nofreelunch as nfl
 from nofreelunch.experiments import figure_2, table_4
 from nofreelunch.experiments.base import Finding
 from nofreelunch.experiments.figure_2_result import Result
-from nofreelunch.experiments.linear_study import Choice, load_pair
+from nofreelunch.experiments.linear_study import LinearConfig, load_pair
 from nofreelunch.features import top_correlated
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
@@ -47,7 +47,7 @@ def test_the_table_holds_what_was_trained(table: table_4.Result, space: Workspac
             clean, robust, free = (np.array(row[f"{kind}_{split}"]) for kind in ("clean", "robust", "free"))
             assert (clean >= robust).all()
             assert (robust >= free).all()
-    pair = load_pair(Choice(examples=600), space)
+    pair = load_pair(LinearConfig(examples=600), space)
     fit = fit_linear(pair.x, pair.y, 0.2, None, "sgd", recipe=Descent(epochs=20), seed=1)
     row = table.rows["unboxed sgd"]
     margins = pair.y_test * (pair.x_test @ fit.w + fit.b) - 0.2 * np.abs(fit.w).sum()
@@ -85,7 +85,7 @@ def test_a_paper_value_agrees_within_its_interval(table: table_4.Result) -> None
 
 
 def test_the_figure_s_curves_are_trainings_on_the_top_pixels(figure: Result, space: Workspace) -> None:
-    pair = load_pair(Choice(examples=600), space)
+    pair = load_pair(LinearConfig(examples=600), space)
     assert figure.counts == (1, 4, 40, 300, 784)
     four = top_correlated((pair.x, pair.y), 4)
     fit = fit_linear(pair.x[:, four], pair.y, method="sgd", recipe=Descent(epochs=20))
@@ -203,8 +203,8 @@ def test_where_no_pixel_is_used_there_is_still_a_figure(space: Workspace) -> Non
 
 
 def test_only_the_paper_s_setting_is_held_against_its_numbers() -> None:
-    assert Choice(data="mnist", classes=("5", "7"), eps=0.2).as_in_paper
-    assert Choice(data="mnist-5v7", classes=("5", "7"), eps=0.2).as_in_paper
-    assert not Choice(data="mnist", classes=("7", "5"), eps=0.2).as_in_paper
-    assert not Choice(data="mnist", classes=("5", "7"), eps=0.1).as_in_paper
-    assert not Choice(data="cifar10", classes=("5", "7"), eps=0.2).as_in_paper
+    assert LinearConfig(data="mnist", classes=("5", "7"), eps=0.2).as_in_paper
+    assert LinearConfig(data="mnist-5v7", classes=("5", "7"), eps=0.2).as_in_paper
+    assert not LinearConfig(data="mnist", classes=("7", "5"), eps=0.2).as_in_paper
+    assert not LinearConfig(data="mnist", classes=("5", "7"), eps=0.1).as_in_paper
+    assert not LinearConfig(data="cifar10", classes=("5", "7"), eps=0.2).as_in_paper

@@ -23,7 +23,7 @@ from nofreelunch.training import RECIPES, TrainConfig, devices, loop, order, ses
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Event, Finished, Notice, Started, Step
 from nofreelunch.training.loop import Loop
-from nofreelunch.training.recipes import Problem
+from nofreelunch.training.recipes import InnerProblem
 from nofreelunch.training.recipes.trades import kl_divergence
 from nofreelunch.training.train import fresh_learner
 from nofreelunch.types import Model
@@ -84,9 +84,9 @@ def test_the_l2_threat_gives_l2_robustness() -> None:
     assert robust > standard + 0.5
 
 
-def problem(model: nn.Module, threat: Threat, n: int = 6, steps: int = 3) -> Problem:
+def problem(model: nn.Module, threat: Threat, n: int = 6, steps: int = 3) -> InnerProblem:
     split = toy_split(n, 5)
-    return Problem(
+    return InnerProblem(
         model=model,
         attack=PGD(threat, steps=steps),
         x=split.images(),
@@ -141,13 +141,13 @@ def test_free_moves_the_perturbation_by_eps_up_the_training_gradient() -> None:
 
 
 def test_free_replays_each_batch_8_times_and_hands_the_perturbation_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    problems: list[Problem] = []
+    problems: list[InnerProblem] = []
 
-    def examples(problem: Problem) -> torch.Tensor:
+    def examples(problem: InnerProblem) -> torch.Tensor:
         problems.append(problem)
         return RECIPES["standard"].examples(problem).clone()
 
-    def carry(problem: Problem, z: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    def carry(problem: InnerProblem, z: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         return torch.full_like(z, len(problems))
 
     monkeypatch.setitem(RECIPES, "free", replace(RECIPES["free"], examples=examples, carry=carry))

@@ -3,7 +3,7 @@
 from nofreelunch.attacks.apgd import APGD
 from nofreelunch.attacks.base import Attack
 from nofreelunch.attacks.fab import FAB
-from nofreelunch.attacks.gradient import input_gradient
+from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.attacks.linear import ExactLinear
 from nofreelunch.attacks.losses import LOSSES, margin, misclassified
 from nofreelunch.attacks.pgd import PGD, fgsm
@@ -25,7 +25,7 @@ __all__ = [
     "WorstOf",
     "attack",
     "fgsm",
-    "input_gradient",
+    "loss_gradient",
     "margin",
     "misclassified",
     "restarts",

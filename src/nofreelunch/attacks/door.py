@@ -57,7 +57,8 @@ class Precise:
     def __call__(self, x: Tensor) -> Any:
         """The logits, which `first_logits` has seen to be a tensor; a model that works in place gets a copy."""
         logits = self.model(x.clone() if self.dtype in (None, x.dtype) else x.to(self.dtype))
-        return logits.float() if isinstance(logits, Tensor) and logits.dtype != torch.float64 else logits
+        widened = isinstance(logits, Tensor) and logits.dtype != torch.float64 and not logits.is_complex()
+        return logits.float() if widened else logits
 
 
 def check_batch(model: object, x: Tensor, y: Tensor, box: Box, name: str = "y") -> Tensor:
@@ -124,6 +125,8 @@ def _as_labels(y: Tensor, x: Tensor, name: str) -> Tensor:
 def as_tensor(answer: object) -> Tensor:
     """A model's answer if it is a tensor; an `InputError` otherwise."""
     if isinstance(answer, Tensor):
+        if answer.is_complex():
+            raise InputError(f"the model must return real logits, got {answer.dtype}; take their absolute values")
         return answer if answer.layout == torch.strided else answer.to_dense()
     raise InputError(f"the model must return a tensor of logits, got {type(answer).__name__}; wrap it to select them")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from nofreelunch.types import Inputs, Model
 
 
-def input_gradient(loss: Callable[..., Tensor], model: Model, x: Inputs, *labels: Tensor) -> Inputs:
+def loss_gradient(loss: Callable[..., Tensor], model: Model, x: Inputs, *labels: Tensor) -> Inputs:
     """The gradient of each example's loss with respect to its input; as `value_and_gradient`."""
     return value_and_gradient(loss, model, x, *labels)[2]
 

@@ -51,7 +51,7 @@ class PGD(Iterative[State]):
 
     @property
     def length(self) -> float:
-        """Of a step."""
+        """Length of a step, in the norm."""
         return 2.5 * self.threat.eps / self.steps if self.step_size is None else float(self.step_size)
 
     def ascend(self, model: Model, x: Inputs, y: Labels, rng: torch.Generator | Streams) -> Inputs:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nofreelunch.data import Split
     from nofreelunch.evaluation import Sweep
-    from nofreelunch.evaluation.protocols import Recipe
+    from nofreelunch.evaluation.protocols import AttackRecipe
     from nofreelunch.threats import Threat
 
 _STATE = "evaluation.state"
@@ -106,7 +106,7 @@ class Evaluate(OfModel):
             raise InputError(f"--eps takes one radius; write --eps {' --eps '.join(','.join(self.eps).split(','))}")
         return [threat(self.threat, eps) for eps in self.eps]
 
-    def _attacks(self) -> "dict[str, Recipe]":
+    def _attacks(self) -> "dict[str, AttackRecipe]":
         """Other libraries' attacks, by name; that they are there is seen before any work."""
         from nofreelunch.evaluation import foreign
         from nofreelunch.threats import threat
@@ -126,15 +126,15 @@ class Evaluate(OfModel):
 
     def _index(self, there: int) -> "Tensor":
         """The places of the images that are used."""
-        from nofreelunch.evaluation.source import spread
+        from nofreelunch.evaluation.source import evenly_spaced
 
         n = there if self.n is None else check_count("n", self.n)
         if n > there:
             print(f"--n {n}: the test set has {there} images; all of them are used", file=sys.stderr)
-        return spread(n, there)
+        return evenly_spaced(n, there)
 
     def _evaluated(
-        self, model: "nn.Module", examples: "Split", asked: "tuple[list[Threat], dict[str, Recipe]]", state: Path
+        self, model: "nn.Module", examples: "Split", asked: "tuple[list[Threat], dict[str, AttackRecipe]]", state: Path
     ) -> "Sweep":
         """All radii, with progress on stderr."""
         from rich.console import Console

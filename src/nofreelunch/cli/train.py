@@ -25,7 +25,6 @@ _PRESETS = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 _Text: TypeAlias = Annotated[OptionalText, _PRESETS]
 _Number: TypeAlias = Annotated[OptionalNumber, _PRESETS]
 _Int: TypeAlias = Annotated[OptionalInt, _PRESETS]
-_OF_THREATS = ("recipe", "attack", "step_size", "eps_warmup")
 
 
 @dataclass(frozen=True)
@@ -154,6 +153,7 @@ class Train:
             InputError: if norm and radius do not come together, or an option needs them.
         """
         from nofreelunch.threats import threat
+        from nofreelunch.training.config import OF_A_THREAT
 
         if self.threat is not None and self.eps is not None:
             return threat(self.threat, self.eps)
@@ -161,7 +161,7 @@ class Train:
             raise InputError(f"--threat {self.threat} needs --eps, the radius of the ball, such as --eps 8/255")
         if self.eps is not None:
             raise InputError(f"--eps {self.eps} needs --threat, the norm of the ball: linf or l2")
-        for name in _OF_THREATS:
+        for name in OF_A_THREAT:
             value = getattr(self, name)
             if value not in (None, "standard"):
                 option = f"--{_dashed(name)} {value}"
@@ -238,11 +238,13 @@ class Train:
 
     def _command(self, config: "TrainConfig") -> str:
         """The command with every setting in full."""
+        from nofreelunch.training.config import OF_A_THREAT
+
         words = ["nofreelunch", "train", "--data", self.data, *data_root_words(self.data_root)]
         words += ["--threat", self.threat, "--eps", self.eps] if self.threat and self.eps else []
         for name in _settings():
             value: Any = getattr(config, name)
-            if value not in (None, "") and (config.threat or name not in _OF_THREATS):
+            if value not in (None, "") and (config.threat or name not in OF_A_THREAT):
                 words += [f"--{_dashed(name)}", str(value).removesuffix(".0")]
         return shlex.join(words)
 

@@ -48,9 +48,11 @@ def adapt(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
             index = trial.sample(index, protocol.few)
         base = SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view)
         found.update(remedies(trial, index, suspicious, steps))
-        gains = doubtful = hopeful = tried(trial, found, index, base)
-        if not trial.randomised:
-            gains = _beyond_own(trial, gains, *_own(trial, protocol))
+        hopeful = tried(trial, found, index, base)
+        if trial.randomised:
+            gains = doubtful = hopeful
+        else:
+            gains = _beyond_own(trial, hopeful, *_own(trial, protocol))
             large = {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
             others = {name: gain for name, gain in gains.items() if name not in large}
             doubtful = large | _beyond_own(trial, others, *_own_again(trial, protocol))

@@ -95,7 +95,7 @@ class Board:
         return len(self.rows_broken_in(step))
 
     def rows_broken_in(self, step: str) -> list[int]:
-        """Which."""
+        """Indices of the examples that this step was the first to break."""
         return (self.broken_by == self.steps.index(step)).nonzero().squeeze(1).tolist() if step in self.steps else []
 
     def arrays(self) -> dict[str, np.ndarray]:

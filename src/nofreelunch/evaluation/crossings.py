@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.base import Best, Search
-from nofreelunch.attacks.gradient import input_gradient
+from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.attacks.losses import margin, misclassified
 from nofreelunch.evaluation.bisection import bisected
 from nofreelunch.rng import Streams
@@ -68,7 +68,7 @@ class Crossings(Search):
         radius, way, crossing = self.threat.eps, torch.zeros_like(x), beyond
         for _ in range(self.turns):
             crossing = self._crossing(model, x, y, beyond)
-            grad = input_gradient(margin, self.surrogate, crossing, y)
+            grad = loss_gradient(margin, self.surrogate, crossing, y)
             way = way + self.threat.unit(grad)
             ahead = self.threat.steepest(way)
             yield self.threat.project(x + _FAR[0] * radius * ahead, x)
@@ -79,7 +79,7 @@ class Crossings(Search):
         z = self.threat.project(crossing, x)
         for _ in range(self.steps):
             yield z
-            grad = input_gradient(margin, self.surrogate, z, y)
+            grad = loss_gradient(margin, self.surrogate, z, y)
             z = self.threat.project(z + 2.5 * radius / self.steps * self.threat.steepest(grad), x)
         yield z
 

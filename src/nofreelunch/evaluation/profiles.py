@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.gradient import input_gradient, value_and_gradient
+from nofreelunch.attacks.gradient import loss_gradient, value_and_gradient
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.evaluation.bisection import bisected
@@ -69,7 +69,7 @@ class Profiles:
         reach = reach if self.threat.separable else min(self.threat.eps, _FARTHER * reach)
         shares = torch.arange(-centre, centre + 1) / centre * reach
         places = [torch.where(direction != 0, self.threat.clip(x + share * direction), z) for share in shares.tolist()]
-        slopes = torch.stack([input_gradient(lead, self.surrogate, place, *labels) for place in places])
+        slopes = torch.stack([loss_gradient(lead, self.surrogate, place, *labels) for place in places])
         values = torch.stack(places)
         rises = (slopes[1:] + slopes[:-1]) / 2 * values.diff(dim=0)
         gains = torch.cat([torch.zeros_like(rises[:1]), rises.cumsum(0)])

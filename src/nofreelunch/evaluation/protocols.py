@@ -12,7 +12,7 @@ from nofreelunch.evaluation.foreign import as_ours
 from nofreelunch.threats import Threat
 from nofreelunch.workspace import digest
 
-Recipe = Callable[[Threat], Attack]
+AttackRecipe = Callable[[Threat], Attack]
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _OURS = re.compile(r"within |square$|more steps|.*, (whole|again)$")
 """Names of steps that are not in the protocol."""
@@ -36,9 +36,9 @@ class Protocol:
     """
 
     name: str
-    first: tuple[str, Recipe]
-    main: dict[str, Recipe]
-    harder: Recipe
+    first: tuple[str, AttackRecipe]
+    main: dict[str, AttackRecipe]
+    harder: AttackRecipe
     sample: int = 64
     probing: int = 20
     thorough: int = 40

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
-from nofreelunch.attacks.gradient import input_gradient
+from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.board import Some
 from nofreelunch.evaluation.crossings import Crossings
@@ -225,7 +225,7 @@ def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample, margins: Pe
 
 def _alike(surrogate: Model, own: Model, points: tuple[Tensor, ...], y: Labels) -> bool:
     """Whether a surrogate leads where the model's own gradient leads, where its attack begins and where it ends."""
-    pairs = ((input_gradient(ce, surrogate, z, y).flatten(1), input_gradient(ce, own, z, y).flatten(1)) for z in points)
+    pairs = ((loss_gradient(ce, surrogate, z, y).flatten(1), loss_gradient(ce, own, z, y).flatten(1)) for z in points)
     return all((functional.cosine_similarity(one, other) > _ALIKE).all() for one, other in pairs)
 
 

@@ -136,7 +136,7 @@ def batches(index: Tensor, size: int) -> Iterator[Tensor]:
         yield part if len(part) > 1 else part.repeat(2)
 
 
-def spread(n: int, there: int) -> Tensor:
+def evenly_spaced(n: int, there: int) -> Tensor:
     """The places of n of so many examples; of all, where there are fewer."""
     n = min(n, there)
     return torch.arange(n) * there // n

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model, out_of_memory
 from nofreelunch.errors import InputError, check_seed
@@ -52,7 +53,12 @@ class Subject:
         )
         self.pristine, self.working = (_evaluated(copy_of(model), model) for _ in range(2))
         self.stateful, self.classes = False, 0
-        weight = next((p for module in modules_of(model) for p in module.parameters() if p.is_floating_point()), None)
+        parameters = [parameter for module in modules_of(model) for parameter in module.parameters()]
+        if any(map(is_lazy, parameters)):
+            raise InputError(
+                "the model has layers without weights yet, such as LazyLinear; call it once on a batch first"
+            )
+        weight = next((parameter for parameter in parameters if parameter.is_floating_point()), None)
         self.dtype = torch.float32 if weight is None else weight.dtype
         self.device = torch.device("cpu") if weight is None else weight.device
 

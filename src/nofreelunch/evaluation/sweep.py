@@ -10,7 +10,7 @@ from torch import Tensor
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation.evaluate import evaluate
-from nofreelunch.evaluation.protocols import Protocol, Recipe
+from nofreelunch.evaluation.protocols import AttackRecipe, Protocol
 from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.trial import Progress
 from nofreelunch.threats import Threat, check_threat
@@ -45,7 +45,7 @@ def sweep(
     seed: int = 0,
     keep_examples: bool = False,
     *,
-    attacks: Mapping[str, Recipe] | None = None,
+    attacks: Mapping[str, AttackRecipe] | None = None,
     out: Path | str | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Sweep:

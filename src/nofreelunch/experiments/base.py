@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 Verdict = Literal["agrees", "differs", "undecided", "refuted", "beyond the paper"]
 Scale = Literal["smoke", "laptop", "paper"]
-SCALES: tuple[Scale, ...] = ("smoke", "laptop", "paper")
 
 
 @dataclass(frozen=True)

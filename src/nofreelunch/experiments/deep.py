@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class DeepConfig:
     """What the config of every deep figure says of data sets and models.
 
     Args:
@@ -109,7 +109,7 @@ def format_eps(dataset: str, eps: float) -> str:
     return f"{eps * scale:.4g}/{scale}" if scale and eps else f"{eps:.4g}"
 
 
-def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
+def exhibits(choice: DeepConfig, workspace: Workspace) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
     """Those of the data sets that can be shown, and the names of the models that are not there.
 
     A data set is shown if its images, its standard and at least one robust model are there. Without a model of the
@@ -125,7 +125,7 @@ def exhibits(choice: Choice, workspace: Workspace) -> tuple[tuple[Exhibit, ...],
     return tuple(shown), missing
 
 
-def available(choice: Choice, workspace: Workspace) -> tuple[dict[str, Dataset], tuple[str, ...]]:
+def available(choice: DeepConfig, workspace: Workspace) -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """The data sets whose images are there, and the names of the models, and in words the images, that are not."""
     found, missing = dict[str, Dataset](), list[str]()
     for name in choice.datasets:
@@ -138,7 +138,7 @@ def available(choice: Choice, workspace: Workspace) -> tuple[dict[str, Dataset],
     return found, tuple(missing)
 
 
-def _data_of(name: str, choice: Choice, workspace: Workspace) -> Dataset | None:
+def _data_of(name: str, choice: DeepConfig, workspace: Workspace) -> Dataset | None:
     """The images for a data set's models, at their size; None where there are no models, or no images and no sample."""
     models = _zoo(name)
     if not choice.retrain:
@@ -152,7 +152,7 @@ def _zoo(name: str) -> tuple[str, ...]:
     return tuple(model for model in zoo_names() if model.startswith(f"{name}-"))
 
 
-def _retrained(choice: Choice, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:
+def _retrained(choice: DeepConfig, data: Dataset, workspace: Workspace) -> dict[str, nn.Module]:
     """By role, the models of a preset at Table 2's eps."""
     threats = {role: THREATS[role](TABLE_2_EPS[data.name, role]) for role in ROLES[1:]}
     return {role: trained(choice.retrain, data, threats.get(role), choice.seed, workspace) for role in ROLES}
@@ -164,7 +164,7 @@ def _shipped(name: str) -> dict[str, nn.Module]:
     return {role: load_model(f"zoo:{model}") for role, model in names.items() if model in zoo_names()}
 
 
-def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
+def inputs(choice: DeepConfig, workspace: Workspace) -> dict[str, str]:
     """Digests of the package's models, and of the data that goes with them: what a deep figure depends on."""
     models = {} if choice.retrain else {name: zoo_digest(name) for name in zoo_names()}
     return models | {name: data.digest for name, data in available(choice, workspace)[0].items()}

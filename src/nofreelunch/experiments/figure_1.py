@@ -20,7 +20,7 @@ from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
     PIXEL_SCALE,
-    Choice,
+    DeepConfig,
     absences,
     available,
     format_eps,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(Choice):
+class Config(DeepConfig):
     """Which models are measured.
 
     Args:

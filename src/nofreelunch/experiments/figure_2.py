@@ -9,7 +9,7 @@ from nofreelunch.experiments.base import Experiment
 from nofreelunch.experiments.figure_2_findings import findings
 from nofreelunch.experiments.figure_2_plot import alt, plot
 from nofreelunch.experiments.figure_2_result import Result
-from nofreelunch.experiments.linear_study import BOX, Choice, Pair, inputs, load_pair
+from nofreelunch.experiments.linear_study import BOX, LinearConfig, Pair, inputs, load_pair
 from nofreelunch.features import feature_label_correlation
 from nofreelunch.training.linear import Descent, LinearFit, NoOptimum, fit_linear
 from nofreelunch.training.linear_threshold import pixel_use, vanishing_eps
@@ -19,7 +19,7 @@ Curve = Float64[np.ndarray, "k 2"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Choice):
+class Config(LinearConfig):
     """What is swept: numbers of pixels, and radii."""
 
     counts: tuple[int, ...] = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 400)

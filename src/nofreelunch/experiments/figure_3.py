@@ -14,7 +14,7 @@ from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
     TITLES,
-    Choice,
+    DeepConfig,
     Exhibit,
     absences,
     format_eps,
@@ -36,7 +36,7 @@ _MEANINGFUL = 1.5  # "much larger": at least half as large again
 
 
 @dataclass(frozen=True)
-class Config(Choice):
+class Config(DeepConfig):
     """Which examples are made.
 
     Args:

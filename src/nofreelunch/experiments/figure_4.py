@@ -13,7 +13,7 @@ from nofreelunch.experiments.deep import (
     COLOURS,
     DATA_TITLES,
     TITLES,
-    Choice,
+    DeepConfig,
     Exhibit,
     absences,
     in_order,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(Choice):
+class Config(DeepConfig):
     """Which lines are drawn.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond
 from nofreelunch.experiments.batches import batched
-from nofreelunch.experiments.deep import COLOURS, DATA_TITLES, TITLES, Choice, Exhibit, absences, in_order, inputs
+from nofreelunch.experiments.deep import COLOURS, DATA_TITLES, TITLES, DeepConfig, Exhibit, absences, in_order, inputs
 from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
 from nofreelunch.experiments.gallery import NOTHING, Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
@@ -38,7 +38,7 @@ _CLAIMED = ("alignment", "edge_cosine", "edge_energy")  # what "align with perce
 
 
 @dataclass(frozen=True)
-class Config(Choice):
+class Config(DeepConfig):
     """Whose gradients are drawn.
 
     Args:

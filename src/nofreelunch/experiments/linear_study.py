@@ -16,7 +16,7 @@ BOX = (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class LinearConfig:
     """What the configs of both say.
 
     Args:
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def title(self) -> str:
-        """In words."""
+        """Data set and classes, for titles."""
         return f"{self.data}, {self.classes[0]} v {self.classes[1]}"
 
     @property
@@ -61,7 +61,7 @@ class Pair:
         return Pair(self.x[:, pixels], self.y, self.x_test[:, pixels], self.y_test, (len(pixels),))
 
 
-def load_pair(choice: Choice, workspace: Workspace) -> Pair:
+def load_pair(choice: LinearConfig, workspace: Workspace) -> Pair:
     """The examples of the two classes.
 
     Raises:
@@ -72,7 +72,7 @@ def load_pair(choice: Choice, workspace: Workspace) -> Pair:
     return Pair(*_flat(train), *_flat(test), tuple(train.x.shape[1:]))
 
 
-def inputs(choice: Choice, workspace: Workspace) -> dict[str, str]:
+def inputs(choice: LinearConfig, workspace: Workspace) -> dict[str, str]:
     """The digest of the data: what either depends on besides its config.
 
     Raises:

@@ -8,7 +8,7 @@ from nofreelunch.drawing import COLOUR
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond, compare
 from nofreelunch.experiments.estimates import all_above_zero, gain
-from nofreelunch.experiments.linear_study import BOX, Choice, inputs, load_pair, measures
+from nofreelunch.experiments.linear_study import BOX, LinearConfig, inputs, load_pair, measures
 from nofreelunch.experiments.paper_values import TABLE_4, TABLE_4_UNPLACED
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
@@ -39,7 +39,7 @@ CELLS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Choice):
+class Config(LinearConfig):
     """How many seeds each descent is repeated with, from `seed` on."""
 
     seeds: int = 3

@@ -40,7 +40,7 @@ def input_gradient(model: Model, x: Inputs, y: Labels, loss: Loss = cross_entrop
     y = check_batch(model, x, y, (0.0, 1.0))
     with attacking(model, x.device) as precise:
         first_logits(precise, x, y)
-        return attacks.input_gradient(loss, precise, x, y)
+        return attacks.loss_gradient(loss, precise, x, y)
 
 
 def gradient_pictures(grad: Images) -> Float[Tensor, "n 3 h w"]:

@@ -63,11 +63,11 @@ class Data(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of the pixels in [0, 1], per channel."""
+        """Mean of the pixels in [0, 1], per channel."""
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Likewise."""
+        """Their standard deviation."""
 
     @property
     def train(self) -> Any:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nofreelunch.errors import InputError
-from nofreelunch.sweep.progress import Board
+from nofreelunch.sweep.progress import StatusBoard
 from nofreelunch.sweep.spec import Resources
 from nofreelunch.sweep.status import status
 from nofreelunch.sweep.work import Task, work
@@ -17,7 +17,7 @@ _ANSWER_SECONDS = 10.0
 _HIGHEST_PORT = 65535
 
 
-def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Resources) -> dict[Task, str]:
+def run_on_ray(tasks: Sequence[Task], board: StatusBoard, address: str, needs: Resources) -> dict[Task, str]:
     """Work on each point that is not done, as many at a time as the cluster has room for.
 
     A point whose worker or node dies is begun again elsewhere, and goes on from its last state: for as long as it gets
@@ -40,7 +40,7 @@ def run_on_ray(tasks: Sequence[Task], board: Board, address: str, needs: Resourc
         return _carried_through(ray, begin, tasks, board)
 
 
-def _carried_through(ray: Any, begin: Any, tasks: Sequence[Task], board: Board) -> dict[Task, str]:
+def _carried_through(ray: Any, begin: Any, tasks: Sequence[Task], board: StatusBoard) -> dict[Task, str]:
     tries: dict[Task, tuple[int, int]] = dict.fromkeys(tasks, (0, -1))  # how often since its step was this
     failures: dict[Task, str] = {}
     running = {begin.remote(task): task for task in tasks if not task.result.exists()}

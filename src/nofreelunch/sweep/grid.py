@@ -13,10 +13,10 @@ from nofreelunch.errors import InputError, check_count, check_known, check_seed,
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
 from nofreelunch.training import TrainConfig
+from nofreelunch.training.config import OF_A_THREAT
 from nofreelunch.training.presets import preset
 
 _MOST_POINTS = 10_000
-_OF_A_THREAT = ("threat", "recipe", "attack", "step_size", "eps_warmup")  # settings that mean nothing without one
 _EXAM = ("protocol", "attack", "n", "seed", "threats")
 
 
@@ -73,7 +73,9 @@ def _within(data: str, config: TrainConfig, others: Iterable[tuple[str, TrainCon
 def varied(points: Sequence[Point], blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The settings of the blocks in which the points differ; those of a threat, among the points that have one."""
     having = [point.settings for point in points if point.config.threat] or [points[0].settings]
-    settings = {name: having if name in _OF_A_THREAT else [point.settings for point in points] for name in KINDS}
+    settings = {
+        name: having if name in ("threat", *OF_A_THREAT) else [point.settings for point in points] for name in KINDS
+    }
     named = {name for block in blocks for name in block}
     return tuple(name for name, found in settings.items() if name in named and len({each[name] for each in found}) > 1)
 
@@ -114,7 +116,7 @@ def _training(scale: str, values: dict[str, Any]) -> tuple[str, TrainConfig]:
         )
     ball = threat(norm, eps) if norm and eps else None
     if ball is None:
-        settings = {name: value for name, value in settings.items() if name not in _OF_A_THREAT}
+        settings = {name: value for name, value in settings.items() if name not in OF_A_THREAT}
     base = preset(scale, _family(data), ball) if scale else TrainConfig(threat=ball)
     return data, base.changed(settings)
 

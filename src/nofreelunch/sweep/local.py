@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.sweep.progress import Board
+from nofreelunch.sweep.progress import StatusBoard
 from nofreelunch.sweep.work import Task, work
 
 
-def run_locally(tasks: Sequence[Task], board: Board) -> dict[Task, str]:
+def run_locally(tasks: Sequence[Task], board: StatusBoard) -> dict[Task, str]:
     """Work on each point that is not done.
 
     Returns:

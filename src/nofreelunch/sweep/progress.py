@@ -18,7 +18,7 @@ _LINE_SECONDS = 30.0  # between two lines about steps
 _ORDER = (TRAINING, EXAMINING, WAITING, DONE)
 
 
-class Board:
+class StatusBoard:
     """What is known of all points.
 
     Args:
@@ -85,9 +85,9 @@ def _steps(found: Status) -> str:
 
 
 @contextmanager
-def shown(labels: Mapping[Task, str], console: Console) -> Iterator[Board]:
+def shown(labels: Mapping[Task, str], console: Console) -> Iterator[StatusBoard]:
     """A board of the points for the time of the block."""
     with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
-        board = Board(labels, console, live)
+        board = StatusBoard(labels, console, live)
         yield board
         board.finish()

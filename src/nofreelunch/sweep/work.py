@@ -60,12 +60,12 @@ class Task:
 
     @cached_property
     def name(self) -> str:
-        """Of the point's folder: it says what was trained, on which data, from which weights."""
+        """Name of the point's folder: it says what was trained, on which data, from which weights."""
         return self.point.training_digest(self.data_digest, self.own_files_digest)[:16]
 
     @property
     def folder(self) -> Path:
-        """Of the point."""
+        """The point's folder."""
         return self.root / "points" / self.name
 
     @property

@@ -35,7 +35,7 @@ def flip(x: Images, streams: Streams) -> Images:
 
 
 def crop_flip(x: Images, streams: Streams) -> Images:
-    """Both."""
+    """`crop`, then `flip`."""
     return flip(crop(x, streams), streams)
 
 

@@ -23,6 +23,10 @@ _NO_THREAT = "standard"
 _INFINITY = float("inf")
 
 
+OF_A_THREAT = ("recipe", "attack", "step_size", "eps_warmup")
+"""Settings that mean nothing without one."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The setting of one training run; the data come beside it.

@@ -18,7 +18,7 @@ from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import SELECTION_ATTACK, Loop
-from nofreelunch.training.recipes import Problem
+from nofreelunch.training.recipes import InnerProblem
 from nofreelunch.training.size import folder_bytes
 from nofreelunch.training.train import check_kinds, fresh_learner
 from nofreelunch.workspace import find_device
@@ -91,7 +91,7 @@ def passes_per_image(data: Dataset, config: TrainConfig) -> int:
     index = torch.arange(1)
     x, y = data.train.images(index), data.train.targets[index]
     attack = config.attack_on(config.threat or Linf(0.0))
-    problem = Problem(stand_in, attack, x, y, Streams.for_examples(config.seed, index), torch.zeros_like(x))
+    problem = InnerProblem(stand_in, attack, x, y, Streams.for_examples(config.seed, index), torch.zeros_like(x))
     config.method.loss(stand_in, problem, config.method.examples(problem))
     return count
 
@@ -120,7 +120,7 @@ def _memory_of_a_step(loop: Loop) -> int:
 
 
 def _seconds_of_a_step(loop: Loop) -> float:
-    """The median of a few."""
+    """The median time of a few steps."""
     times: list[float] = []
     while len(times) < _MOST_TIMED and sum(times) < _ENOUGH_SECONDS:
         start = time.perf_counter()

@@ -45,7 +45,7 @@ class Folder:
             raise InputError(f"{self.path} holds a model but no state of its training; give another --out")
         return complaints
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what a killed process left half-written; the folder must be locked."""
         for name in _FILES:
             for leftover in self.path.glob(f".{name}.*"):

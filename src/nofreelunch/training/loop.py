@@ -22,7 +22,7 @@ from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Step
 from nofreelunch.training.learner import Learner
-from nofreelunch.training.recipes import Problem
+from nofreelunch.training.recipes import InnerProblem
 from nofreelunch.training.schedules import SCHEDULES, progress, warmup
 from nofreelunch.types import Images, Labels, pixels
 
@@ -139,13 +139,13 @@ class Loop:
         loss, accuracy = (self.devices.total(totals) / config.batch_size).tolist()
         return loss, accuracy
 
-    def _problem(self, threat: Threat, index: Labels, places: Labels, draw: int) -> Problem:
+    def _problem(self, threat: Threat, index: Labels, places: Labels, draw: int) -> InnerProblem:
         """The inner maximisation for the images at `index`, at `places` in their batch; `draw` picks random numbers."""
         config, learner = self.config, self.learner
         x, y = self._images(index)
         streams = order.step_streams(config.seed, draw, index.to(self.devices.device))
         x = AUGMENTS[config.augment](x, streams.fork(_AUGMENT))
-        return Problem(
+        return InnerProblem(
             model=self._attacked,
             attack=config.attack_on(threat),
             x=x,

@@ -49,6 +49,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """Name -> factor on the peak learning rate after a share in (0, 1) of the run."""
 
 
-def warmup(done: float, warmup: float) -> float:
-    """Factor on eps: linear from 0 to 1 over the first share `warmup` of the run, then 1."""
-    return 1.0 if done >= warmup else done / warmup
+def warmup(done: float, share: float) -> float:
+    """Factor on eps: linear from 0 to 1 over the first share of the run, then 1."""
+    return 1.0 if done >= share else done / share

@@ -133,7 +133,7 @@ def _resume(folder: Folder, loop: Loop, report: Report) -> Report:
         raise InputError(f"--out {folder.path} must be one folder for all processes; they find different steps there")
     if not devices.is_main:
         return report
-    folder.sweep()
+    folder.remove_leftovers()
     folder.check_room(loop.config)
     if not loop.finished:
         report = folder.logging(report)

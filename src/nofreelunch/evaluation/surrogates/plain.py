@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from nofreelunch.attacks.gradient import input_gradient
+from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.evaluation.subject import Subject, as_in_use
 from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
 from nofreelunch.evaluation.surrogates.unseen import replaced
@@ -152,7 +152,7 @@ class _CentralDifferences(torch.autograd.Function):
             points = (x + torch.cat([part, -part])[:, None]).flatten(0, 1)
             up, down = ctx.model(points).view(2, len(part), len(x), -1)
             risen.append(((up - down) * grads[0]).sum(2).nan_to_num(nan=0.0) / 2)
-        own = input_gradient(lambda logits: (logits * grads[0]).sum(1), ctx.own, x).flatten(1).double()
+        own = loss_gradient(lambda logits: (logits * grads[0]).sum(1), ctx.own, x).flatten(1).double()
         rows = shifts.flatten(1).double()
         measured, said = torch.cat(risen).double(), rows @ own.T
         share = (measured * said).sum(0) / (said * said).sum(0).clamp(min=1e-30)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks.base import Iterative, State
-from nofreelunch.attacks.gradient import input_gradient, value_and_gradient
+from nofreelunch.attacks.gradient import loss_gradient, value_and_gradient
 from nofreelunch.attacks.losses import ce, lead
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.errors import check_count, check_number
@@ -54,7 +54,7 @@ class SurrogatePGD(Iterative[_Way]):
         target = ranked_wrong_class(self.surrogate, x, y, self.target_rank) if self.target_rank else None
         z, free = self.threat.random_start(x, streams), torch.ones_like(x)
         if self.share < 1:
-            slope = input_gradient(ce, self.surrogate, x, y).abs().flatten(1)
+            slope = loss_gradient(ce, self.surrogate, x, y).abs().flatten(1)
             least = slope.topk(max(1, round(self.share * slope.shape[1])), dim=1).values[:, -1:]
             free = (slope >= least).view_as(x).to(x.dtype)
         return _Way(x, y, torch.where(free > 0, z, x), streams, free, target=target)

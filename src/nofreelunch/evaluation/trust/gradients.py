@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nofreelunch.attacks.gradient import input_gradient
+from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trust.probe import counted
@@ -138,7 +138,7 @@ def _follow(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
 def _adds_up(model: Model, z: Inputs, y: Labels, step: Inputs, threat: Threat) -> Mask:
     """Whether the margin rises between the points a step to both sides as the gradients between them say."""
     places = [threat.clip(z + share * step) for share in torch.linspace(-1, 1, _ON_THE_WAY).tolist()]
-    slopes = [input_gradient(margin, model, place, y) for place in places]
+    slopes = [loss_gradient(margin, model, place, y) for place in places]
     parts = zip(pairwise(places), pairwise(slopes), strict=True)
     said = torch.stack([_inner((before + after) / 2, end - start) for (start, end), (before, after) in parts]).sum(0)
     with torch.no_grad():
@@ -151,7 +151,7 @@ def _turned(model: Model, z: Inputs, y: Labels, grad: Inputs, threat: Threat) ->
     """`turned` of `Slopes`; 0 where there is no gradient."""
     step, cosines = threat.eps * threat.steepest(grad), []
     for width in _FURTHER:
-        there = input_gradient(margin, model, threat.clip(z + width * step), y)
+        there = loss_gradient(margin, model, threat.clip(z + width * step), y)
         cosines.append(functional.cosine_similarity(there.flatten(1).double(), grad.flatten(1).double()))
     return torch.stack(cosines)
 

@@ -39,7 +39,7 @@ class Probe:
 
     @property
     def labels(self) -> Labels:
-        """Of both."""
+        """The labels of `both`."""
         return torch.cat([self.y, self.y])
 
 

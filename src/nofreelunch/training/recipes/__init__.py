@@ -1,6 +1,6 @@
 """Ways to train, by name: one file each over the shared loop."""
 
-from nofreelunch.training.recipes.base import Problem, Recipe
+from nofreelunch.training.recipes.base import InnerProblem, Recipe
 from nofreelunch.training.recipes.fgsm_rs import FGSM_RS
 from nofreelunch.training.recipes.free import FREE
 from nofreelunch.training.recipes.n_fgsm import N_FGSM
@@ -17,4 +17,4 @@ RECIPES: dict[str, Recipe] = {
     "trades": TRADES,
 }
 
-__all__ = ["RECIPES", "Problem", "Recipe"]
+__all__ = ["RECIPES", "InnerProblem", "Recipe"]

@@ -16,7 +16,7 @@ from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 
 
 @dataclass(frozen=True)
-class Problem:
+class InnerProblem:
     """The inner maximisation of one step.
 
     Args:
@@ -56,14 +56,14 @@ class Recipe:
     """
 
     source: str
-    examples: Callable[[Problem], Inputs]
-    loss: Callable[[Model, Problem, Inputs], tuple[PerExample, Logits]]
+    examples: Callable[[InnerProblem], Inputs]
+    loss: Callable[[Model, InnerProblem, Inputs], tuple[PerExample, Logits]]
     takes_attack: bool = False
-    carry: Callable[[Problem, Inputs, Inputs], Inputs] | None = None
+    carry: Callable[[InnerProblem, Inputs, Inputs], Inputs] | None = None
     replays: int = 1
 
 
-def cross_entropy(model: Model, problem: Problem, z: Inputs) -> tuple[PerExample, Logits]:
+def cross_entropy(model: Model, problem: InnerProblem, z: Inputs) -> tuple[PerExample, Logits]:
     """The cross-entropy of the labels at z."""
     logits = model(z).float()
     return F.cross_entropy(logits, problem.y, reduction="none"), logits

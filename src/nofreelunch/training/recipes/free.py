@@ -1,17 +1,17 @@
 """Adversarial training for free: the gradient that updates the weights updates the perturbation too."""
 
-from nofreelunch.training.recipes.base import Problem, Recipe, cross_entropy
+from nofreelunch.training.recipes.base import InnerProblem, Recipe, cross_entropy
 from nofreelunch.types import Inputs
 
 _REPLAYS = 8  # m; Shafahi et al. 2019, Section 4
 
 
-def perturbed(problem: Problem) -> Inputs:
+def perturbed(problem: InnerProblem) -> Inputs:
     """x with the perturbation that the step before left, whatever image that was of."""
     return problem.threat.project(problem.x + problem.delta, problem.x)
 
 
-def further(problem: Problem, z: Inputs, grad: Inputs) -> Inputs:
+def further(problem: InnerProblem, z: Inputs, grad: Inputs) -> Inputs:
     """The perturbation after a step of eps up the training loss."""
     threat = problem.threat
     return threat.shrink(z - problem.x + threat.eps * threat.steepest(grad))

@@ -1,10 +1,10 @@
 """Adversarial training against PGD: what the paper does."""
 
-from nofreelunch.training.recipes.base import Problem, Recipe, cross_entropy
+from nofreelunch.training.recipes.base import InnerProblem, Recipe, cross_entropy
 from nofreelunch.types import Inputs
 
 
-def ascended(problem: Problem) -> Inputs:
+def ascended(problem: InnerProblem) -> Inputs:
     """The last iterate of the attack."""
     return problem.attack.ascend(problem.model, problem.x, problem.y, problem.streams)
 

@@ -1,10 +1,10 @@
 """Standard training: the expected loss at the images as they are."""
 
-from nofreelunch.training.recipes.base import Problem, Recipe, cross_entropy
+from nofreelunch.training.recipes.base import InnerProblem, Recipe, cross_entropy
 from nofreelunch.types import Inputs
 
 
-def clean_images(problem: Problem) -> Inputs:
+def clean_images(problem: InnerProblem) -> Inputs:
     """x itself."""
     return problem.x
 

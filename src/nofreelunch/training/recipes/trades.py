@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from nofreelunch.training.recipes.base import Problem, Recipe
+from nofreelunch.training.recipes.base import InnerProblem, Recipe
 from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 
 _BETA = 6.0  # weight of the second term, 1 / lambda; Zhang et al. 2019, Section 5.3, CIFAR-10
@@ -17,7 +17,7 @@ def kl_divergence(logits: Logits, reference: Logits) -> PerExample:
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
-def farthest(problem: Problem) -> Inputs:
+def farthest(problem: InnerProblem) -> Inputs:
     """The last iterate of the attack, climbing the divergence of the answer from that at x."""
     with torch.no_grad():
         reference = problem.model(problem.x).float()
@@ -28,7 +28,7 @@ def farthest(problem: Problem) -> Inputs:
     return replace(problem.attack, loss=loss).ascend(problem.model, problem.x, problem.y, problem.streams)
 
 
-def accuracy_and_constancy(model: Model, problem: Problem, z: Inputs) -> tuple[PerExample, Logits]:
+def accuracy_and_constancy(model: Model, problem: InnerProblem, z: Inputs) -> tuple[PerExample, Logits]:
     """Cross-entropy at x plus 6 times the divergence of the answer at z from that at x."""
     clean, moved = model(problem.x).float(), model(z).float()
     return F.cross_entropy(clean, problem.y, reduction="none") + _BETA * kl_divergence(moved, clean), moved

@@ -72,10 +72,9 @@ def _within(data: str, config: TrainConfig, others: Iterable[tuple[str, TrainCon
 
 def varied(points: Sequence[Point], blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The settings of the blocks in which the points differ; those of a threat, among the points that have one."""
-    having = [point.settings for point in points if point.config.threat] or [points[0].settings]
-    settings = {
-        name: having if name in ("threat", *OF_A_THREAT) else [point.settings for point in points] for name in KINDS
-    }
+    all_of_them = [point.settings for point in points]
+    having = [point.settings for point in points if point.config.threat] or all_of_them[:1]
+    settings = {name: having if name in ("threat", *OF_A_THREAT) else all_of_them for name in KINDS}
     named = {name for block in blocks for name in block}
     return tuple(name for name, found in settings.items() if name in named and len({each[name] for each in found}) > 1)
 

@@ -83,10 +83,10 @@ def test_the_number_is_found_and_so_is_what_can_be_reached_behind_it(kind: type[
     """Exactly: a linear program knows."""
     model, x, y = at_hand(kind)
     found = switches(Subject(model), THREAT, x[:16])
-    assert [(switch.alone, len(end)) for switch, end in found] == [(kind is OneByOne, 16)]
+    assert [switch.alone for switch in found] == [kind is OneByOne]
     broken = torch.zeros(len(x), dtype=torch.bool)
     for rank in (1, 2):
-        attack = Behind(THREAT, 40, switch=found[0][0], target_rank=rank)
+        attack = Behind(THREAT, 40, switch=found[0], target_rank=rank)
         z = attack(model, x, y, torch.Generator().manual_seed(0))
         assert THREAT.contains(z, x).all()
         broken |= model(z).argmax(1) != y
@@ -107,9 +107,8 @@ def test_evaluate_looks_behind_switches(kind: type[Switching]) -> None:
 
 def test_in_another_ball_too() -> None:
     model, x, y = at_hand(ByList)
-    found = behind_switches(L2(0.4), Subject(model), x, (12, 20))
-    assert found is not None
-    z = found[1](model, x, y, torch.Generator().manual_seed(0))
+    _, attack = behind_switches(switches(Subject(model), L2(0.4), x), (12, 20))
+    z = attack(model, x, y, torch.Generator().manual_seed(0))
     assert L2(0.4).contains(z, x).all()
     assert ((model.depth(z) > 0) & (model(z).argmax(1) != y)).sum() >= 5
 
@@ -129,7 +128,7 @@ class Normalising(nn.Module):
 
 def test_a_smooth_network_has_no_switch() -> None:
     assert switches(Subject(Normalising()), THREAT, inputs(16)) == []
-    assert behind_switches(Linf(0.3), Subject(nn.Linear(SIZE, 3)), inputs(16), (12, 20)) is None
+    assert switches(Subject(nn.Linear(SIZE, 3)), Linf(0.3), inputs(16)) == []
 
 
 def test_what_leaves_torch_is_flagged() -> None:

@@ -1,15 +1,11 @@
 """What shows only where attacks arrive: at the boundary, and at the ends of their ways."""
 
-from functools import partial
-
 import torch
 
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.surrogates.plain import BPDA
 from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
-from nofreelunch.evaluation.surrogates.switches import switches
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
@@ -55,7 +51,7 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     ends = (z, *(trial.threat.project(trial.threat.clip(point), x) for point in far))
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
     ways = [x + apart * (end - x) for end in ends]
-    ways += [end for _, end in attempted(partial(switches, trial.subject, trial.threat, x)) or ()]
+    ways += [switch.end(x) for switch in trial.switches]
     jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, way) for way in ways]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))

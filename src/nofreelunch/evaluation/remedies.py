@@ -106,9 +106,10 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found["crossings"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
     profiles = Profiles(threat, steps[0], 1, surrogate=trial.view)
     found["pixel by pixel"] = Remedy(profiles, EachTarget(replace(profiles, points=steps[1], rounds=3), 3))
-    for name, behind in {"decisions": steered, "switches": behind_switches}.items():
-        if (parts := attempted(partial(behind, threat, trial.subject, trial.load(index)[0], steps))) is not None:
-            found[name] = Remedy(*parts)
+    if (parts := attempted(partial(steered, threat, trial.subject, trial.load(index)[0], steps))) is not None:
+        found["decisions"] = Remedy(*parts)
+    if trial.switches:
+        found["switches"] = Remedy(*behind_switches(trial.switches, steps))
     turns = 120 if suspicious else 20
     found["rays"] = Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * steps[1], pool=pool))
     if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], surrogate=BPDA(trial.subject))).reach > 0:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.source import Source, batches
-from nofreelunch.evaluation.subject import Subject
+from nofreelunch.evaluation.subject import Subject, attempted
+from nofreelunch.evaluation.surrogates.switches import Switch, switches
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
@@ -26,6 +28,8 @@ FINAL = "final draws"
 _EXAMPLES = "examples.npy"
 _SELECTING, _JUDGING = 20, 100
 """Draws of a randomised model: to choose between two points, and for the figure of the one chosen."""
+_SHOWING = 16
+"""So many examples show by what a model switches."""
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 """So far, relative to the largest coordinate, rounding may lead out of ball and box."""
 
@@ -74,6 +78,12 @@ class Trial:
         self.randomised = True
         if self.examples is None:
             self.examples = _storage(self.source, self.journal.folder)
+
+    @cached_property
+    def switches(self) -> list[Switch]:
+        """The numbers by which the model may switch, as a few examples show them."""
+        x = self.load(self.some(_SHOWING))[0]
+        return attempted(lambda: switches(self.subject, self.threat, x)) or []
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""

@@ -6,7 +6,7 @@ Here every number per example that the model computes is climbed, up and down, a
 scores change all at once on the way, the attack goes on from behind that place, and keeps behind it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -108,6 +108,7 @@ class Switch:
         logits, numbers = _read(self.subject, z, self.alone)
         return logits, self.sign * numbers[self.place] if self.place < len(numbers) else None
 
+    @torch.enable_grad()
     def end(self, x: Inputs) -> Inputs:
         """Where the number is as large, or small, as it gets within the threat."""
         z = x
@@ -144,8 +145,8 @@ class Switch:
         return share, at(high)
 
 
-def switches(subject: Subject, threat: Threat, x: Inputs) -> list[tuple[Switch, Inputs]]:
-    """The numbers on whose way up or down the scores of some examples change all at once, with the ends of the way.
+def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
+    """The numbers on whose way up or down the scores of some examples change all at once, the clearest first.
 
     Args:
         subject: the model.
@@ -156,12 +157,11 @@ def switches(subject: Subject, threat: Threat, x: Inputs) -> list[tuple[Switch, 
     for place, alone in _different(subject, x):
         for sign in (1, -1):
             switch = Switch(subject, threat, place, sign, alone)
-            end = switch.end(x)
             with torch.no_grad():
-                share = switch.crossing(x, end)[0]
-            found.append((float(share.max()), switch, end))
+                share = switch.crossing(x, switch.end(x))[0]
+            found.append((float(share.max()), switch))
     found.sort(key=lambda one: one[0], reverse=True)
-    return [(switch, end) for share, switch, end in found[:_SWITCHES] if share > _AT_ONCE]
+    return [switch for share, switch in found[:_SWITCHES] if share > _AT_ONCE]
 
 
 def _different(subject: Subject, x: Inputs) -> list[tuple[int, bool]]:
@@ -244,22 +244,10 @@ def _beside(up: Inputs, across: Inputs) -> Inputs:
     return up - expand((up * across).sum(dims) / length, up) * across
 
 
-def behind_switches(
-    threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]
-) -> tuple[Attack, Attack] | None:
-    """A brief and a thorough attack behind the switches of a model; None if it has none.
-
-    Args:
-        threat: the set.
-        subject: the model.
-        x: examples at which they are looked for.
-        steps: of either attack.
-    """
-    found = [switch for switch, _ in switches(subject, threat, x)]
-    if not found:
-        return None
+def behind_switches(found: Sequence[Switch], steps: tuple[int, int]) -> tuple[Attack, Attack]:
+    """A brief and a thorough attack behind the switches of a model, at least one; `steps` of either."""
     brief, thorough = (
-        tuple(Behind(threat, count, switch=switch) for switch in found)
+        tuple(Behind(switch.threat, count, switch=switch) for switch in found)
         for count in (steps[0], 2 * steps[1])  # it has two things to attain
     )
     return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

@@ -15,6 +15,8 @@ from nofreelunch.types import Inputs, Labels
 
 _ENDS = 16
 """Examples from which attacks are followed to their ends."""
+_OFTEN = 0.25
+"""The share of the ways to where a number is driven on which scores must jump: routed experts do so on fewer."""
 _MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
 """Gradient flags that are raised here: others have shown already around the examples."""
 
@@ -50,9 +52,11 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     far = (torch.full_like(x, float(x.mean())), _others(trial, y, protocol.sample + _ENDS))
     ends = (z, *(trial.threat.project(trial.threat.clip(point), x) for point in far))
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
-    ways = [x + apart * (end - x) for end in ends]
-    ways += [switch.end(x) for switch in trial.switches]
-    jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, way) for way in ways]))
+    usual, driven = [x + apart * (end - x) for end in ends], [switch.end(x) for switch in trial.switches]
+    seen = (
+        torch.cat([largest_jump(trial.subject.logits, x, y, end) for end in ways]) for ways in (usual, driven) if ways
+    )
+    jumps = next(filter(None, map(jump_flag, seen, (2, _OFTEN * len(driven) * len(x)))), None)
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))

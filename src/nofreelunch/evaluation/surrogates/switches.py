@@ -25,64 +25,84 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
-_CHOOSERS = {"softmax", "log_softmax", "sigmoid", "argmax", "max", "topk", "sort", "argsort"}
-"""Of what goes in here each column is a number, if there are few."""
-_COLUMNS, _NUMBERS, _SWITCHES = 16, 32, 12
-"""Columns and numbers that are looked at, and switches that are attacked, at most."""
+_COLUMNS, _READ, _NUMBERS, _SWITCHES = 16, 96, 32, 12
+"""Columns of a table, numbers read, numbers kept that differ, and switches that are attacked, at most."""
+_PADDED = 4
+"""So many times as long as the batch may be what holds its numbers."""
+_CHOOSERS = {"softmax", "log_softmax", "argmax", "max", "topk", "sort", "argsort"}
+"""What goes in here counts by how far it is ahead."""
+_ONE_OF_MANY = {"median", "nanmedian", "quantile", "nanquantile", "kthvalue"}
+"""What comes out has the slope of one coordinate: the mean of what goes in has that of all."""
 _ALIKE = 0.99
 """The cosine of two slopes, of either sign, from which on one number says what the other says."""
 _CLIMB = 3
 """Steps, each of a radius, to an end."""
 _MARKS, _HALVINGS = 16, 6
 """Parts of the way there, and halvings of the one in which the scores change most."""
-_AT_ONCE = 0.3
-"""The share of their change on a way that scores make in one of these parts, if they switch there; usual: ~ 0.1."""
+_AT_ONCE = 0.2
+"""The share of their change on a way that scores make in one of these parts, if they switch there; usual: ~ 0.1. It
+is that of two examples: a last sharp bend on the way of one is none."""
 _STILL = 0.1
 """A change on a way by less than this share of the scores is none."""
 
 
 class _Reading(Smooth):
-    """Writes down every number per example, with a slope where there is any.
+    """Writes down every number per example that has a slope, and the columns of small tables of numbers.
 
     Args:
         rows: how many examples there are.
+
+    Attributes:
+        numbers: what was written, (rows,) each.
+        splits: whether the model goes through the batch one by one.
     """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self._rows = rows
         self.numbers: list[PerExample] = []
+        self.splits = False
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation."""
-        given = args[0] if args and getattr(function, "__name__", "") in _CHOOSERS else None
-        if isinstance(given, Tensor) and given.dim() == 2 and 1 < given.shape[1] <= _COLUMNS:
-            for column in self.smooth(given).log_softmax(1).T if given.is_floating_point() else ():
-                self._write(column)
+        name = getattr(function, "__name__", "")
+        if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            if name in _CHOOSERS and args[0].dim() == 2:
+                self._write(args[0].log_softmax(1))
+            if name in _ONE_OF_MANY and args[0].shape[:1] == (self._rows,):
+                self._write(args[0].flatten(1).mean(1))
         made = super().__torch_function__(function, types, args, kwargs)
-        if isinstance(made, Tensor):
-            self._write(self.smooth(made))
+        for one in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(one, Tensor):
+                self.splits |= one.shape[:1] == (1,) and one.numel() > 1 and self._rows > 1
+                self._write(self.smooth(one))
         return made
 
-    def _write(self, number: Tensor) -> None:
+    def _write(self, made: Tensor) -> None:
         with torch._C.DisableTorchFunction():
-            per_example = number.shape[:1] == (self._rows,) or self._rows == 1
-            if per_example and number.numel() == self._rows and number.is_floating_point() and number.requires_grad:
-                self.numbers.append(number.reshape(self._rows) * 1)  # a copy: the model may go on in place
+            while torch._C._functorch.is_batchedtensor(made):  # inside vmap there is no batch to see
+                made = torch._C._functorch.get_unwrapped(made)
+            if self._rows == 1 and made.dim() == 0:
+                made = made[None]
+            if made.dim() == 0 or made.numel() == 0 or not (made.is_floating_point() and made.requires_grad):
+                return
+            table = made.reshape(len(made), -1)
+            if self._rows <= len(table) <= _PADDED * self._rows and table.shape[1] <= _COLUMNS:
+                self.numbers += [*(table[: self._rows] * 1).T]  # a copy: the model may go on in place
 
 
-def _read(subject: Subject, z: Inputs, alone: bool) -> tuple[Tensor, list[PerExample]]:
-    """The model's logits and its numbers; `alone` if it is asked for one example at a time."""
+def _read(subject: Subject, z: Inputs, alone: bool) -> tuple[Tensor, list[PerExample], bool]:
+    """The model's logits, its numbers, and whether it splits the batch; `alone`: asked for one example at a time."""
     if alone and len(z) > 1:
         answers = [_read(subject, row, True) for row in torch.split(z, 1)]
-        numbers = zip(*(found for _, found in answers), strict=False)
-        return torch.cat([logits for logits, _ in answers]), [torch.cat(rows) for rows in numbers]
+        numbers = zip(*(found for _, found, _ in answers), strict=False)
+        return torch.cat([logits for logits, _, _ in answers]), [torch.cat(rows) for rows in numbers], False
     mode, z = _Reading(len(z)), z if z.requires_grad else z.detach().requires_grad_()
     with torch.enable_grad(), bpda(mode):
         logits = subject.differentiable(z)
-    return logits, mode.numbers
+    return logits, mode.numbers, mode.splits
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ class Switch:
 
     def read(self, z: Inputs) -> tuple[Tensor, PerExample | None]:
         """The model's logits, and the number, with its sign; None if the model has not come to it."""
-        logits, numbers = _read(self.subject, z, self.alone)
+        logits, numbers, _ = _read(self.subject, z, self.alone)
         return logits, self.sign * numbers[self.place] if self.place < len(numbers) else None
 
     @torch.enable_grad()
@@ -146,7 +166,7 @@ class Switch:
 
 
 def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
-    """The numbers on whose way up or down the scores of some examples change all at once, the clearest first.
+    """The numbers on whose way up or down the scores of two examples change all at once, the clearest first.
 
     Args:
         subject: the model.
@@ -159,27 +179,35 @@ def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
             switch = Switch(subject, threat, place, sign, alone)
             with torch.no_grad():
                 share = switch.crossing(x, switch.end(x))[0]
-            found.append((float(share.max()), switch))
+            if share.topk(min(2, len(x))).values[-1] > _AT_ONCE:
+                found.append((float(share.mean()), switch))
     found.sort(key=lambda one: one[0], reverse=True)
-    return [switch for share, switch in found[:_SWITCHES] if share > _AT_ONCE]
+    return [switch for _, switch in found[:_SWITCHES]]
 
 
 def _different(subject: Subject, x: Inputs) -> list[tuple[int, bool]]:
     """The places of numbers that have slopes, each of its own, and whether the model must be asked one by one."""
-    for alone in (False, True):
-        at = x.detach().requires_grad_()
-        numbers = _read(subject, at, alone)[1][:_NUMBERS]
-        slopes: dict[int, Tensor] = {}
-        for place, number in enumerate(numbers):
-            (slope,) = torch.autograd.grad(number.sum(), at, retain_graph=True, allow_unused=True)
-            if slope is None or not slope.isfinite().all() or not slope.any():
+    found: list[tuple[int, bool]] = []
+    at = x.detach().requires_grad_()
+    logits, numbers, splits = _read(subject, at, False)
+    known: list[Tensor] = []
+    for alone in (False, True) if splits else (False,):
+        for place, number in enumerate((_read(subject, at, True)[1] if alone else numbers)[:_READ]):
+            is_answer = any(torch.equal(number, column) for column in logits.T)
+            slope = None if is_answer else _slope(number, at)
+            if slope is None or any((functional.cosine_similarity(slope, one).abs() > _ALIKE).all() for one in known):
                 continue
-            slope = slope.flatten(1)
-            if not any((functional.cosine_similarity(slope, one).abs() > _ALIKE).all() for one in slopes.values()):
-                slopes[place] = slope
-        if slopes:
-            return [(place, alone) for place in slopes]
-    return []
+            known.append(slope)
+            found.append((place, alone))
+    return found[:_NUMBERS]
+
+
+def _slope(number: PerExample, at: Inputs) -> Tensor | None:
+    """The number's gradient, flat, if it has one."""
+    if not number.requires_grad:
+        return None
+    (slope,) = torch.autograd.grad(number.sum(), at, retain_graph=True, allow_unused=True)
+    return None if slope is None or not slope.isfinite().all() or not slope.any() else slope.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -227,7 +255,11 @@ class Behind(Iterative[_Course]):
         logits, number = self.switch.read(z)
         there = torch.ones_like(state.bound) > 0 if number is None else number >= state.bound
         across = unit_slope(self.threat, number, z)
-        up = unit_slope(self.threat, lead(logits, state.y, state.target), z)
+        own, seen = (
+            unit_slope(self.threat, lead(answer, state.y, state.target), z)
+            for answer in (self.switch.subject.differentiable(z), logits)
+        )
+        up = torch.where(expand(own.flatten(1).any(1), z), own, seen)  # true, where there is one
         up = torch.where(expand(there, z), self.threat.unit(_beside(up, across)), state.up)
         weight = state.weight * torch.where(there, 1 / TURN, TURN)
         ahead = self.threat.steepest(up + expand(weight, z) * across)

@@ -11,7 +11,7 @@ from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import gradient_flags, slopes
 from nofreelunch.evaluation.trust.probe import Probe
-from nofreelunch.types import Inputs, Labels
+from nofreelunch.types import Inputs, Labels, PerExample
 
 _ENDS = 16
 """Examples from which attacks are followed to their ends."""
@@ -52,15 +52,18 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     far = (torch.full_like(x, float(x.mean())), _others(trial, y, protocol.sample + _ENDS))
     ends = (z, *(trial.threat.project(trial.threat.clip(point), x) for point in far))
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
-    usual, driven = [x + apart * (end - x) for end in ends], [switch.end(x) for switch in trial.switches]
-    seen = (
-        torch.cat([largest_jump(trial.subject.logits, x, y, end) for end in ways]) for ways in (usual, driven) if ways
-    )
-    jumps = next(filter(None, map(jump_flag, seen, (2, _OFTEN * len(driven) * len(x)))), None)
+    jumps = jump_flag(_jumps(trial, x, y, [x + apart * (end - x) for end in ends]))
+    if jumps is None and trial.switches:
+        driven = _jumps(trial, x, y, [switch.end(x) for switch in trial.switches])
+        jumps = jump_flag(driven, _OFTEN * len(driven))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))
     return [flag for flag in flags if flag is not None] + [flag for flag in there if flag.name in _MISLEADING]
+
+
+def _jumps(trial: Trial, x: Inputs, y: Labels, ends: list[Inputs]) -> PerExample:
+    return torch.cat([largest_jump(trial.subject.logits, x, y, end) for end in ends])
 
 
 def _others(trial: Trial, y: Labels, count: int) -> Inputs:

@@ -43,7 +43,8 @@ def adapt(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain
         index = trial.sample(trial.board.standing(), protocol.sample)
         if len(index) == 0:
             return {"gains": {}, "doubtful": {}, "hopeful": [], "suspicious": False, "sample": []}
-        suspicious = bool(flags) or trial.subject.stateful or bool(gradient_flags(slopes_near(trial, index)))
+        odd = bool(flags) or trial.subject.stateful or bool(trial.switches)
+        suspicious = odd or bool(gradient_flags(slopes_near(trial, index)))
         if not suspicious:
             index = trial.sample(index, protocol.few)
         base = SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view)

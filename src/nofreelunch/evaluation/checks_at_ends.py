@@ -11,12 +11,10 @@ from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import gradient_flags, slopes
 from nofreelunch.evaluation.trust.probe import Probe
-from nofreelunch.types import Inputs, Labels, PerExample
+from nofreelunch.types import Inputs, Labels
 
 _ENDS = 16
 """Examples from which attacks are followed to their ends."""
-_OFTEN = 0.25
-"""The share of the ways to where a number is driven on which scores must jump: routed experts do so on fewer."""
 _MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
 """Gradient flags that are raised here: others have shown already around the examples."""
 
@@ -52,18 +50,11 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     far = (torch.full_like(x, float(x.mean())), _others(trial, y, protocol.sample + _ENDS))
     ends = (z, *(trial.threat.project(trial.threat.clip(point), x) for point in far))
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
-    jumps = jump_flag(_jumps(trial, x, y, [x + apart * (end - x) for end in ends]))
-    if jumps is None and trial.switches:
-        driven = _jumps(trial, x, y, [switch.end(x) for switch in trial.switches])
-        jumps = jump_flag(driven, _OFTEN * len(driven))
+    jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, x + apart * (end - x)) for end in ends]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))
     return [flag for flag in flags if flag is not None] + [flag for flag in there if flag.name in _MISLEADING]
-
-
-def _jumps(trial: Trial, x: Inputs, y: Labels, ends: list[Inputs]) -> PerExample:
-    return torch.cat([largest_jump(trial.subject.logits, x, y, end) for end in ends])
 
 
 def _others(trial: Trial, y: Labels, count: int) -> Inputs:

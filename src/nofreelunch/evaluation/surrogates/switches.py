@@ -25,10 +25,10 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
-_COLUMNS, _READ, _NUMBERS, _SWITCHES = 16, 96, 32, 12
+_COLUMNS, _READ, _NUMBERS, _SWITCHES = 32, 96, 32, 12
 """Columns of a table, numbers read, numbers kept that differ, and switches that are attacked, at most."""
-_PADDED = 4
-"""So many times as long as the batch may be what holds its numbers."""
+_PADDED = 128
+"""So long may be what holds the numbers of a batch, where a model fills it up."""
 _CHOOSERS = {"softmax", "log_softmax", "argmax", "max", "topk", "sort", "argsort"}
 """What goes in here counts by how far it is ahead."""
 _ONE_OF_MANY = {"median", "nanmedian", "quantile", "nanquantile", "kthvalue"}
@@ -89,7 +89,7 @@ class _Reading(Smooth):
             if made.dim() == 0 or made.numel() == 0 or not (made.is_floating_point() and made.requires_grad):
                 return
             table = made.reshape(len(made), -1)
-            if self._rows <= len(table) <= _PADDED * self._rows and table.shape[1] <= _COLUMNS:
+            if self._rows <= len(table) <= max(_PADDED, self._rows) and table.shape[1] <= _COLUMNS:
                 self.numbers += [*(table[: self._rows] * 1).T]  # a copy: the model may go on in place
 
 

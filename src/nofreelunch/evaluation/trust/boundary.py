@@ -86,10 +86,10 @@ def _margins_on_the_way(answer: Model, x: Inputs, y: Labels, end: Inputs, share:
     return margin(answer(x + expand(share, x).to(x.dtype) * (end - x)), y).double()
 
 
-def jump_flag(shares: PerExample, least: float = 2) -> Flag | None:
-    """Whether the scores jump on so many of the ways to where an attack arrives, two at least."""
+def jump_flag(shares: PerExample) -> Flag | None:
+    """Whether the scores jump on the way to where an attack arrives."""
     jumps = int((shares > _JUMP).sum())
-    if jumps < max(2, least):
+    if jumps < 2:
         return None
     return Flag(
         "jumping-scores",

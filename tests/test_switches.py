@@ -134,6 +134,22 @@ def test_evaluate_looks_behind_switches(kind: type[Switching]) -> None:
     assert not found.trusted
 
 
+def test_a_number_has_one_place_whatever_the_batch() -> None:
+    """Weights, too, are tables of so many rows as a batch may have."""
+
+    class Weighted(ByList):
+        def depth(self, x: Tensor) -> Tensor:
+            scale = (self.weak[1].weight[:, :4].exp() * 0).sum() + 1  # three rows: as many as the smallest batch
+            return super().depth(x) * scale
+
+    model, x, _ = at_hand(Weighted)
+    for n in (1, 2, 3, 16, 40):
+        switch = switches(Subject(model), THREAT, x[:16])[0]
+        number = switch.read(x[:n])[1]
+        assert number is not None
+        torch.testing.assert_close(number.detach(), switch.sign * (x @ direction())[:n])
+
+
 def test_in_another_ball_too() -> None:
     model, x, y = at_hand(ByList)
     _, attack = behind_switches(switches(Subject(model), L2(0.4), x), (12, 20))

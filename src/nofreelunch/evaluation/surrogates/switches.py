@@ -8,7 +8,8 @@ scores change all at once on the way, the attack goes on from behind that place,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from itertools import islice
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from nofreelunch.evaluation.surrogates.decisions import LAST, TARGETS, TURN, uni
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
+
+Place: TypeAlias = tuple[int, int, int]
+"""Of a number: which of the model's operations, which of its results (-1: what goes in), which column of that."""
 
 _COLUMNS, _READ, _NUMBERS, _SWITCHES = 32, 96, 32, 12
 """Columns of a table, numbers read, numbers kept that differ, and switches that are attacked, at most."""
@@ -53,34 +57,35 @@ class _Reading(Smooth):
         rows: how many examples there are.
 
     Attributes:
-        numbers: what was written, (rows,) each.
+        numbers: what was written, (rows,) each, by its place, which does not depend on how many examples there are.
         splits: whether the model goes through the batch one by one.
     """
 
     def __init__(self, rows: int) -> None:
         super().__init__()
         self._rows = rows
-        self.numbers: list[PerExample] = []
-        self.splits = False
+        self.numbers: dict[Place, PerExample] = {}
+        self.splits, self._operations = False, 0
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation."""
         name = getattr(function, "__name__", "")
+        self._operations += 1
         if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             if name in _CHOOSERS and args[0].dim() == 2:
-                self._write(args[0].log_softmax(1))
+                self._write(args[0].log_softmax(1), -1)
             if name in _ONE_OF_MANY and args[0].shape[:1] == (self._rows,):
-                self._write(args[0].flatten(1).mean(1))
+                self._write(args[0].flatten(1).mean(1), -1)
         made = super().__torch_function__(function, types, args, kwargs)
-        for one in made if isinstance(made, (tuple, list)) else (made,):
+        for which, one in enumerate(made if isinstance(made, (tuple, list)) else (made,)):
             if isinstance(one, Tensor):
                 self.splits |= one.shape[:1] == (1,) and one.numel() > 1 and self._rows > 1
-                self._write(self.smooth(one))
+                self._write(self.smooth(one), which)
         return made
 
-    def _write(self, made: Tensor) -> None:
+    def _write(self, made: Tensor, which: int) -> None:
         with torch._C.DisableTorchFunction():
             while torch._C._functorch.is_batchedtensor(made):  # inside vmap there is no batch to see
                 made = torch._C._functorch.get_unwrapped(made)
@@ -90,15 +95,17 @@ class _Reading(Smooth):
                 return
             table = made.reshape(len(made), -1)
             if self._rows <= len(table) <= max(_PADDED, self._rows) and table.shape[1] <= _COLUMNS:
-                self.numbers += [*(table[: self._rows] * 1).T]  # a copy: the model may go on in place
+                columns = (table[: self._rows] * 1).T  # a copy: the model may go on in place
+                self.numbers |= {(self._operations, which, count): column for count, column in enumerate(columns)}
 
 
-def _read(subject: Subject, z: Inputs, alone: bool) -> tuple[Tensor, list[PerExample], bool]:
+def _read(subject: Subject, z: Inputs, alone: bool) -> tuple[Tensor, dict[Place, PerExample], bool]:
     """The model's logits, its numbers, and whether it splits the batch; `alone`: asked for one example at a time."""
     if alone and len(z) > 1:
         answers = [_read(subject, row, True) for row in torch.split(z, 1)]
-        numbers = zip(*(found for _, found, _ in answers), strict=False)
-        return torch.cat([logits for logits, _, _ in answers]), [torch.cat(rows) for rows in numbers], False
+        places = [place for place in answers[0][1] if all(place in found for _, found, _ in answers)]
+        numbers = {place: torch.cat([found[place] for _, found, _ in answers]) for place in places}
+        return torch.cat([logits for logits, _, _ in answers]), numbers, False
     mode, z = _Reading(len(z)), z if z.requires_grad else z.detach().requires_grad_()
     with torch.enable_grad(), bpda(mode):
         logits = subject.differentiable(z)
@@ -112,21 +119,21 @@ class Switch:
     Args:
         subject: the model.
         threat: the set.
-        place: of the number, in the order in which the model computes them.
+        place: of the number.
         sign: 1 if it is to rise, -1 if it is to fall.
         alone: whether the model is asked for one example at a time: it goes through a batch so itself.
     """
 
     subject: Subject
     threat: Threat
-    place: int
+    place: Place
     sign: int
     alone: bool
 
     def read(self, z: Inputs) -> tuple[Tensor, PerExample | None]:
         """The model's logits, and the number, with its sign; None if the model has not come to it."""
         logits, numbers, _ = _read(self.subject, z, self.alone)
-        return logits, self.sign * numbers[self.place] if self.place < len(numbers) else None
+        return logits, self.sign * numbers[self.place] if self.place in numbers else None
 
     @torch.enable_grad()
     def end(self, x: Inputs) -> Inputs:
@@ -185,14 +192,14 @@ def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
     return [switch for _, switch in found[:_SWITCHES]]
 
 
-def _different(subject: Subject, x: Inputs) -> list[tuple[int, bool]]:
+def _different(subject: Subject, x: Inputs) -> list[tuple[Place, bool]]:
     """The places of numbers that have slopes, each of its own, and whether the model must be asked one by one."""
-    found: list[tuple[int, bool]] = []
+    found: list[tuple[Place, bool]] = []
     at = x.detach().requires_grad_()
     logits, numbers, splits = _read(subject, at, False)
     known: list[Tensor] = []
     for alone in (False, True) if splits else (False,):
-        for place, number in enumerate((_read(subject, at, True)[1] if alone else numbers)[:_READ]):
+        for place, number in islice((_read(subject, at, True)[1] if alone else numbers).items(), _READ):
             is_answer = any(torch.equal(number, column) for column in logits.T)
             slope = None if is_answer else _slope(number, at)
             if slope is None or any((functional.cosine_similarity(slope, one).abs() > _ALIKE).all() for one in known):

@@ -94,7 +94,7 @@ REFUSED: Refused = {
     "infinity in an image": (25, lambda: evaluated(x=with_pixel(torch.inf)), "example 3 holds NaN or inf"),
     "one class": (26, lambda: evaluated(lambda z: NET(z)[:, :1], y=Y * 0), "at least 2 logits, got 1"),
     "a threat that is none": (12, lambda: evaluated(threat="linf"), r"threat such as Linf\(8 / 255\), got 'linf'"),
-    "a box that is none": (2, lambda: Linf(0.1, box=255), "box must be .low, high., finite, with low < high, got 255"),
+    "a box that is none": (2, lambda: Linf(0.1, box=255), "box must be .low, high., finite, .* got 255"),
     "a box that cuts images off": (
         2,
         lambda: TrainConfig(arch="linear", threat=Linf(0.1, box=(0.2, 0.8))),

@@ -124,7 +124,7 @@ def test_the_number_is_found_and_so_is_what_can_be_reached_behind_it(kind: type[
     assert (truth & ~broken).sum() <= 1
 
 
-@pytest.mark.parametrize("kind", [ByList, OneByOneLater, Softly, Mapped])
+@pytest.mark.parametrize("kind", [ByList, Softly])
 def test_evaluate_looks_behind_switches(kind: type[Switching]) -> None:
     model, x, y = at_hand(kind)
     found = evaluate(model, (x, y), THREAT, BRIEF)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nofreelunch.data import Dataset
-from nofreelunch.errors import InputError, check_number
+from nofreelunch.errors import InputError
 from nofreelunch.evaluation.source import check_reach
 from nofreelunch.models import Classifier
 from nofreelunch.output import locked
@@ -55,7 +55,6 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the state is saved; SIGTERM is likewise handed on to its own handler.
     """
     check_kinds(data, config)
-    check_number("save_seconds", save_seconds, 0, float("inf"))
     devices = Devices(find_device(device), config.precision)
     learner = fresh_learner(data, config, devices)
     loop = Loop(config, data.train, devices, learner)

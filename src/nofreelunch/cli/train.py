@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _PRESETS = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 _Text: TypeAlias = Annotated[OptionalText, _PRESETS]
 _Number: TypeAlias = Annotated[OptionalNumber, _PRESETS]
+_Norm: TypeAlias = Annotated[
+    Norm | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")
+]
 _Int: TypeAlias = Annotated[OptionalInt, _PRESETS]
 
 
@@ -40,9 +43,7 @@ class Train:
     arch: _Text = None
     """Network: linear, mnist-cnn, mnist-cnn-small, cifar-resnet, preact-resnet18, resnet50, or one of yours:
     python:package.module:factory."""
-    threat: Annotated[Norm | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")] = (
-        None
-    )
+    threat: _Norm = None
     """Norm of the ball in which the adversary may move an image."""
     eps: Annotated[OptionalText, tyro.conf.arg(help_behavior_hint="(needed with --threat)")] = None
     """Its radius, e.g. 0.3 or 8/255, pixels being in [0, 1]."""

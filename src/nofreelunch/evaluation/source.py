@@ -73,15 +73,11 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
         check_box_of_images(threat)
         return _described(data, data.targets, ())
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
-        got = (
-            f"({', '.join(type(part).__name__ for part in data)})"
-            if isinstance(data, (tuple, list))
-            else f"{data!r:.80}"
-        )
-        if isinstance(data, str):
-            way = f"load_data({data!r}).test is one"
-        else:
-            way = "its .test is one" if isinstance(data, Dataset) else "torch.as_tensor makes one"
+        got, way = f"{data!r:.80}", "torch.as_tensor makes one"
+        if isinstance(data, (tuple, list)):
+            got = f"({', '.join(type(part).__name__ for part in data)})"
+        elif isinstance(data, (str, Dataset)):
+            way = "its .test is one" if isinstance(data, Dataset) else f"load_data({data!r}).test is one"
         raise InputError(f"data must be a Split or a pair (x, y) of tensors, got {got}; {way}")
     x, y = data
     check_dense(x=x, y=y)

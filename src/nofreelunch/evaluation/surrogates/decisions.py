@@ -13,29 +13,24 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks import Attack, EachTarget, WorstOf
+from nofreelunch.attacks import Attack
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
+from nofreelunch.evaluation.surrogates.lagrangian import brief_and_thorough, stepped, turned, unit_slope
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat, expand
+from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
 _MOST = 12
 """So many sides of a model's decisions are steered to, at most."""
-TURN = 1.2
-"""By this factor the weight of the decision changes from step to step."""
 _JOINED = {
     **dict.fromkeys(("__and__", "bitwise_and", "logical_and"), torch.minimum),
     **dict.fromkeys(("__or__", "bitwise_or", "logical_or"), torch.maximum),
 }
 """What stands for two masks joined: of `and` that which is not so yet, of `or` that which is nearest to it."""
-LAST = 0.01
-"""Length of the last steps, in radii; the first are half a radius longer."""
-TARGETS = 3
-"""Wrong classes in each part that a thorough attack goes for."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +145,9 @@ class Steered(Iterative[_Way]):
             logits, there, towards = self._part(z)
             up = unit_slope(self.threat, lead(logits, state.y, state.target), z)
             across = unit_slope(self.threat, towards, z)
-        weight = state.weight * torch.where(there, 1 / TURN, TURN)
-        ahead = self.threat.steepest(up + expand(weight, z) * across)
-        length = self.threat.eps * ((1 - count / self.steps) / 2 + LAST)
+        weight = turned(state.weight, there)
         with torch.no_grad():
-            after = self.threat.project(state.z + length * ahead, state.x)
+            after = stepped(self.threat, state.z, state.x, up, across, weight, count / self.steps)
             return replace(state, z=after, weight=weight), model(state.z)
 
     def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor | None]:
@@ -167,16 +160,6 @@ class Steered(Iterative[_Way]):
         decided = mode.seen[self.place]
         towards = None if decided.rising is None else decided.rising[:, self.side]
         return logits, decided.value == self.side, towards
-
-
-def unit_slope(threat: Threat, height: Tensor | None, z: Inputs) -> Inputs:
-    """The gradient of a height for each example, of length one in the dual norm; 0 where there is none."""
-    slope = None
-    if height is not None and height.requires_grad:
-        (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
-    if slope is None:
-        return torch.zeros_like(z)
-    return threat.unit(slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]) -> tuple[Attack, Attack] | None:
@@ -192,8 +175,8 @@ def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int])
     ways = decisions(subject, torch.cat([x, near]))
     if not ways:
         return None
-    brief, thorough = (
-        tuple(Steered(threat, count, subject=subject, place=place, side=side) for place, side in ways)
-        for count in (steps[0], 2 * steps[1])  # it has two things to attain
-    )
-    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))
+
+    def attacks(count: int) -> tuple[Attack, ...]:
+        return tuple(Steered(threat, count, subject=subject, place=place, side=side) for place, side in ways)
+
+    return brief_and_thorough(attacks, steps)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nofreelunch.attacks import Attack, EachTarget, WorstOf
+from nofreelunch.attacks import Attack
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
-from nofreelunch.evaluation.surrogates.decisions import LAST, TARGETS, TURN, unit_slope
+from nofreelunch.evaluation.surrogates.lagrangian import brief_and_thorough, stepped, turned, unit_slope
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
@@ -268,11 +268,9 @@ class Behind(Iterative[_Course]):
         )
         up = torch.where(expand(own.flatten(1).any(1), z), own, seen)  # true, where there is one
         up = torch.where(expand(there, z), self.threat.unit(_beside(up, across)), state.up)
-        weight = state.weight * torch.where(there, 1 / TURN, TURN)
-        ahead = self.threat.steepest(up + expand(weight, z) * across)
-        length = self.threat.eps * ((1 - count / self.steps) / 2 + LAST)
+        weight = turned(state.weight, there)
         with torch.no_grad():
-            after = self.threat.project(state.z + length * ahead, state.x)
+            after = stepped(self.threat, state.z, state.x, up, across, weight, count / self.steps)
             return replace(state, z=after, up=up, weight=weight), model(state.z)
 
 
@@ -285,8 +283,6 @@ def _beside(up: Inputs, across: Inputs) -> Inputs:
 
 def behind_switches(found: Sequence[Switch], steps: tuple[int, int]) -> tuple[Attack, Attack]:
     """A brief and a thorough attack behind the switches of a model, at least one; `steps` of either."""
-    brief, thorough = (
-        tuple(Behind(switch.threat, count, switch=switch) for switch in found)
-        for count in (steps[0], 2 * steps[1])  # it has two things to attain
+    return brief_and_thorough(
+        lambda count: tuple(Behind(switch.threat, count, switch=switch) for switch in found), steps
     )
-    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

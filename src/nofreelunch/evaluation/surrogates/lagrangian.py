@@ -1,0 +1,56 @@
+"""What attacks share that climb the scores of one part of a model and keep to where that part answers."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks import Attack, EachTarget, WorstOf
+from nofreelunch.threats import Threat, expand
+from nofreelunch.types import Inputs, Mask, PerExample
+
+_TURN = 1.2
+"""By this factor the weight of the condition changes from step to step."""
+_LAST = 0.01
+"""Length of the last steps, in radii; the first are half a radius longer."""
+_TARGETS = 3
+"""Wrong classes in each part that a thorough attack goes for."""
+
+
+def unit_slope(threat: Threat, height: Tensor | None, z: Inputs) -> Inputs:
+    """The gradient of a height for each example, of length one in the dual norm; 0 where there is none."""
+    slope = None
+    if height is not None and height.requires_grad:
+        (slope,) = torch.autograd.grad(height.sum(), z, retain_graph=True, allow_unused=True)
+    if slope is None:
+        return torch.zeros_like(z)
+    return threat.unit(slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+
+
+def turned(weight: PerExample, there: Mask) -> PerExample:
+    """The condition's weight in the Lagrangian: it rises while the condition does not hold, and falls while it does."""
+    return weight * torch.where(there, 1 / _TURN, _TURN)
+
+
+def stepped(
+    threat: Threat, z: Inputs, x: Inputs, up: Inputs, across: Inputs, weight: PerExample, done: float
+) -> Inputs:
+    """A step along the Lagrangian's gradient, shorter and shorter.
+
+    Args:
+        threat: the set.
+        z: where the attack is.
+        x: the examples.
+        up: the unit slope of the scores.
+        across: the unit slope of the condition.
+        weight: how much the condition counts beside the scores.
+        done: share of the steps that are done.
+    """
+    ahead = threat.steepest(up + expand(weight, z) * across)
+    return threat.project(z + threat.eps * ((1 - done) / 2 + _LAST) * ahead, x)
+
+
+def brief_and_thorough(attacks: Callable[[int], tuple[Attack, ...]], steps: tuple[int, int]) -> tuple[Attack, Attack]:
+    """All of some attacks, as functions of the number of steps: with few, and with many towards several classes."""
+    brief, thorough = attacks(steps[0]), attacks(2 * steps[1])  # they have two things to attain
+    return WorstOf(brief), WorstOf(tuple(EachTarget(each, _TARGETS) for each in thorough))

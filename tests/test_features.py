@@ -321,7 +321,7 @@ def test_interpolation_needs_two_points_and_one_shape() -> None:
         interpolate(x, x[:2])
 
 
-# --- realism
+# --- nearest real images
 
 
 def split(n: int = 60, classes: int = 3, seed: int = 0) -> Split:
@@ -330,7 +330,7 @@ def split(n: int = 60, classes: int = 3, seed: int = 0) -> Split:
 
 
 def test_neighbours_are_the_nearest_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nofreelunch.features.realism._CHUNK", 7)
+    monkeypatch.setattr("nofreelunch.features.neighbours._CHUNK", 7)
     real, x = split(), images(8, side=5)
     found = nearest_of_each_class(x, real)
     distances = torch.cdist(

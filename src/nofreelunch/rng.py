@@ -66,6 +66,11 @@ class Streams:
         return cls(_mix(_mix(indices.long() * _GOLDEN) + _signed(seed * _MIX_1 + 1)))
 
     @classmethod
+    def numbered(cls, seed: int, n: int, device: torch.device | str = "cpu") -> "Streams":
+        """Streams of the examples 0 to n - 1."""
+        return cls.for_examples(seed, torch.arange(n, device=device))
+
+    @classmethod
     def of(cls, rng: "torch.Generator | Streams", n: int, device: torch.device | str = "cpu") -> "Streams":
         """Streams for n examples from what the caller has: streams, or a generator, from which one seed is drawn."""
         if not isinstance(rng, (Streams, torch.Generator)):
@@ -75,7 +80,7 @@ class Streams:
                 raise InputError(f"rng holds {len(rng)} streams for {n} examples")
             return rng.to(device)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-        return cls.for_examples(seed, torch.arange(n, device=device))
+        return cls.numbered(seed, n, device)
 
     @classmethod
     def joined(cls, parts: "Sequence[Streams]") -> "Streams":

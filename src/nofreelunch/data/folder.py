@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nofreelunch.data import images
 from nofreelunch.data.images import BadImage, Mode
-from nofreelunch.data.tree import Files, Tree, count_notes, hash_ordered, image_files
+from nofreelunch.data.tree import Files, Tree, count_notes, hash_ordered, image_files, text
 from nofreelunch.errors import InputError
 
 
@@ -37,9 +37,9 @@ def list_folder(root: Path) -> Tree:
         raise InputError(f"{test} holds no images in its class folders")
     notes = [*count_notes("train", classes, train_files), *count_notes("test", classes, test_files)]
     mode = _mode(train_files + test_files)
-    labels = tuple(map(_text, classes))
+    labels = tuple(map(text, classes))
     return Tree(
-        _text(root.resolve().name),
+        text(root.resolve().name),
         labels,
         hash_ordered(train_files),
         hash_ordered(test_files),
@@ -59,11 +59,6 @@ def _part(root: Path, *names: str) -> Path:
 
 def _folders(part: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in part.iterdir() if path.is_dir() and path.name[0] != "."))
-
-
-def _text(name: str) -> str:
-    """A file's name with its bytes that are no letters spelt out."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _labelled(part: Path, classes: tuple[str, ...]) -> Files:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -131,7 +132,7 @@ def hash_ordered(files: Files) -> Files:
     So the first n are a fair sample of the classes, and the order depends neither on the file system nor on the place
     of the tree.
     """
-    return tuple(sorted(files, key=lambda file: hashlib.sha256(_raw("/".join(file[0].parts[-2:]))).digest()))
+    return tuple(sorted(files, key=lambda file: hashlib.sha256(os.fsencode("/".join(file[0].parts[-2:]))).digest()))
 
 
 def count_notes(part: str, classes: tuple[str, ...], files: Files) -> list[str]:
@@ -159,7 +160,7 @@ def _decoded(files: Files, tree: Tree, fit: Fit | None, strict: bool, notes: lis
     for (path, label), image in zip(files, _attempts(files, partial(_attempt, mode=tree.mode, fit=fit)), strict=True):
         if isinstance(image, BadImage):
             _refuse(path, image, strict)
-            skipped.append(f"{_raw(str(path)).decode(errors='backslashreplace')} {image}")
+            skipped.append(f"{text(path)} {image}")
             continue
         first = first or (path, image.shape)
         kept.add(label)
@@ -229,6 +230,6 @@ def _state(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def _raw(name: str) -> bytes:
-    """The bytes of a file's name, which need be no text."""
-    return name.encode(errors="surrogateescape")
+def text(name: str | Path) -> str:
+    """A file's name with its bytes that are no letters spelt out."""
+    return os.fsencode(name).decode(errors="backslashreplace")

@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import Tally
-from nofreelunch.experiments.base import Finding
+from nofreelunch.experiments.base import Finding, Verdict
 from nofreelunch.types import Mask
 
 Estimate: TypeAlias = tuple[float, float, float]
@@ -65,12 +65,11 @@ def exceeds(claim: str, where: str, more: Estimate, less: Estimate, ours: str, n
 
     The finding agrees or refutes where they do not overlap; where they do, it is undecided.
     """
-    (_, more_low, more_high), (_, less_low, less_high) = more, less
-    if more_low > less_high:
-        return Finding(claim, where, None, ours, "agrees", note)
-    if more_high < less_low:
-        return Finding(claim, where, None, ours, "refuted", note)
-    return Finding(claim, where, None, ours, "undecided", f"{note}; the intervals overlap")
+    difference = (more[0] - less[0], more[1] - less[2], more[2] - less[1])
+    verdict = _verdict([difference])
+    return Finding(
+        claim, where, None, ours, verdict, f"{note}; the intervals overlap" if verdict == "undecided" else note
+    )
 
 
 def all_above_zero(
@@ -81,11 +80,17 @@ def all_above_zero(
     The finding refutes where an interval lies below 0, and agrees where none reaches down to -margin; otherwise it
     is undecided.
     """
+    verdict = _verdict(differences, margin)
+    return Finding(
+        claim, where, None, ours, verdict, f"{note} Chance may do as much." if verdict == "undecided" else note
+    )
+
+
+def _verdict(differences: Sequence[Estimate], margin: float = 0.0) -> Verdict:
+    """Whether all are above -margin, one is below 0, or neither is certain."""
     if min(high for _, _, high in differences) < 0:
-        return Finding(claim, where, None, ours, "refuted", note)
-    if min(low for _, low, _ in differences) > -margin:
-        return Finding(claim, where, None, ours, "agrees", note)
-    return Finding(claim, where, None, ours, "undecided", f"{note} Chance may do as much.")
+        return "refuted"
+    return "agrees" if min(low for _, low, _ in differences) > -margin else "undecided"
 
 
 def percent(estimate: Estimate) -> str:

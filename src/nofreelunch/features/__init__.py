@@ -5,7 +5,7 @@ from nofreelunch.features.correlation import feature_label_correlation, top_corr
 from nofreelunch.features.gradients import gradient_pictures, input_gradient, log_odds
 from nofreelunch.features.interpolation import interpolate
 from nofreelunch.features.large_eps import large_eps_attack, large_eps_examples
-from nofreelunch.features.realism import Neighbours, nearest_of_each_class
+from nofreelunch.features.neighbours import Neighbours, nearest_of_each_class
 
 __all__ = [
     "Alignment",

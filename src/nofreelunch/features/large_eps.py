@@ -1,7 +1,5 @@
 """Adversarial examples with room to change an image for good."""
 
-import torch
-
 from nofreelunch.attacks import PGD
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
 from nofreelunch.rng import Streams
@@ -39,7 +37,7 @@ def large_eps_examples(model: Model, x: Inputs, y: Labels, threat: Threat) -> In
     y = check_batch(model, x, y, threat.box)
     if threat.eps == 0 or len(x) == 0:
         return x.detach().clone()
-    streams = Streams.for_examples(0, torch.arange(len(x), device=x.device))  # nothing is drawn: no random start
+    streams = Streams.numbered(0, len(x), x.device)  # nothing is drawn: no random start
     with attacking(model, x.device) as precise:
         first_logits(precise, x, y)
         return large_eps_attack(threat).ascend(precise, x.detach(), y, streams).detach()

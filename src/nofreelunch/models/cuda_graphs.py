@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nofreelunch.models.probe import Derivative
+from nofreelunch.models.derivative import Derivative
 from nofreelunch.types import Inputs
 
 _CAPTURE_AT = 3

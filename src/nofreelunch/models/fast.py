@@ -7,9 +7,9 @@ from torch import Tensor, fx, nn
 
 from nofreelunch.errors import check_known
 from nofreelunch.models.cuda_graphs import CudaGraphs
+from nofreelunch.models.derivative import Derivative, derivative
 from nofreelunch.models.folding import add_in_place, fold_batch_norms, pool_before_relu, save_memory
 from nofreelunch.models.precision import multiplies_bfloat16
-from nofreelunch.models.probe import Derivative, derivative
 from nofreelunch.models.state import evaluating
 from nofreelunch.models.thin import use_thin_convolutions
 from nofreelunch.models.tracing import frozen_copy, has_hooks, trace

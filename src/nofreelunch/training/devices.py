@@ -38,7 +38,7 @@ class Devices:
             accelerator=accelerator,
             devices=[int(number)] if number else processes // nodes,
             num_nodes=nodes,
-            strategy=DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",  # `align` does that
+            strategy=DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto",  # `broadcast_buffers` does that
             precision=_PRECISIONS[precision],
             plugins=[] if processes > 1 else [LightningEnvironment()],  # alone, whatever SLURM has allocated
         )

@@ -48,7 +48,7 @@ def optimiser(name: str, model: nn.Module, weight_decay: float) -> torch.optim.O
     return OPTIMISERS[name]([group for group in groups if group["params"]])
 
 
-def memory(name: str, model: nn.Module) -> int:
+def optimiser_bytes(name: str, model: nn.Module) -> int:
     """Bytes that the optimiser of this name keeps of a model from its first step on; found by a step on two numbers."""
     probe = nn.Parameter(torch.zeros(2))
     probe.grad = torch.zeros(2)

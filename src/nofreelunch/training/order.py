@@ -22,7 +22,7 @@ def held_out(seed: int, n: int, share: float) -> tuple[Tensor, Tensor]:
         share: held out, in [0, 1); at least one image where it is above 0, and at least one is trained on.
     """
     count = min(n - 1, max(1, round(share * n))) if share else 0
-    order = _permutation(Streams.for_examples(seed, torch.arange(n)).fork(_HELD_OUT))
+    order = _permutation(Streams.numbered(seed, n).fork(_HELD_OUT))
     return order[count:].sort().values, order[:count].sort().values
 
 
@@ -49,7 +49,7 @@ def step_streams(seed: int, step: int, indices: Tensor) -> Streams:
 
 @lru_cache(maxsize=4)
 def _epoch(seed: int, epoch: int, n: int) -> Tensor:
-    return _permutation(Streams.for_examples(seed, torch.arange(n)).fork(_SHUFFLE).fork(epoch))
+    return _permutation(Streams.numbered(seed, n).fork(_SHUFFLE).fork(epoch))
 
 
 def _permutation(streams: Streams) -> Tensor:

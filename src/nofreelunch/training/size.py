@@ -3,7 +3,7 @@
 from nofreelunch.models import Classifier
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.learner import Learner
-from nofreelunch.training.optimisers import memory
+from nofreelunch.training.optimisers import optimiser_bytes
 
 _STATES = 2  # that a folder keeps
 
@@ -12,7 +12,7 @@ def state_bytes(config: TrainConfig, learner: Learner) -> int:
     """Bytes of the learner's state once it has made a step and, if any images are held out, been validated."""
     copies = 1 + (learner.average is not None) + (config.holdout > 0)
     carried = 0 if learner.delta is None else learner.delta.nbytes
-    return copies * _model_bytes(learner.model) + carried + memory(config.optimiser, learner.model)
+    return copies * _model_bytes(learner.model) + carried + optimiser_bytes(config.optimiser, learner.model)
 
 
 def folder_bytes(config: TrainConfig, learner: Learner) -> int:

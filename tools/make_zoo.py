@@ -18,7 +18,6 @@ from torch import nn
 import nofreelunch as nfl
 from nofreelunch.data import Split
 from nofreelunch.errors import parse_number
-from nofreelunch.evaluation.source import evenly_spaced, selected
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.threats import THREATS, Threat
 from nofreelunch.training.presets import preset
@@ -85,7 +84,7 @@ def clean(model: nn.Module, split: Split) -> Tally:
 def measured(model: nn.Module, name: str, split: Split, n: int, protocol: str) -> dict[str, Any]:
     """Clean accuracy on the test split, and what `evaluate` finds on n of its images."""
     norm, eps = ZOO[name]
-    examples = selected(split, evenly_spaced(n, len(split)))
+    examples = split.select(split.evenly_spaced(n))
     found = nfl.evaluate(model, examples, THREATS[norm](parse_number(eps)), protocol=protocol, seed=0)
     whole = clean(model, split)
     return {

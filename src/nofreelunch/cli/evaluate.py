@@ -57,16 +57,15 @@ class Evaluate(OfModel):
     def run(self) -> int:
         """Evaluate, prove, write, print; 0 if the figure is to be trusted and else 3."""
         from nofreelunch.evaluation.record import to_record
-        from nofreelunch.evaluation.source import check_reach, selected
         from nofreelunch.models.sources import code_fingerprint
         from nofreelunch.report.evaluation import evaluation_lines, evaluation_page
 
         threats, attacks = self._threats(), self._attacks()
         data = self.load_images()
-        index = self._index(len(data.test))
-        examples = selected(data.test, index)
+        index = self._index(data.test)
+        examples = data.test.select(index)
         for ball in threats:
-            check_reach(ball, data)
+            ball.check_reach(data.train.x, data.name)
         model = self.load_model()
         self.check_outputs(model, data)
         with locked(self.out):
@@ -124,14 +123,12 @@ class Evaluate(OfModel):
             if path is not None and path.is_file() and path.resolve() in read:
                 raise InputError(f"{option} {path} would replace what is read; name another file")
 
-    def _index(self, there: int) -> "Tensor":
+    def _index(self, test: "Split") -> "Tensor":
         """The places of the images that are used."""
-        from nofreelunch.evaluation.source import evenly_spaced
-
-        n = there if self.n is None else check_count("n", self.n)
-        if n > there:
-            print(f"--n {n}: the test set has {there} images; all of them are used", file=sys.stderr)
-        return evenly_spaced(n, there)
+        n = len(test) if self.n is None else check_count("n", self.n)
+        if n > len(test):
+            print(f"--n {n}: the test set has {len(test)} images; all of them are used", file=sys.stderr)
+        return test.evenly_spaced(n)
 
     def _evaluated(
         self, model: "nn.Module", examples: "Split", asked: "tuple[list[Threat], dict[str, AttackRecipe]]", state: Path

@@ -67,6 +67,15 @@ class Split:
             raise InputError(f"n must be at most the size of the split, {len(self)}, got {n}")
         return Split(self.x[:n], self.y[:n], self.labels)
 
+    def select(self, index: Tensor) -> "Split":
+        """The examples at these places; a mapped split stays on disk if they are all."""
+        return self if len(index) == len(self) else Split(self.x[index], self.y[index], self.labels)
+
+    def evenly_spaced(self, n: int) -> Tensor:
+        """The places of n examples, evenly spread; of all, where there are fewer."""
+        n = min(n, len(self))
+        return torch.arange(n) * len(self) // n
+
     def batches(self, size: int, rng: torch.Generator | None = None) -> Iterator[Tensor]:
         """Indices of the examples, `size` at a time, each example once; shuffled only if given an `rng`."""
         check_count("size", size)

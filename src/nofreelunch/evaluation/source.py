@@ -130,22 +130,3 @@ def batches(index: Tensor, size: int) -> Iterator[Tensor]:
     """The indices, `size` at a time; a last batch of one is doubled, because a batch of one takes other kernels."""
     for part in torch.split(index, size) if len(index) else ():
         yield part if len(part) > 1 else part.repeat(2)
-
-
-def evenly_spaced(n: int, there: int) -> Tensor:
-    """The places of n of so many examples; of all, where there are fewer."""
-    n = min(n, there)
-    return torch.arange(n) * there // n
-
-
-def selected(split: Split, index: Tensor) -> Split:
-    """The examples at these places; a mapped split stays on disk if they are all."""
-    return split if len(index) == len(split) else Split(split.x[index], split.y[index], split.labels)
-
-
-def check_reach(ball: Threat, data: Dataset) -> None:
-    """An `InputError` if no two images of the data set are as far apart as the ball's radius."""
-    reach = ball.spread(ball.width, data.train.x)
-    if ball.eps > reach:
-        hint = f"did you mean {ball.eps:g}/255 = {ball.eps / 255:.4g}?"
-        raise InputError(f"eps={ball.eps:g}: images of {data.name} are at most {reach:.4g} apart; {hint}")

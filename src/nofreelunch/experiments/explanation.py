@@ -12,7 +12,6 @@ from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError, check_count, check_seed
-from nofreelunch.evaluation.source import check_reach
 from nofreelunch.experiments.batches import balanced, batched, logits_of
 from nofreelunch.experiments.estimates import Estimate, mean, plain_number
 from nofreelunch.experiments.figure_5 import MEASURES, NOISE
@@ -217,7 +216,7 @@ def large_eps_ball(data: Dataset, norm: str, eps: str | None = None) -> Threat:
     if radius is None:
         raise InputError(f"--eps is needed: the paper has no large eps for {data.name}; give one, such as 32/255")
     ball = threat(norm, radius)
-    check_reach(ball, data)
+    ball.check_reach(data.train.x, data.name)
     return ball
 
 

@@ -16,7 +16,6 @@ from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Tally, evaluate
 from nofreelunch.evaluation.accuracy import Examples, accuracies
-from nofreelunch.evaluation.source import selected
 from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
 from nofreelunch.output import InUse, locked
@@ -189,7 +188,7 @@ def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: 
         return Score(threat, clean, robust, "")
     assert exam.protocol is not None
     out = folder / f"evaluation-{exam.digest[:16]}-{threat.norm}-{threat.eps:.6g}"
-    found = evaluate(model, selected(split, index), threat, exam.protocol, exam.seed, out=out)
+    found = evaluate(model, split.select(index), threat, exam.protocol, exam.seed, out=out)
     found.save(out / "evaluation.json")
     return Score(threat, found.clean, found.robust, found.verdict)
 

@@ -90,6 +90,14 @@ class Threat(ABC):
         """The size of a perturbation of `amount` in every coordinate of an example."""
         return float(self.size(torch.full((1, *like.shape[1:]), amount, dtype=torch.float64)))
 
+    @final
+    def check_reach(self, x: Tensor, name: str) -> None:
+        """An `InputError` if no two images like those of x, of the data set of this name, are a radius apart."""
+        reach = self.spread(self.width, x)
+        if self.eps > reach:
+            hint = f"did you mean {self.eps:g}/255 = {self.eps / 255:.4g}?"
+            raise InputError(f"eps={self.eps:g}: images of {name} are at most {reach:.4g} apart; {hint}")
+
     @abstractmethod
     def size(self, delta: Inputs) -> PerExample:
         """The norm of each example's perturbation."""

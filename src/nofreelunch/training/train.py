@@ -9,7 +9,6 @@ import torch
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation.source import check_reach
 from nofreelunch.models import Classifier
 from nofreelunch.output import locked
 from nofreelunch.training.average import average_of
@@ -122,7 +121,7 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
         allowed = f"at most the number of training images, {len(data.train)}, and these >= 2"
         raise InputError(f"batch_size must be {allowed}, got {config.batch_size}")
     if config.threat is not None:
-        check_reach(config.threat, data)
+        config.threat.check_reach(data.train.x, data.name)
 
 
 def _resume(folder: Folder, loop: Loop, report: Report) -> Report:

@@ -16,7 +16,7 @@ from accelerator import DEVICE, accelerator
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square
 from nofreelunch.data import Dataset
 from nofreelunch.evaluation.protocols import Protocol
-from nofreelunch.evaluation.surrogates import substitute
+from nofreelunch.evaluation.remedies import substitute
 from nofreelunch.experiments import explanation
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat

@@ -12,8 +12,8 @@ from deceptive.brief import BRIEF
 from nofreelunch.attacks import PGD
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.remedies.decisions import Steered, decisions, steered
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.evaluation.surrogates.decisions import Steered, decisions, steered
 from nofreelunch.threats import L2, Linf
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -23,9 +23,9 @@ from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, operations, sweep
 from nofreelunch.evaluation.interval_bounds import certify
 from nofreelunch.evaluation.operations import is_affine
+from nofreelunch.evaluation.remedies.bpda import bpda
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
-from nofreelunch.evaluation.surrogates.bpda import bpda
 from nofreelunch.models.copying import copy_of, modules_of
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.types import Model

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from torch import Tensor, nn
 
 from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square
@@ -17,7 +18,6 @@ from nofreelunch.data import load_data
 from nofreelunch.data.cifar10 import load_cifar10_sample
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
-from nofreelunch.evaluation.profiles import Profiles
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import slopes
@@ -596,7 +596,7 @@ def test_behind_a_linear_network_each_pixel_finds_its_best_value(threat: Threat,
     gains, costs = (seen(values) - seen(x)) * (weight[1] - weight[0]), (values - x).square()
     prices = [0.0] if threat.separable else torch.logspace(-2, 2, 200).tolist()
     best = torch.stack([(gains - a * costs).amax(0).sum(1) + a * threat.eps**2 for a in prices]).amin(0)
-    z = Profiles(threat, points=81, rounds=1 if threat.separable else 3, surrogate=model)(model, x, y, rng)
+    z = CoordinateAscent(threat, points=81, rounds=1 if threat.separable else 3, surrogate=model)(model, x, y, rng)
     assert threat.contains(z, x).all()
     reached, start = (model(each)[:, 1] - model(each)[:, 0] for each in (z, x))
     assert (reached - start <= best + 1e-4).all()

@@ -12,12 +12,12 @@ import nofreelunch as nfl
 from deceptive.brief import BRIEF, examples
 from deceptive.honest import dense, fitted
 from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
+from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.evaluation.surrogates.plain import BPDA
-from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 
 CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "index": lambda scores, answers: answers[torch.arange(len(scores)), scores.argmax(1)],
+    "index": lambda scores, answers: answers[torch.arange(scores.shape[0]), scores.argmax(1)],
     "gather": lambda scores, answers: answers.gather(1, scores.argmax(1)[:, None, None].expand(-1, 1, 10))[:, 0],
     "one_hot": lambda scores, answers: (F.one_hot(scores.argmax(1), 4)[:, :, None].float() * answers).sum(1),
     "where": lambda scores, answers: torch.stack(
@@ -53,18 +53,25 @@ def mixture(experts: nn.Module) -> nn.Module:
     return copy.deepcopy(experts).train()
 
 
+def exported(model: nn.Module) -> nn.Module:
+    any_size = ({0: torch.export.Dim.DYNAMIC},)
+    return torch.export.export(model, (examples()[0][:8],), dynamic_shapes=any_size).module()
+
+
 def gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     z = x.clone().requires_grad_()
     return torch.autograd.grad(model(z)[:, 0].sum(), z)[0]
 
 
+@pytest.mark.parametrize("as_used", [lambda model: model, exported], ids=["module", "exported"])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_is_seen_through_however_it_is_written(
-    choice: str, experts: nn.Module, monkeypatch: pytest.MonkeyPatch
+    choice: str, as_used: Callable[[nn.Module], nn.Module], experts: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a derivative that knows of the gate, at the model's own value; or as the mixture, in value too."""
     monkeypatch.setattr(Experts, "choice", choice)
-    x, hard, soft = examples()[0], BPDA(Subject(experts)), BPDA(Subject(experts), soft=True)
+    model = as_used(experts)
+    x, hard, soft = examples()[0], BPDA(Subject(model)), BPDA(Subject(model), soft=True)
     assert torch.allclose(hard(x), experts(x), atol=1e-5)
     assert not torch.allclose(gradient(hard, x), gradient(experts, x), atol=1e-3)
     assert torch.allclose(soft(x), mixture(experts)(x), atol=1e-5)

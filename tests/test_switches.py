@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from deceptive.brief import BRIEF
 from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.remedies.switches import BehindSwitch, behind_switches, switches
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.evaluation.surrogates.switches import Behind, behind_switches, switches
 from nofreelunch.threats import L2, Linf
 from test_decisions import EPS, SIZE, Parts, direction, inputs, lost
 
@@ -115,7 +115,7 @@ def test_the_number_is_found_and_so_is_what_can_be_reached_behind_it(kind: type[
     assert found[0].alone == issubclass(kind, OneByOne)
     broken = torch.zeros(len(x), dtype=torch.bool)
     for rank in (1, 2):
-        attack = Behind(THREAT, 40, switch=found[0], target_rank=rank)
+        attack = BehindSwitch(THREAT, 40, switch=found[0], target_rank=rank)
         z = attack(model, x, y, torch.Generator().manual_seed(0))
         assert THREAT.contains(z, x).all()
         broken |= model(z).argmax(1) != y

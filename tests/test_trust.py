@@ -8,6 +8,7 @@ import copy
 import enum
 import random
 from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,9 +24,9 @@ from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, adaptive, evaluate
-from nofreelunch.evaluation.crossings import Crossings
+from nofreelunch.evaluation.remedies.boundary_gradient import BoundaryGradient
+from nofreelunch.evaluation.remedies.wrappers import Smoothed
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.evaluation.surrogates.plain import Smoothed
 from nofreelunch.models import fast
 from nofreelunch.models.copying import copy_of
 from nofreelunch.rng import Streams
@@ -107,8 +108,16 @@ def test_a_deceptive_model_is_exposed(name: str) -> None:
     assert EXPECTED.get(name, set()) <= {flag.name for flag in ev.flags}, ev
 
 
+@pytest.mark.parametrize("name", ["RoundedInput", "HardLabels"])
+def test_an_exported_program_is_exposed(name: str) -> None:
+    (x, y), model, any_size = examples(), DECEPTIVE[name](linear()), ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(model, (x[:8],), dynamic_shapes=any_size).module()
+    truth = TRUTH.get(name, like_the_network)(model, linear(), x, y, EPS)
+    assert brief(program).robust.rate <= truth + 0.01
+
+
 def test_a_remedy_whose_gain_is_made_up_for_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaptive, "_beyond_own", lambda *given: {})
+    monkeypatch.setattr(adaptive, "_not_made_up_for", lambda *given: {})
     model = DECEPTIVE["DistractingClasses"](linear())
     ev = brief(model)
     truth = like_the_network(model, linear(), *examples(), EPS)
@@ -520,7 +529,7 @@ def test_half_precision_is_flagged_and_attacked() -> None:
 def test_gradients_where_the_answer_changes_are_true(threat: Threat) -> None:
     """Scores may say elsewhere that far is near."""
     (x, y), model = examples(), DECEPTIVE["FarIsNear"](linear())
-    attack = Crossings(threat, 8, 4, 10, surrogate=model, pool=x)
+    attack = BoundaryGradient(threat, 8, 4, 10, surrogate=model, pool=x)
     z = attack(model, x, y, torch.Generator().manual_seed(0))
     assert threat.contains(z, x).all()
     climb = APGD(threat, steps=100)(model, x, y, torch.Generator().manual_seed(0))
@@ -533,13 +542,17 @@ def test_gradients_where_the_answer_changes_are_true(threat: Threat) -> None:
 def test_without_an_image_of_another_class_there_is_no_crossing() -> None:
     (x, y), model = examples(), linear()
     same = x[model(x).argmax(1) == y[0]][:1]
-    z = Crossings(nfl.Linf(0.06), 2, 2, 0, surrogate=model, pool=same)(model, x, y, torch.Generator().manual_seed(0))
+    z = BoundaryGradient(nfl.Linf(0.06), 2, 2, 0, surrogate=model, pool=same)(
+        model, x, y, torch.Generator().manual_seed(0)
+    )
     assert nfl.Linf(0.06).contains(z, x).all()
 
 
-def test_many_shifts_are_averaged_as_few_are() -> None:
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+@pytest.mark.parametrize("made", [linear, lambda: torch.jit.script(linear())], ids=["module", "TorchScript"])
+def test_many_shifts_are_averaged_as_few_are(made: Callable[[], nn.Module]) -> None:
     """They are asked again for their gradients, which must come out the same."""
-    x, model = examples()[0][:2].requires_grad_(), linear()
+    x, model = examples()[0][:2].requires_grad_(), made()
     for count in (8, 600):  # the second is more than one call takes
         surrogate = Smoothed(model, nfl.Linf(0.06), count)
         shifts = nfl.Linf(0.03).draw(

@@ -1,18 +1,23 @@
-"""Remedies are tried on a sample; those that gain something are run, so that the figure is brought down."""
+"""Remedies are tried on a sample; those that gain something are run, so that the figure is brought down.
 
-from functools import partial
-from typing import Any
+The stages: is anything odd about the model (`suspicious`); which remedies are `better` on the sample than a short
+attack by the model's own gradient; what of their `gains` long attacks by it do not make up for, which is then run on
+all; what of that is `unexplained`, since they do not from several starts either, which is a reason for doubt.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 
 from nofreelunch.attacks import APGD, Attack, EachTarget
 from nofreelunch.attacks.worst_of import restarts
-from nofreelunch.evaluation.board import LOST
+from nofreelunch.evaluation.board import LOST, Some
 from nofreelunch.evaluation.protocols import PATIENCE, Protocol
-from nofreelunch.evaluation.remedies import Gain, Remedy, least_gain, remedies, tried
+from nofreelunch.evaluation.remedies.catalogue import Gain, Remedy, least_gain, remedies, tried
+from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import run, to_the_end
-from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import Slopes, gradient_flags, slopes
@@ -29,52 +34,97 @@ _STARTS = 3
 """Of the attacks by the model's own gradient before a gain is doubted."""
 
 
-def adapt(trial: Trial, protocol: Protocol, flags: list[Flag]) -> dict[str, Gain]:
-    """Try the remedies on a sample; run those that break clearly more than the protocol would on everything.
+@dataclass(frozen=True)
+class Candidates:
+    """The remedies that can be tried on a model, and on what.
+
+    Args:
+        trial: the evaluation.
+        protocol: says how long attacks are.
+        sample: the examples that they are tried on.
+        suspicious: whether anything is odd about the model.
+    """
+
+    trial: Trial
+    protocol: Protocol
+    sample: Some
+    suspicious: bool
+
+    @cached_property
+    def remedies(self) -> dict[str, Remedy]:
+        """By name."""
+        steps = (self.protocol.probing, self.protocol.thorough)
+        return remedies(self.trial, self.sample, self.suspicious, steps)
+
+
+@dataclass(frozen=True)
+class Scouting:
+    """What the remedies are worth on a sample.
+
+    Attributes:
+        candidates: the remedies.
+        better: those that break clearly more than PGD by the model's own gradient does with as many steps.
+        gains: what of that long attacks by the own gradient do not make up for.
+        unexplained: what of that several starts of them do not make up for either, where it is more than one example of
+            all, or more than `_LUCK` of the sample. Of an honest model nothing.
+    """
+
+    candidates: Candidates
+    better: list[str]
+    gains: dict[str, Gain]
+    unexplained: dict[str, Gain]
+
+
+def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> Scouting:
+    """Try the remedies on a sample of what stands; on fewer examples where nothing is odd about the model."""
+
+    def suspicion() -> tuple[list[int], bool]:
+        index = trial.sample(trial.board.standing(), protocol.sample)
+        odd = bool(flags) or trial.subject.stateful or bool(trial.switches)
+        suspicious = len(index) > 0 and (odd or bool(gradient_flags(slopes_near(trial, index))))
+        return (index if suspicious else trial.sample(index, protocol.few)).tolist(), suspicious
+
+    rows, suspicious = trial.journal.once("suspicion", suspicion)
+    candidates = Candidates(trial, protocol, torch.tensor(rows, dtype=torch.long), suspicious)
+    better, *found = trial.journal.once("scouting", lambda: _worth(candidates))
+    gains, unexplained = ({name: Gain(*gain) for name, gain in each.items()} for each in found)
+    return Scouting(candidates, better, gains, unexplained)
+
+
+def _worth(candidates: Candidates) -> tuple[list[str], dict[str, Gain], dict[str, Gain]]:
+    """What the remedies are worth on the sample: `better`, `gains` and `unexplained` of `Scouting`."""
+    trial, protocol, index = candidates.trial, candidates.protocol, candidates.sample
+    if len(index) == 0:
+        return [], {}, {}
+    better = tried(
+        trial, candidates.remedies, index, SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view)
+    )
+    if trial.randomised:
+        return list(better), better, better
+    gains = _not_made_up_for(trial, better, *_own(trial, protocol))
+    large = {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
+    others = {name: gain for name, gain in gains.items() if name not in large}
+    unexplained = large | _not_made_up_for(trial, others, *_own_again(trial, protocol))
+    if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
+        unexplained = {name: gain for name, gain in unexplained.items() if len(gain.rows) > 1}
+    return list(better), gains, unexplained
+
+
+def adapt(scouting: Scouting) -> dict[str, Gain]:
+    """Run the remedies that break more than the protocol would on everything.
 
     Returns:
-        The gains that leave a doubt: of examples that APGD on the model's own gradient breaks from none of a few
-        starts, two at least of all, or of more than `_LUCK` of the sample. Of an honest model none.
+        The gains that leave a doubt.
     """
-    steps = (protocol.probing, protocol.thorough)
-    found: dict[str, Remedy] = {}
-
-    def look() -> dict[str, Any]:
-        index = trial.sample(trial.board.standing(), protocol.sample)
-        if len(index) == 0:
-            return {"gains": {}, "doubtful": {}, "hopeful": [], "suspicious": False, "sample": []}
-        odd = bool(flags) or trial.subject.stateful or bool(trial.switches)
-        suspicious = odd or bool(gradient_flags(slopes_near(trial, index)))
-        if not suspicious:
-            index = trial.sample(index, protocol.few)
-        base = SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view)
-        found.update(remedies(trial, index, suspicious, steps))
-        hopeful = tried(trial, found, index, base)
-        if trial.randomised:
-            gains = doubtful = hopeful
-        else:
-            gains = _beyond_own(trial, hopeful, *_own(trial, protocol))
-            large = {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
-            others = {name: gain for name, gain in gains.items() if name not in large}
-            doubtful = large | _beyond_own(trial, others, *_own_again(trial, protocol))
-            if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
-                doubtful = {name: gain for name, gain in doubtful.items() if len(gain.rows) > 1}
-        seen = {"gains": gains, "doubtful": doubtful, "hopeful": sorted(hopeful.keys() - gains.keys())}
-        return seen | {"suspicious": suspicious, "sample": index.tolist()}
-
-    seen = trial.journal.once("scouting", look)
-    gains, doubtful = ({name: Gain(*gain) for name, gain in seen[kind].items()} for kind in ("gains", "doubtful"))
-    trial.suspicious = bool(seen["suspicious"] or doubtful)
-    if gains and not found:  # a resumed run has taken over the outcome, and makes the remedies again
-        found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], steps)
-    for name, gain in sorted(gains.items(), key=lambda item: -len(item[1].rows)):
+    trial, protocol = scouting.candidates.trial, scouting.candidates.protocol
+    for name, gain in sorted(scouting.gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
-            run(trial, "remedy", name, found[name].thorough)
-    return {name: gain for name, gain in doubtful.items() if _borne_out(trial, protocol, name, gain)}
+            run(trial, "remedy", name, scouting.candidates.remedies[name].thorough)
+    return {name: gain for name, gain in scouting.unexplained.items() if _borne_out(trial, protocol, name, gain)}
 
 
-def adapt_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
+def adapt_again(scouting: Scouting) -> dict[str, Gain]:
     """Remedies that are due for a second look, on a few examples that all attacks have left; run if they break one.
 
     That the model's own gradient makes up for what a remedy has gained settles whether the model is to be doubted, not
@@ -84,25 +134,24 @@ def adapt_again(trial: Trial, protocol: Protocol) -> dict[str, Gain]:
     Returns:
         The gains that leave a doubt.
     """
-    seen = trial.journal["scouting"]
-    hopeful = seen["hopeful"]
-    due = [*hopeful, *([_OWN] if hopeful else []), *(["random search"] if seen["suspicious"] else [])]
+    candidates = scouting.candidates
+    trial, protocol, board = candidates.trial, candidates.protocol, candidates.trial.board
+    made_up_for = sorted(set(scouting.better) - scouting.gains.keys())
+    due = [*made_up_for, *([_OWN] if made_up_for else []), *(["random search"] if candidates.suspicious else [])]
     if not due:
         return {}
-    board, steps = trial.board, {name: f"{name}, again" for name in due}
-    count = protocol.sample if trial.suspicious else protocol.few
-    found = remedies(trial, torch.tensor(seen["sample"]), seen["suspicious"], (protocol.probing, protocol.thorough))
     own = _targeted(trial, protocol, 4)
-    found[_OWN] = Remedy(to_the_end(trial, own), own)
-    for name in (name for name in due if name in found):
+    found = candidates.remedies | {_OWN: Remedy(to_the_end(trial, own), own)}
+    steps = {name: f"{name}, again" for name in due if name in found}
+    for name, step in steps.items():
 
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
-            index = trial.sample(board.standing(), count)
+            index = trial.sample(board.standing(), protocol.sample if trial.suspicious else protocol.few)
             look = remedy.thorough if name == "random search" else remedy.brief
             return len(index) > 0 and bool(trial.breaks(look, index, "second look").any())
 
         if trial.journal.once(f"again: {name}", breaks):
-            run(trial, "remedy", steps[name], found[name].thorough)
+            run(trial, "remedy", step, found[name].thorough)
     if not search.significant(sum(map(board.broken_in, steps.values())), len(board), _LATE):
         return {}
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
@@ -116,7 +165,7 @@ def _borne_out(trial: Trial, protocol: Protocol, remedy: str, gain: Gain) -> boo
     def look() -> bool:
         rows = trial.board.rows_broken_in(remedy)[:_FEW]
         gains = {remedy: Gain(rows, len(rows))} if len(rows) > 1 else {}
-        left = _beyond_own(trial, gains, *_own_again(trial, protocol))
+        left = _not_made_up_for(trial, gains, *_own_again(trial, protocol))
         return remedy in left and len(left[remedy].rows) > 1
 
     return trial.journal.once(f"borne out: {remedy}", look)
@@ -128,7 +177,7 @@ def _wanted(trial: Trial, gain: Gain) -> bool:
     return bool(left >= least_gain(gain.of))
 
 
-def _beyond_own(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[str, Gain]:
+def _not_made_up_for(trial: Trial, gains: dict[str, Gain], *attacks: Attack) -> dict[str, Gain]:
     """The gains that these attacks, by the model's own gradient and to their ends, do not make up for."""
     if not gains:
         return {}

@@ -9,7 +9,7 @@ from nofreelunch.attacks.base import Iterative
 from nofreelunch.evaluation.adaptive import slopes_near
 from nofreelunch.evaluation.board import STANDING
 from nofreelunch.evaluation.protocols import Protocol, parts, relentless
-from nofreelunch.evaluation.remedies import Gain
+from nofreelunch.evaluation.remedies.catalogue import Gain
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import parts_for, run, to_the_end
 from nofreelunch.evaluation.trial import Trial
@@ -115,8 +115,6 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
 
     Those of a kind that `harder` runs for longer are left out: `_more_steps` has looked at them.
     """
-    if trial.suspicious:
-        return False
     whole = [part for attack in _limited(trial, protocol).values() for part in parts_for(trial, attack, whole=True)]
     longer = {type(part) for part in parts_for(trial, protocol.harder(trial.threat))}
     whole = [part for part in whole if type(part) not in longer]
@@ -131,11 +129,9 @@ def gave_up_too_soon(trial: Trial, protocol: Protocol) -> bool:
 
 
 def run_whole(trial: Trial, protocol: Protocol) -> None:
-    """The attacks that gave examples up, once more, and to their ends."""
-    if not trial.suspicious:
-        trial.suspicious = True
-        for step, attack in _limited(trial, protocol).items():
-            run(trial, "whole", f"{step}, whole", attack)
+    """The attacks that gave examples up, once more, and to their ends; the trial is suspicious by now."""
+    for step, attack in _limited(trial, protocol).items():
+        run(trial, "whole", f"{step}, whole", attack)
 
 
 def _limited(trial: Trial, protocol: Protocol) -> dict[str, Attack]:

@@ -3,9 +3,8 @@
 import torch
 
 from nofreelunch.evaluation.protocols import Protocol
+from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.surrogates.plain import BPDA
-from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
@@ -20,7 +19,7 @@ _MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
 
 
 def check_at_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Flag]:
-    """What is found there of the examples that still stand; where it is a new reason, the model is attacked otherwise.
+    """What is found there of the examples that still stand, and was not known.
 
     Args:
         trial: the evaluation.
@@ -30,10 +29,7 @@ def check_at_ends(trial: Trial, protocol: Protocol, known: set[str]) -> list[Fla
     if trial.randomised:
         return []
     found = trial.journal.flags("ends", lambda: _found(trial, protocol))
-    flags = [flag for flag in found if flag.name not in known]
-    if any(flag.name == "watches-gradients" for flag in flags):
-        trial.view = BPDA(trial.subject)
-    return flags
+    return [flag for flag in found if flag.name not in known]
 
 
 def _found(trial: Trial, protocol: Protocol) -> list[Flag]:

@@ -7,8 +7,8 @@ import torch
 
 from nofreelunch.attacks.door import Precise
 from nofreelunch.attacks.eot import Averaged
+from nofreelunch.evaluation.remedies.wrappers import BPDA, Rescaled
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.surrogates.plain import BPDA, Rescaled
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function, outputs
 from nofreelunch.evaluation.trust.probe import Probe
@@ -30,11 +30,11 @@ _CHECKS = (
     function.optimises_inside, function.leaves_torch, outputs.probabilities, outputs.constant_output,
     outputs.half_precision, outputs.wrong_range,
 )  # fmt: skip
-"""What is asked of every model, beside `memory` and `randomised`."""
+"""What is asked of every model, beside `statefulness` and `randomised`."""
 
 
-def check_before(trial: Trial) -> list[Flag]:
-    """Ask the model a few questions, and settle how it is to be attacked."""
+def check_before(trial: Trial) -> tuple[list[Flag], Model]:
+    """Ask the model a few questions: what is odd about it, and what attacks are to differentiate."""
     subject = trial.subject
 
     def questions() -> dict[str, Any]:
@@ -42,7 +42,7 @@ def check_before(trial: Trial) -> list[Flag]:
         x, y = trial.load(index)
         near = trial.threat.random_start(x, trial.streams(index, "probe"))
         probe = Probe(subject, x, y, near, trial.threat.width, min(trial.batch, len(trial.source)))
-        subject.stateful, flags = function.memory(probe)
+        subject.stateful, flags = function.statefulness(probe)
         random = function.randomised(probe)
         checks = _CHECKS if random else _COMPARING + _CHECKS
         answers = (random, *(check(probe) for check in checks))
@@ -56,8 +56,7 @@ def check_before(trial: Trial) -> list[Flag]:
     names = {flag.name for flag in flags}
     if "randomised" in names:
         trial.randomise()
-    trial.view = _view(trial, names, outcome["scale"])
-    return flags
+    return flags, _view(trial, names, outcome["scale"])
 
 
 def _view(trial: Trial, names: set[str], scale: float) -> Model:

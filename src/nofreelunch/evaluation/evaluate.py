@@ -13,7 +13,7 @@ from nofreelunch.attacks.door import check_labels, first_logits
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, check_count
 from nofreelunch.evaluation import operations
-from nofreelunch.evaluation.adaptive import adapt, adapt_again
+from nofreelunch.evaluation.adaptive import adapt, adapt_again, scout
 from nofreelunch.evaluation.board import CLEAN, STANDING, Board, tally_of
 from nofreelunch.evaluation.checks_after import check_after, gave_up_too_soon, run_whole
 from nofreelunch.evaluation.checks_at_ends import check_at_ends
@@ -21,6 +21,7 @@ from nofreelunch.evaluation.checks_before import check_before
 from nofreelunch.evaluation.checks_outside import check_outside
 from nofreelunch.evaluation.journal import Journal
 from nofreelunch.evaluation.protocols import Protocol, further, plan_of, without_addresses
+from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.steps import run
@@ -132,29 +133,18 @@ def _conduct(
     trial: Trial, plan: Protocol, extra: Mapping[str, Attack], known: Evaluation | None
 ) -> tuple[list[Flag], bool]:
     """All phases; the flags, and whether the answer is exact."""
-    board = trial.board
     trial.journal.once("versions", versions)
     first = trial.journal.once("first answers", lambda: _first_answers(trial).tolist())
-    flags, resumed = check_before(trial), trial.journal.knows(CLEAN)
+    flags, trial.view = check_before(trial)
+    resumed = trial.journal.knows(CLEAN)
     trial.journal.once(CLEAN, trial.clean)
     if resumed and not _FICKLE & {flag.name for flag in flags}:
-        _check_answers(trial, board.clean_margin)
+        _check_answers(trial, trial.board.clean_margin)
     if known is not None and not trial.randomised:
         _take_over(known, trial, {flag.name for flag in flags})
     exact = trial.threat.eps == 0 or (not flags and not trial.subject.stateful and operations.exactly(trial))
     if not exact:
-        name, recipe = plan.first
-        run(trial, "main", name, recipe(trial.threat))
-        flags += check_at_ends(trial, plan, {flag.name for flag in flags})
-        gains = adapt(trial, plan, flags)
-        for name, recipe in plan.main.items():
-            run(trial, "main", name, recipe(trial.threat))
-        for name, attack in extra.items():
-            run(trial, "further", name, attack)
-        late = check_after(trial, plan, gains | adapt_again(trial, plan))
-        if late or gave_up_too_soon(trial, plan):
-            run_whole(trial, plan)
-        flags += late
+        flags += _attacked(trial, plan, extra, flags)
         if not _FICKLE & {flag.name for flag in flags}:
             flags += trial.journal.flags("changed", lambda: _changed(trial, first))
         if trial.randomised:
@@ -163,6 +153,27 @@ def _conduct(
     for flag in (*flags, *_flags_of_scores(trial)):
         distinct.setdefault(flag.name, flag)
     return list(distinct.values()), exact and not trial.randomised
+
+
+def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], known: list[Flag]) -> list[Flag]:
+    """The phases that attack; what they find beside the known flags."""
+    name, recipe = plan.first
+    run(trial, "main", name, recipe(trial.threat))
+    flags = check_at_ends(trial, plan, {flag.name for flag in known})
+    if "watches-gradients" in {flag.name for flag in flags}:
+        trial.view = BPDA(trial.subject)
+    scouting = scout(trial, plan, known + flags)
+    trial.suspicious = scouting.candidates.suspicious or bool(scouting.unexplained)
+    gains = adapt(scouting)
+    for name, recipe in plan.main.items():
+        run(trial, "main", name, recipe(trial.threat))
+    for name, attack in extra.items():
+        run(trial, "further", name, attack)
+    late = check_after(trial, plan, gains | adapt_again(scouting))
+    if not trial.suspicious and (late or gave_up_too_soon(trial, plan)):
+        trial.suspicious = True
+        run_whole(trial, plan)
+    return flags + late
 
 
 def _flags_of_scores(trial: Trial) -> list[Flag]:

@@ -32,7 +32,7 @@ class _Module(nn.Module):
 
 
 @dataclass(frozen=True)
-class Foreign:
+class LibraryAttack:
     """An attack of another library.
 
     Args:
@@ -52,8 +52,8 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class Own:
-    """An attack that is not ours: it gets an ordinary generator, and what it returns is looked at.
+class Checked:
+    """An attack of the user's or of a library: it gets an ordinary generator, and what it returns is looked at.
 
     Args:
         name: for messages.
@@ -86,9 +86,9 @@ def _seed(rng: torch.Generator | Streams, x: Tensor) -> int:
     return int(Streams.of(rng, len(x), x.device).integers(2**31)[0])
 
 
-def as_ours(name: str, attack: Attack) -> Attack:
-    """The attack, behind `Own` if it is not one of the package."""
-    return attack if type(attack).__module__.startswith("nofreelunch.") else Own(name, attack)
+def checked(name: str, attack: Attack) -> Attack:
+    """The attack, behind `Checked` if it is not one of the package."""
+    return attack if type(attack).__module__.startswith("nofreelunch.") else Checked(name, attack)
 
 
 def _foolbox(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
@@ -120,4 +120,4 @@ def foreign(spec: str, threat: Threat) -> Attack:
         raise InputError(f"attack {spec} needs the package {library}; install it with: pip install {library}") from None
     if not callable(kinds.get(name)):
         raise unknown(f"{library} attack", name, (key for key, value in kinds.items() if isinstance(value, type)))
-    return Own(spec, Foreign(threat, kinds[name], call))
+    return Checked(spec, LibraryAttack(threat, kinds[name], call))

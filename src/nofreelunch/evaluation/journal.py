@@ -70,10 +70,6 @@ class Journal:
         """What a check found when it was first made."""
         return [Flag(**flag) for flag in self.once(step, lambda: [asdict(flag) for flag in check()])]
 
-    def __getitem__(self, step: str) -> Any:
-        """What a finished step has returned."""
-        return self._outcomes[step]
-
     def knows(self, step: str) -> bool:
         """Whether the step is finished."""
         return step in self._outcomes

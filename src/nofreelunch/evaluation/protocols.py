@@ -8,7 +8,7 @@ from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square, Wors
 from nofreelunch.attacks.base import Iterative, check_attack
 from nofreelunch.errors import InputError, check_known
 from nofreelunch.evaluation.board import CHECKS, CLEAN
-from nofreelunch.evaluation.foreign import as_ours
+from nofreelunch.evaluation.foreign import checked
 from nofreelunch.threats import Threat
 from nofreelunch.workspace import digest
 
@@ -133,7 +133,7 @@ def further(attacks: Mapping[str, Attack] | None, plan: Protocol) -> dict[str, A
         check_attack(attack)
         if name in (CLEAN, CHECKS, plan.first[0], *plan.main) or _OURS.match(name):
             raise InputError(f'"{name}" is a step of evaluate itself; give your attack another name')
-    return {name: as_ours(name, attack) for name, attack in (attacks or {}).items()}
+    return {name: checked(name, attack) for name, attack in (attacks or {}).items()}
 
 
 def parts(attack: Attack, classes: int) -> Iterator[Attack]:

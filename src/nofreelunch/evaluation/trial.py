@@ -14,9 +14,9 @@ from nofreelunch.attacks.door import answering
 from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
+from nofreelunch.evaluation.remedies.switches import Switch, switches
 from nofreelunch.evaluation.source import Source, batches
 from nofreelunch.evaluation.subject import Subject, attempted
-from nofreelunch.evaluation.surrogates.switches import Switch, switches
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample

@@ -42,6 +42,12 @@ def frozen_copy(model: nn.Module) -> nn.Module | None:
         return None
 
 
+def operation_name(function: object) -> str:
+    """The name of an operation, as a mode is told of it; exported programs name it round.default where it is round."""
+    name: str = getattr(function, "__name__", "")
+    return name.partition(".")[0]
+
+
 def trace(model: object) -> fx.GraphModule | None:
     """The operations that `model` performs on every input; None where they depend on the input or cannot be seen.
 

@@ -11,9 +11,8 @@ from functools import partial
 import torch
 
 from nofreelunch.attacks.losses import margin
-from nofreelunch.evaluation.bisection import bisected
+from nofreelunch.evaluation.remedies.bisection import between, bisected, largest_change
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.threats import expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
 _HALVINGS = 12
@@ -66,24 +65,15 @@ def largest_jump(answer: Model, x: Inputs, y: Labels, z: Inputs) -> PerExample:
     margins = partial(_margins_on_the_way, answer, x, y, z)
     with torch.no_grad():
         marks = torch.linspace(0, 1, _MARKS + 1, dtype=torch.float64, device=x.device)
-        on_the_way = torch.stack([margins(mark.expand(len(x))) for mark in marks])
-        first = on_the_way.diff(dim=0).abs().nan_to_num().argmax(0)
-        low, high = marks[first], marks[first + 1]
-        before, after = (on_the_way.gather(0, (first + k)[None])[0] for k in (0, 1))
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            between = margins(middle)
-            later = (after - between).abs() > (between - before).abs()
-            low, before = torch.where(later, middle, low), torch.where(later, between, before)
-            high, after = torch.where(later, high, middle), torch.where(later, after, between)
-        change = on_the_way.amax(0) - on_the_way.amin(0)
-        share = (after - before).abs() / torch.maximum(change, _ROUNDED * on_the_way.abs().amax(0))
+        seen, jump, _ = largest_change(lambda share: margins(share)[:, None], marks, len(x), _HALVINGS)
+        change = seen.amax(0) - seen.amin(0)
+        share = (jump.abs() / torch.maximum(change, _ROUNDED * seen.abs().amax(0))).squeeze(1)
     return share.nan_to_num(nan=0.0, posinf=0.0)
 
 
 def _margins_on_the_way(answer: Model, x: Inputs, y: Labels, end: Inputs, share: PerExample) -> PerExample:
     """A share of the way from x to another point."""
-    return margin(answer(x + expand(share, x).to(x.dtype) * (end - x)), y).double()
+    return margin(answer(between(x, end, share)), y).double()
 
 
 def jump_flag(shares: PerExample) -> Flag | None:

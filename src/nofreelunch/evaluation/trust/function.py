@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from nofreelunch.attacks.door import as_tensor, out_of_memory
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
+from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
+from nofreelunch.evaluation.remedies.unseen import replaced
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, attempted
-from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
-from nofreelunch.evaluation.surrogates.unseen import replaced
 from nofreelunch.evaluation.trust.memory import changed_places, fingerprint, only_drew
 from nofreelunch.evaluation.trust.probe import Probe, behind, counted, differs
 from nofreelunch.models.copying import copy_of
+from nofreelunch.models.tracing import operation_name
 
 _CALLS = 40
 """More than a warm-up lasts: so often is a model asked before it is compared with a fresh copy."""
@@ -33,7 +34,7 @@ _DRAWS = 12
 """Of two answers that are equally likely both are seen in so many calls, but once in 4,000 times."""
 
 
-def memory(probe: Probe) -> tuple[bool, list[Flag]]:
+def statefulness(probe: Probe) -> tuple[bool, list[Flag]]:
     """Whether a call leaves something behind in the model, and what that does.
 
     Carlini et al. 2019, section 5.6: a stateful defence must be attacked as one that knows the state.
@@ -218,7 +219,7 @@ class _Leaving(Smooth):
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation."""
-        if getattr(function, "__name__", "") in _WAYS_OUT and args[0].numel() > self._rows:
+        if operation_name(function) in _WAYS_OUT and args[0].numel() > self._rows:
             smooth = self.smooth(args[0])
             if smooth.is_floating_point() and smooth.requires_grad:
                 self.handed.append(f"{tuple(args[0].shape)}")
@@ -228,7 +229,7 @@ class _Leaving(Smooth):
 def leaves_torch(probe: Probe) -> Flag | None:
     """Whether a part of what the model computes of an example is computed by NumPy or Python, which no gradient sees.
 
-    Single numbers may be read: what they decide is looked behind (`surrogates/switches.py`).
+    Single numbers may be read: what they decide is looked behind (`remedies/switches.py`).
     """
     mode, x = _Leaving(len(probe.x)), probe.x.detach().requires_grad_()
     with torch.enable_grad(), bpda(mode):

@@ -116,7 +116,7 @@ def _margin_gradient(model: Model, z: Inputs, y: Labels) -> tuple[Tensor, Tensor
 
 def _off_ties(z: Inputs, threat: Threat) -> Inputs:
     """Points a little beside these, inside the box, at which no two pixels are equal."""
-    step = _ASIDE * threat.draw(z, Streams.for_examples(0, torch.arange(len(z), device=z.device)))
+    step = _ASIDE * threat.draw(z, Streams.numbered(0, len(z), z.device))
     return torch.where(threat.clip(z + step) == z + step, z + step, z - step)
 
 

@@ -1,4 +1,4 @@
-"""Surrogates that only ask the model itself: more often, nearby, or in higher precision."""
+"""Functions to differentiate in the model's place: by BPDA, smoothed, by finite differences, in float64, rescaled."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from nofreelunch.attacks.gradient import loss_gradient
+from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
+from nofreelunch.evaluation.remedies.unseen import replaced
 from nofreelunch.evaluation.subject import Subject, as_in_use
-from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
-from nofreelunch.evaluation.surrogates.unseen import replaced
 from nofreelunch.models.copying import copy_of
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
@@ -40,7 +40,7 @@ class BPDA:
 
 
 @dataclass(frozen=True)
-class AtRest:
+class WithoutInnerSteps:
     """The model as it would be if the optimisation inside of it took no step: what it differentiates has slope 0.
 
     A defence that moves its input by the network's own gradient leaves the network (Croce et al. 2022, adaptive
@@ -100,20 +100,21 @@ class Smoothed:
 
     model: Model
     threat: Threat
-    count: int = 3
+    count: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """The mean logits."""
         near = replace(self.threat, eps=self.threat.eps / 2)
-        streams = Streams.for_examples(0, torch.arange(self.count, device=x.device))
+        streams = Streams.numbered(0, self.count, x.device)
         shifts = near.draw(x[:1].expand(self.count, *x.shape[1:]), streams)
         parts = torch.split(shifts, max(1, _PIXELS // x.numel()))
         ask = self.model if len(parts) == 1 else partial(checkpoint, self.model, use_reentrant=False)
-        answers = [ask((x + part[:, None]).flatten(0, 1)).view(len(part), len(x), -1) for part in parts]
+        with set_checkpoint_early_stop(False):  # which is an exception, and TorchScript makes an error of it
+            answers = [ask((x + part[:, None]).flatten(0, 1)).view(len(part), len(x), -1) for part in parts]
         return torch.cat(answers).mean(0)
 
 
-def precise(subject: Subject) -> Model:
+def in_float64(subject: Subject) -> Model:
     """The model in float64, where differences that float32 rounds away are still there.
 
     Raises:
@@ -186,7 +187,7 @@ class FiniteDifferences:
         if size <= self.directions:
             shifts = torch.eye(size, dtype=x.dtype, device=x.device).view(size, *x.shape[1:])
         else:
-            streams = Streams.for_examples(1, torch.arange(self.directions, device=x.device))
+            streams = Streams.numbered(1, self.directions, x.device)
             shifts = streams.normal(*x.shape[1:], dtype=x.dtype).sign()
         width = self.threat.eps / 2 / self.threat.size(shifts[:1]).item()
         logits: Tensor = _CentralDifferences.apply(x, self.model, self.own, shifts * width)

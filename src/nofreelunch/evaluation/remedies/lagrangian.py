@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, EachTarget, WorstOf
-from nofreelunch.threats import Threat, expand
+from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Mask, PerExample
 
 _TURN = 1.2
@@ -32,22 +32,17 @@ def turned(weight: PerExample, there: Mask) -> PerExample:
     return weight * torch.where(there, 1 / _TURN, _TURN)
 
 
-def stepped(
-    threat: Threat, z: Inputs, x: Inputs, up: Inputs, across: Inputs, weight: PerExample, done: float
-) -> Inputs:
-    """A step along the Lagrangian's gradient, shorter and shorter.
+def stepped(threat: Threat, z: Inputs, x: Inputs, slope: Inputs, done: float) -> Inputs:
+    """A step along the Lagrangian's slope, shorter and shorter.
 
     Args:
         threat: the set.
         z: where the attack is.
         x: the examples.
-        up: the unit slope of the scores.
-        across: the unit slope of the condition.
-        weight: how much the condition counts beside the scores.
+        slope: the unit slope of the scores, and beside it the condition's by its weight.
         done: share of the steps that are done.
     """
-    ahead = threat.steepest(up + expand(weight, z) * across)
-    return threat.project(z + threat.eps * ((1 - done) / 2 + _LAST) * ahead, x)
+    return threat.project(z + threat.eps * ((1 - done) / 2 + _LAST) * threat.steepest(slope), x)
 
 
 def brief_and_thorough(attacks: Callable[[int], tuple[Attack, ...]], steps: tuple[int, int]) -> tuple[Attack, Attack]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from nofreelunch.attacks.gradient import loss_gradient, value_and_gradient
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
-from nofreelunch.evaluation.bisection import bisected
+from nofreelunch.evaluation.remedies.bisection import bisected
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Model
@@ -26,7 +26,7 @@ _HALVINGS = 20
 
 @final
 @dataclass(frozen=True)
-class Profiles:
+class CoordinateAscent:
     """Each pixel goes to the best of all values within its reach, by the profile of the margin over them.
 
     The profiles of half the pixels at a time are integrated from gradients at a few points at which these have moved
@@ -91,5 +91,5 @@ class Profiles:
 
     def _signs(self, x: Inputs, seed: int) -> Tensor:
         """+1 or -1 for each pixel, the same ones for all images."""
-        one = Streams.for_examples(seed, torch.zeros(1, dtype=torch.long, device=x.device))
+        one = Streams.numbered(seed, 1, x.device)
         return self.threat.draw(x[:1], one).sign()

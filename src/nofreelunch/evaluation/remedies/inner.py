@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nofreelunch.evaluation.remedies.bpda import bpda
+from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.subject import Subject, as_in_use
-from nofreelunch.evaluation.surrogates.bpda import bpda, straight
 from nofreelunch.models.copying import all_modules, modules_of
 from nofreelunch.types import Model
 

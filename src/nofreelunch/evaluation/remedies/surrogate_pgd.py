@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from nofreelunch.attacks import Attack
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.gradient import loss_gradient, value_and_gradient
 from nofreelunch.attacks.losses import ce, lead
@@ -16,7 +17,7 @@ from nofreelunch.types import Inputs, Labels, Model
 
 
 @dataclass(frozen=True)
-class _Way(State):
+class _Masked(State):
     """free is 1 where a coordinate may move, and else 0."""
 
     free: Tensor
@@ -24,7 +25,7 @@ class _Way(State):
 
 @final
 @dataclass(frozen=True)
-class SurrogatePGD(Iterative[_Way]):
+class SurrogatePGD(Iterative[_Masked]):
     """PGD that follows the gradient of a surrogate, while the model under attack says whether it has succeeded.
 
     With the model itself as surrogate it is PGD; with another model a transfer attack (Papernot et al. 2017); with a
@@ -49,7 +50,7 @@ class SurrogatePGD(Iterative[_Way]):
         check_count("target_rank", self.target_rank, 0)
         check_number("share", self.share, 0, 1, open_low=True)
 
-    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Way:
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Masked:
         """At a random point of the set."""
         target = ranked_wrong_class(self.surrogate, x, y, self.target_rank) if self.target_rank else None
         z, free = self.threat.random_start(x, streams), torch.ones_like(x)
@@ -57,9 +58,9 @@ class SurrogatePGD(Iterative[_Way]):
             slope = loss_gradient(ce, self.surrogate, x, y).abs().flatten(1)
             least = slope.topk(max(1, round(self.share * slope.shape[1])), dim=1).values[:, -1:]
             free = (slope >= least).view_as(x).to(x.dtype)
-        return _Way(x, y, torch.where(free > 0, z, x), streams, free, target=target)
+        return _Masked(x, y, torch.where(free > 0, z, x), streams, free, target=target)
 
-    def step(self, model: Model, state: _Way, count: int) -> tuple[_Way, Tensor]:
+    def step(self, model: Model, state: _Masked, count: int) -> tuple[_Masked, Tensor]:
         """The model's answer at z, then a step up the surrogate."""
         loss, labels = (ce, (state.y,)) if state.target is None else (lead, (state.y, state.target))
         logits, _, grad = value_and_gradient(loss, self.surrogate, state.z, *labels)
@@ -70,3 +71,21 @@ class SurrogatePGD(Iterative[_Way]):
         ahead = self.threat.steepest(state.free * grad.to(state.z.dtype))
         z = self.threat.project(state.z + length * ahead, state.x)
         return replace(state, z=z), logits
+
+
+@final
+@dataclass(frozen=True)
+class Transferred:
+    """What breaks a surrogate, tried on the model (Papernot et al. 2017).
+
+    Args:
+        attack: any.
+        surrogate: what it is run on.
+    """
+
+    attack: Attack
+    surrogate: Model
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
+        """Inputs that the surrogate gets wrong, where the attack found any."""
+        return self.attack(self.surrogate, x, y, rng)

@@ -10,7 +10,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Best, Iterative, Search, State
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.errors import check_count
-from nofreelunch.evaluation.bisection import bisected
+from nofreelunch.evaluation.remedies.bisection import bisected
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
@@ -21,7 +21,7 @@ _HALVINGS = 8
 
 @final
 @dataclass(frozen=True)
-class Borrowed(Iterative[State]):
+class OtherImages(Iterative[State]):
     """Tries the points of the set that are nearest to other images, to black, white, grey and to the negative.
 
     Args:

@@ -8,7 +8,7 @@ of only being doubted (Tramer et al. 2020: an evaluation must adapt).
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,22 +18,27 @@ from nofreelunch.attacks import APGD, Attack, EachTarget, Square, WorstOf
 from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.attacks.losses import ce
 from nofreelunch.evaluation.board import Some
-from nofreelunch.evaluation.crossings import Crossings
-from nofreelunch.evaluation.decision_based import Borrowed, RaySearch
-from nofreelunch.evaluation.profiles import Profiles
-from nofreelunch.evaluation.source import LEVELS, snapped
+from nofreelunch.evaluation.remedies.boundary_gradient import BoundaryGradient
+from nofreelunch.evaluation.remedies.confined import Shifted, Snapped
+from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
+from nofreelunch.evaluation.remedies.decision_based import OtherImages, RaySearch
+from nofreelunch.evaluation.remedies.decisions import steered
+from nofreelunch.evaluation.remedies.inner import inner_surrogates
+from nofreelunch.evaluation.remedies.substitute import Substitute
+from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD, Transferred
+from nofreelunch.evaluation.remedies.switches import behind_switches
+from nofreelunch.evaluation.remedies.wrappers import (
+    BPDA,
+    FiniteDifferences,
+    OnlyClasses,
+    Smoothed,
+    WithoutInnerSteps,
+    in_float64,
+)
 from nofreelunch.evaluation.subject import attempted
-from nofreelunch.evaluation.surrogates.bpda import straight
-from nofreelunch.evaluation.surrogates.decisions import steered
-from nofreelunch.evaluation.surrogates.inner import inner_surrogates
-from nofreelunch.evaluation.surrogates.plain import BPDA, AtRest, FiniteDifferences, OnlyClasses, Smoothed, precise
-from nofreelunch.evaluation.surrogates.substitute import Substitute
-from nofreelunch.evaluation.surrogates.surrogate_pgd import SurrogatePGD
-from nofreelunch.evaluation.surrogates.switches import behind_switches
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs
-from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat, expand
+from nofreelunch.threats import Threat
 from nofreelunch.types import Labels, Model, PerExample
 
 _POOL = 64
@@ -41,14 +46,12 @@ _NEARER = (0.25, 0.5, 0.6, 0.8)
 """Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
 _FEW_PIXELS = (0.05, 0.1, 0.2, 0.4)
 """Shares of the coordinates that are moved alone: a model may know an attack by how many it moves."""
-_SHIFT = 0.15
-"""The share of it that a fixed random shift takes: off the corners, where attacks by sign end."""
 _CLEARLY = 0.3
 """By how much a remedy must lower the model's rate of right answers; a break does, unless the model is randomised."""
 _DIRECTIONS = (256, 1024)
 """In which differences are taken, in a brief and in a thorough attack."""
-_MANY = 64
-"""Points over which scores are averaged that ripple."""
+_POINTS, _MANY = 3, 64
+"""Points over which scores are averaged, and over which if they ripple."""
 _ALIKE = 0.99
 """The cosine of two gradients from which on one leads where the other does."""
 _FEW = 8
@@ -98,32 +101,32 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         for name, surrogate in _surrogates_of(trial, index, suspicious)
     }
     found["few pixels"] = _on_few(trial, steps)
-    found["nearer"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
+    found["smaller radius"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
     shifted = Shifted(threat, steps[0], surrogate=trial.view)
     found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
-    found["other images"] = Remedy(Borrowed(threat, 24, pool=pool), Borrowed(threat, 100, pool=pool))
-    crossings = Crossings(threat, 4, 1, steps[0] // 2, surrogate=trial.view, pool=pool)
-    found["crossings"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
-    profiles = Profiles(threat, steps[0], 1, surrogate=trial.view)
+    found["other images"] = Remedy(OtherImages(threat, 24, pool=pool), OtherImages(threat, 100, pool=pool))
+    crossings = BoundaryGradient(threat, 4, 1, steps[0] // 2, surrogate=trial.view, pool=pool)
+    found["boundary gradient"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
+    profiles = CoordinateAscent(threat, steps[0], 1, surrogate=trial.view)
     found["pixel by pixel"] = Remedy(profiles, EachTarget(replace(profiles, points=steps[1], rounds=3), 3))
     if (parts := attempted(partial(steered, threat, trial.subject, trial.load(index)[0], steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
         found["switches"] = Remedy(*behind_switches(trial.switches, steps))
-    turns = 120 if suspicious else 20
-    found["rays"] = Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * steps[1], pool=pool))
+    turns = 10 * steps[0] if suspicious else 20
+    found["RayS"] = Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * steps[1], pool=pool))
     if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], surrogate=BPDA(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
     if suspicious:
         found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
-        found["substitute"] = _surrogate_remedy(threat, Substitute(answer, pool, threat, trial.seed), steps)
+        found["substitute model"] = _surrogate_remedy(threat, Substitute(answer, pool, threat, trial.seed), steps)
         probing = (FiniteDifferences(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
         rough, fine = (
             SurrogatePGD(threat, count, surrogate=surrogate) for count, surrogate in zip(steps, probing, strict=True)
         )
-        found["differences"] = Remedy(rough, fine, costly=True)
+        found["finite differences"] = Remedy(rough, fine, costly=True)
         smooth = SurrogatePGD(threat, 2 * steps[0], surrogate=Smoothed(trial.view, threat, _MANY))
-        found["smoothed"] = Remedy(smooth, replace(smooth, steps=2 * steps[1]), costly=True)
+        found[f"smoothed over {_MANY} points"] = Remedy(smooth, replace(smooth, steps=2 * steps[1]), costly=True)
     return found
 
 
@@ -142,9 +145,12 @@ def _nearer(trial: Trial, steps: int) -> Attack:
 def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tuple[str, Model]]:
     """Functions to differentiate in the model's place."""
     subject, x = trial.subject, trial.load(index)[0]
-    yield "see-through", BPDA(subject)
+    yield "bpda", BPDA(subject)
     said = subject.logits(x)
-    for name, other in (("soft choices", BPDA(subject, soft=True)), ("at rest", AtRest(subject))):
+    for name, other in (
+        ("soft choices", BPDA(subject, soft=True)),
+        ("without inner steps", WithoutInnerSteps(subject)),
+    ):
         values = attempted(torch.no_grad()(partial(other, x)))
         if values is not None and differs(values, said).any():
             yield name, other
@@ -152,10 +158,10 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:
         yield "classes of the data", OnlyClasses(trial.view, present)
-    yield "jittered", Smoothed(trial.view, trial.threat)
+    yield f"smoothed over {_POINTS} points", Smoothed(trial.view, trial.threat, _POINTS)
     if suspicious:
-        yield "jittered see-through", Smoothed(BPDA(subject), trial.threat)
-        if (exact := attempted(lambda: precise(subject))) is not None:
+        yield "bpda, smoothed", Smoothed(BPDA(subject), trial.threat, _POINTS)
+        if (exact := attempted(lambda: in_float64(subject))) is not None:
             yield "float64", exact
 
 
@@ -166,24 +172,6 @@ def _surrogate_remedy(threat: Threat, surrogate: Model, steps: tuple[int, int]) 
         brief,
         WorstOf((EachTarget(replace(thorough, target_rank=1)), *(Transferred(climb, surrogate) for climb in climbs))),
     )
-
-
-@final
-@dataclass(frozen=True)
-class Transferred:
-    """What breaks a surrogate, tried on the model (Papernot et al. 2017).
-
-    Args:
-        attack: any.
-        surrogate: what it is run on.
-    """
-
-    attack: Attack
-    surrogate: Model
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
-        """Inputs that the surrogate gets wrong, where the attack found any."""
-        return self.attack(self.surrogate, x, y, rng)
 
 
 def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -> dict[str, Gain]:
@@ -233,67 +221,3 @@ def _alike(surrogate: Model, own: Model, points: tuple[Tensor, ...], y: Labels) 
 def least_gain(total: int) -> float:
     """So many of a sample must a remedy gain to be run on all examples."""
     return max(1 if total < 20 else 2, 0.05 * total)
-
-
-@final
-@dataclass(frozen=True)
-class Shifted:
-    """A guided attack whose points are all moved by one random shift, for models that know the corners of the ball.
-
-    Args:
-        threat: the set.
-        steps: gradient steps.
-        surrogate: a differentiable function from inputs to logits.
-    """
-
-    threat: Threat
-    steps: int
-    surrogate: Model
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
-        """Adversarial inputs, each in the ball at some distance from its corners."""
-        inner, rest = (replace(self.threat, eps=share * self.threat.eps) for share in (1 - _SHIFT, _SHIFT))
-        shift = rest.draw(x[:1], Streams.for_examples(0, torch.zeros(1, dtype=torch.long, device=x.device)))
-        attack = SurrogatePGD(inner, self.steps, surrogate=lambda z: self.surrogate(self.threat.clip(z + shift)))
-        z = attack(lambda z: model(self.threat.clip(z + shift)), x, y, rng)
-        return self.threat.project(z + shift, x)
-
-
-@final
-@dataclass(frozen=True)
-class Snapped:
-    """A guided attack among 8-bit images only, for models that tell them from other inputs.
-
-    Args:
-        threat: the set.
-        steps: gradient steps.
-        surrogate: a differentiable function from inputs to logits.
-        target_rank: as for `SurrogatePGD`.
-    """
-
-    threat: Threat
-    steps: int
-    surrogate: Model
-    target_rank: int = 0
-
-    @property
-    def reach(self) -> float:
-        """The radius that is left when steps are whole grey levels."""
-        eps, level = self.threat.eps, self.threat.width / LEVELS
-        return int(eps / level + 1e-6) * level if self.threat.separable else eps
-
-    def __call__(self, model: Model, x: Tensor, y: Tensor, rng: torch.Generator | Streams) -> Tensor:
-        """Adversarial inputs whose pixels are levels of image files."""
-        attack = SurrogatePGD(
-            replace(self.threat, eps=self.reach),
-            self.steps,
-            surrogate=lambda z: self.surrogate(straight(self._snap(z), z)),
-            target_rank=self.target_rank,
-        )
-        z = self._snap(attack(lambda z: model(self._snap(z)), x, y, rng))
-        level = self.threat.width / LEVELS
-        inward = x + ((z - x) / level).trunc() * level
-        return torch.where(expand(self.threat.contains(z, x), x), z, self._snap(inward))
-
-    def _snap(self, z: Tensor) -> Tensor:
-        return snapped(z, self.threat)

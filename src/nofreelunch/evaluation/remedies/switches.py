@@ -19,9 +19,11 @@ from nofreelunch.attacks import Attack
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
+from nofreelunch.evaluation.remedies.bisection import between, largest_change
+from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
+from nofreelunch.evaluation.remedies.lagrangian import brief_and_thorough, stepped, turned, unit_slope
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
-from nofreelunch.evaluation.surrogates.lagrangian import brief_and_thorough, stepped, turned, unit_slope
+from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
@@ -55,15 +57,16 @@ class _Reading(Smooth):
 
     Args:
         rows: how many examples there are.
+        only: of which operation; None: of all.
 
     Attributes:
         numbers: what was written, (rows,) each, by its place, which does not depend on how many examples there are.
         splits: whether the model goes through the batch one by one.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, only: int | None = None) -> None:
         super().__init__()
-        self._rows = rows
+        self._rows, self._only = rows, only
         self.numbers: dict[Place, PerExample] = {}
         self.splits, self._operations = False, 0
 
@@ -71,8 +74,10 @@ class _Reading(Smooth):
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation."""
-        name = getattr(function, "__name__", "")
+        name = operation_name(function)
         self._operations += 1
+        if self._only not in (None, self._operations):
+            return super().__torch_function__(function, types, args, kwargs)
         if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             if name in _CHOOSERS and args[0].dim() == 2:
                 self._write(args[0].log_softmax(1), -1)
@@ -99,14 +104,16 @@ class _Reading(Smooth):
                 self.numbers |= {(self._operations, which, count): column for count, column in enumerate(columns)}
 
 
-def _read(subject: Subject, z: Inputs, alone: bool) -> tuple[Tensor, dict[Place, PerExample], bool]:
+def _read(
+    subject: Subject, z: Inputs, alone: bool, only: int | None = None
+) -> tuple[Tensor, dict[Place, PerExample], bool]:
     """The model's logits, its numbers, and whether it splits the batch; `alone`: asked for one example at a time."""
     if alone and len(z) > 1:
-        answers = [_read(subject, row, True) for row in torch.split(z, 1)]
+        answers = [_read(subject, row, True, only) for row in torch.split(z, 1)]
         places = [place for place in answers[0][1] if all(place in found for _, found, _ in answers)]
         numbers = {place: torch.cat([found[place] for _, found, _ in answers]) for place in places}
         return torch.cat([logits for logits, _, _ in answers]), numbers, False
-    mode, z = _Reading(len(z)), z if z.requires_grad else z.detach().requires_grad_()
+    mode, z = _Reading(len(z), only), z if z.requires_grad else z.detach().requires_grad_()
     with torch.enable_grad(), bpda(mode):
         logits = subject.differentiable(z)
     return logits, mode.numbers, mode.splits
@@ -132,7 +139,7 @@ class Switch:
 
     def read(self, z: Inputs) -> tuple[Tensor, PerExample | None]:
         """The model's logits, and the number, with its sign; None if the model has not come to it."""
-        logits, numbers, _ = _read(self.subject, z, self.alone)
+        logits, numbers, _ = _read(self.subject, z, self.alone, self.place[0])
         return logits, self.sign * numbers[self.place] if self.place in numbers else None
 
     @torch.enable_grad()
@@ -149,27 +156,13 @@ class Switch:
         """Where the scores change most on the way: the share of their change that is there, and the point behind."""
         marks = torch.linspace(0, 1, _MARKS + 1, dtype=x.dtype, device=x.device)
 
-        def at(share: PerExample) -> Inputs:
-            return x + expand(share, x) * (end - x)
-
         def scores(share: PerExample) -> Tensor:
-            return self.subject.logits(at(share)).nan_to_num()
+            return self.subject.logits(between(x, end, share)).nan_to_num()
 
-        seen = torch.stack([scores(mark.expand(len(x))) for mark in marks])
-        changes = seen.diff(dim=0).abs().amax(2)
-        first = changes.argmax(0)
-        still = _STILL * seen.abs().amax((0, 2))
+        seen, _, place = largest_change(scores, marks, len(x), _HALVINGS)
+        changes, still = seen.diff(dim=0).abs().amax(2), _STILL * seen.abs().amax((0, 2))
         share = changes.amax(0) / torch.maximum(changes.sum(0), still).clamp(min=torch.finfo(x.dtype).tiny)
-        low, high = marks[first], marks[first + 1]
-        rows = torch.arange(len(x), device=x.device)
-        before, after = seen[first, rows], seen[first + 1, rows]
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            between = scores(middle)
-            later = (after - between).abs().amax(1) > (between - before).abs().amax(1)
-            low, high = torch.where(later, middle, low), torch.where(later, high, middle)
-            before, after = (torch.where(later[:, None], *pair) for pair in ((between, before), (after, between)))
-        return share, at(high)
+        return share, between(x, end, place)
 
 
 def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
@@ -228,7 +221,7 @@ class _Course(State):
 
 @final
 @dataclass(frozen=True)
-class Behind(Iterative[_Course]):
+class BehindSwitch(Iterative[_Course]):
     """Climbs what answers behind a switch, and keeps to where it does.
 
     A step is that of the Lagrangian of the two: the weight of the number rises while it is not as it should be, and
@@ -270,7 +263,7 @@ class Behind(Iterative[_Course]):
         up = torch.where(expand(there, z), self.threat.unit(_beside(up, across)), state.up)
         weight = turned(state.weight, there)
         with torch.no_grad():
-            after = stepped(self.threat, state.z, state.x, up, across, weight, count / self.steps)
+            after = stepped(self.threat, state.z, state.x, up + expand(weight, z) * across, count / self.steps)
             return replace(state, z=after, up=up, weight=weight), model(state.z)
 
 
@@ -284,5 +277,5 @@ def _beside(up: Inputs, across: Inputs) -> Inputs:
 def behind_switches(found: Sequence[Switch], steps: tuple[int, int]) -> tuple[Attack, Attack]:
     """A brief and a thorough attack behind the switches of a model, at least one; `steps` of either."""
     return brief_and_thorough(
-        lambda count: tuple(Behind(switch.threat, count, switch=switch) for switch in found), steps
+        lambda count: tuple(BehindSwitch(switch.threat, count, switch=switch) for switch in found), steps
     )

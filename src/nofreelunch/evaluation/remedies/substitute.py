@@ -47,7 +47,7 @@ class Substitute:
         model, x, threat = self.model, self.x, self.threat
         answers = model(x)
         labels, classes = answers.argmax(1), answers.shape[1]
-        streams = Streams.for_examples(self.seed, torch.arange(len(x), device=x.device))
+        streams = Streams.numbered(self.seed, len(x), x.device)
         rng = torch.Generator().manual_seed(self.seed)
         with seeded(self.seed):
             net = nn.Sequential(

@@ -13,7 +13,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Best, Search
 from nofreelunch.attacks.gradient import loss_gradient
 from nofreelunch.attacks.losses import margin, misclassified
-from nofreelunch.evaluation.bisection import bisected
+from nofreelunch.evaluation.remedies.bisection import between, bisected
 from nofreelunch.rng import Streams
 from nofreelunch.threats import expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
@@ -27,7 +27,7 @@ _DRAWN = 3
 
 @final
 @dataclass(frozen=True)
-class Crossings(Search):
+class BoundaryGradient(Search):
     """From each example towards another image until the answer changes; the gradient there is the next way to go.
 
     Args:
@@ -86,12 +86,11 @@ class Crossings(Search):
     def _crossing(self, model: Model, x: Inputs, y: Labels, beyond: Inputs) -> Inputs:
         """Where the answer changes between x and a point, on the far side."""
 
-        def between(share: PerExample) -> Inputs:
-            return x + expand(share, x) * (beyond - x)
+        def wrong(share: PerExample) -> Mask:
+            return _wrong(model, between(x, beyond, share), y)
 
         start = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        changed = bisected(lambda share: _wrong(model, between(share), y), start, torch.ones_like(start), _HALVINGS)[1]
-        return between(changed)
+        return between(x, beyond, bisected(wrong, start, torch.ones_like(start), _HALVINGS)[1])
 
 
 def _wrong(model: Model, z: Inputs, y: Labels) -> Mask:

@@ -17,11 +17,12 @@ from nofreelunch.attacks import Attack
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
+from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
+from nofreelunch.evaluation.remedies.lagrangian import brief_and_thorough, stepped, turned, unit_slope
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.evaluation.surrogates.bpda import Smooth, bpda
-from nofreelunch.evaluation.surrogates.lagrangian import brief_and_thorough, stepped, turned, unit_slope
+from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
-from nofreelunch.threats import Threat
+from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
 _MOST = 12
@@ -70,7 +71,7 @@ class _Deciding(Smooth):
     ) -> Any:
         """The operation, or what is decided."""
         made = super().__torch_function__(function, types, args, kwargs)
-        name = getattr(function, "__name__", "")
+        name = operation_name(function)
         if name in _JOINED and all(isinstance(arg, Tensor) and arg in self._surrogates for arg in args[:2]):
             self._surrogates[made] = _JOINED[name](*(self._surrogates[arg] for arg in args[:2]))
         if not isinstance(made, Tensor) or made.shape[:1] != (self._rows,) or made.numel() != self._rows:
@@ -102,7 +103,7 @@ def decisions(subject: Subject, x: Inputs) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class _Way(State):
+class _Steering(State):
     """weight is how much the decision counts beside the margin."""
 
     weight: PerExample
@@ -110,7 +111,7 @@ class _Way(State):
 
 @final
 @dataclass(frozen=True)
-class Steered(Iterative[_Way]):
+class Steered(Iterative[_Steering]):
     """Climbs one part of the model, and keeps to where the model lets that part answer.
 
     A step is that of the Lagrangian of the two: the weight of the decision rises while it is not as it should be, and
@@ -131,13 +132,13 @@ class Steered(Iterative[_Way]):
     side: int = field(kw_only=True)
     target_rank: int = 1
 
-    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Way:
+    def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Steering:
         """At a random point of the set."""
         target = ranked_wrong_class(lambda z: self._part(z)[0], x, y, self.target_rank)
         weight = torch.ones(len(x), dtype=x.dtype, device=x.device)
-        return _Way(x, y, self.threat.random_start(x, streams), streams, weight, target=target)
+        return _Steering(x, y, self.threat.random_start(x, streams), streams, weight, target=target)
 
-    def step(self, model: Model, state: _Way, count: int) -> tuple[_Way, Tensor]:
+    def step(self, model: Model, state: _Steering, count: int) -> tuple[_Steering, Tensor]:
         """The model's answer at z, then a step up."""
         assert state.target is not None
         z = state.z.detach().requires_grad_()
@@ -147,7 +148,7 @@ class Steered(Iterative[_Way]):
             across = unit_slope(self.threat, towards, z)
         weight = turned(state.weight, there)
         with torch.no_grad():
-            after = stepped(self.threat, state.z, state.x, up, across, weight, count / self.steps)
+            after = stepped(self.threat, state.z, state.x, up + expand(weight, z) * across, count / self.steps)
             return replace(state, z=after, weight=weight), model(state.z)
 
     def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor | None]:
@@ -171,7 +172,7 @@ def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int])
         x: examples that show what it decides.
         steps: of either attack.
     """
-    near = threat.random_start(x, Streams.for_examples(0, torch.arange(len(x), device=x.device)))
+    near = threat.random_start(x, Streams.numbered(0, len(x), x.device))
     ways = decisions(subject, torch.cat([x, near]))
     if not ways:
         return None

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from nofreelunch.evaluation.surrogates.unseen import plain_apply, replaced, unseen
+from nofreelunch.evaluation.remedies.straight import squashed, straight
+from nofreelunch.evaluation.remedies.unseen import plain_apply, replaced, unseen
+from nofreelunch.models.tracing import operation_name
 
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "type")
@@ -31,24 +33,14 @@ _PASSING = {
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
                 "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1, "eq": 0, "__eq__": 0}  # fmt: skip
 """With the sign of the difference on which a mask turns; 0: by its size."""
-_VIEWS = ("__getitem__", "view", "view_as", "reshape", "unsqueeze", "squeeze", "expand", "expand_as", "flatten")
+_VIEWS = ("__getitem__", "slice", "select", "view", "view_as", "reshape", "unsqueeze", "squeeze", "expand", "expand_as",
+          "flatten")  # fmt: skip
 _HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
-
-
-def straight(hard: Tensor, soft: Tensor) -> Tensor:
-    """The value of `hard` with the derivative of `soft`."""
-    with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `bpda` too
-        return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _second(args: Any, kwargs: Any) -> Any:
     """The other operand."""
     return args[1] if len(args) > 1 else kwargs["other"]
-
-
-def _squash(x: Tensor) -> Tensor:
-    """x / (1 + |x|): like a sign, but its derivative dies out slowly."""
-    return x / (1 + x.abs())
 
 
 class Smooth(TorchFunctionMode):
@@ -70,14 +62,15 @@ class Smooth(TorchFunctionMode):
     ) -> Any:
         """The operation, or the smooth one that takes its place."""
         kwargs = kwargs or {}
-        name = getattr(function, "__name__", "")
+        name = operation_name(function)
         if name == "__get__":
             return self._attribute(function, args)
         if name == "register_hook" or (name == "_set_grad_enabled" and args == (False,)):
             return None
-        index = (args[1][-1] if isinstance(args[1], tuple) else args[1]) if name == "__getitem__" else None
-        if isinstance(index, Tensor) and index in self._scores:
-            return self._look_up(args[0], args[1], self._scores[index])
+        if name in ("__getitem__", "index"):
+            place = tuple(args[1]) if isinstance(args[1], (list, tuple)) else (args[1],)
+            if place and isinstance(place[-1], Tensor) and place[-1] in self._scores:
+                return self._look_up(args[0], place, self._scores[place[-1]])
         rule = _RULES.get(name)
         if rule is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
@@ -95,12 +88,12 @@ class Smooth(TorchFunctionMode):
             return _HIDDEN[name]
         return args[0] * 1 if name == "data" and args[0].is_floating_point() else function(*args)
 
-    def _look_up(self, table: Tensor, place: Any, scores: Tensor) -> Tensor:
+    def _look_up(self, table: Tensor, place: tuple[Any, ...], scores: Tensor) -> Tensor:
         """table[argmax(scores)] or, row by row, table[range(n), argmax(scores)]: the mean under softmax(scores)."""
         hard, share = table[place], scores.softmax(-1)
         if not table.is_floating_point():
             return hard
-        if isinstance(place, tuple):
+        if len(place) > 1:
             rows = len(place) == 2 and scores.shape == table.shape[:2] and hard.shape == (len(table), *table.shape[2:])
             return self._take(hard, torch.einsum("ne,ne...->n...", share, table)) if rows else hard
         whole = scores.shape[-1] == len(table) and hard.dim() == scores.dim() + table.dim() - 2
@@ -161,11 +154,13 @@ class Smooth(TorchFunctionMode):
         """A mask, and how far it is from turning; equality is nearer the smaller the difference."""
         made, gap = function(*args, **kwargs), self._gap(args[0], _second(args, kwargs))
         if gap is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
-            sign = _COMPARISONS[function.__name__]
-            soft = sign * _squash(10 * gap) if sign else -gap.abs()
+            sign = _COMPARISONS[operation_name(function)]
+            soft = sign * squashed(10 * gap) if sign else -gap.abs()
             self._surrogates[made] = self._take(made.to(gap.dtype), (1 + soft) / 2 if self._soft_values else soft)
         elif (
-            args[0] in self._scores and _COMPARISONS[function.__name__] == 0 and isinstance(_second(args, kwargs), int)
+            args[0] in self._scores
+            and _COMPARISONS[operation_name(function)] == 0
+            and isinstance(_second(args, kwargs), int)
         ):
             scores = self._scores[args[0]]
             self._surrogates[made] = self._take(made.to(scores.dtype), scores.softmax(-1)[..., _second(args, kwargs)])
@@ -174,12 +169,12 @@ class Smooth(TorchFunctionMode):
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The size of one number with the sign of another."""
         sign = _second(args, kwargs)
-        soft = _squash(sign) if isinstance(sign, Tensor) else sign
+        soft = squashed(sign) if isinstance(sign, Tensor) else sign
         return straight(function(*args, **kwargs), args[0].abs() * soft)
 
     def squash(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Steps, and sigmoids, whose derivative underflows."""
-        return straight(function(*args, **kwargs), _squash(args[0]))
+        return straight(function(*args, **kwargs), squashed(args[0]))
 
     def softmax(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Its logarithm's derivative: it orders the classes alike, and does not underflow."""

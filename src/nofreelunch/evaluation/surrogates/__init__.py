@@ -1,1 +1,0 @@
-"""Functions to take gradients from where the model's own cannot be trusted."""

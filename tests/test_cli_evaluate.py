@@ -21,6 +21,8 @@ from nofreelunch.evaluation import PROTOCOLS, Protocol, journal
 from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.report.evaluation import evaluation_page
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 NETS = """
 import torch
 from torch import nn

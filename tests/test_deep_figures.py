@@ -36,6 +36,8 @@ from nofreelunch.threats import L2, Linf, Threat
 from nofreelunch.training import TrainConfig
 from nofreelunch.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SIDE, CLASSES = 12, 4
 FIGURES = (
     figure_1.EXPERIMENT,

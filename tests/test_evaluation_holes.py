@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from torch import Tensor, nn
 
 from nofreelunch.attacks import APGD, FAB, PGD, EachTarget, Square
@@ -19,6 +18,7 @@ from nofreelunch.data.cifar10 import load_cifar10_sample
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
+from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import slopes
 from nofreelunch.models import load_model, zoo_card
@@ -137,7 +137,9 @@ def test_a_remedy_takes_no_attack_s_place(monkeypatch: pytest.MonkeyPatch) -> No
     assert 10 in steps
 
 
-@pytest.mark.parametrize("name", ["clean", "fgsm", "square", "checks", "within 0.1", "more steps", "mine, again"])
+@pytest.mark.parametrize(
+    "name", ["clean", "fgsm", "square", "checks", "within 0.1", "more steps", "mine, again", "remedy: mine"]
+)
 def test_an_attack_of_the_caller_s_needs_a_name_of_its_own(name: str) -> None:
     with pytest.raises(InputError, match="is a step of evaluate itself; give your attack another name"):
         judged(linear(), inputs(30), attacks={name: Shift(0.05)})

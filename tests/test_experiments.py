@@ -15,6 +15,8 @@ from nofreelunch.experiments.runner import configured, reproduce
 from nofreelunch.report import write_report
 from nofreelunch.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 LONG = {"figure-1", "figure-3", "figure-4", "figure-6", "figure-7"}
 """Left to `test_deep_figures`, with small models, and to the smoke run of `.ci/run`."""
 SHORT = [name for name in EXPERIMENTS if name not in LONG]

@@ -16,6 +16,8 @@ from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.subject import Subject
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "index": lambda scores, answers: answers[torch.arange(scores.shape[0]), scores.argmax(1)],
     "gather": lambda scores, answers: answers.gather(1, scores.argmax(1)[:, None, None].expand(-1, 1, 10))[:, 0],

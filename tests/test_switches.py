@@ -130,7 +130,7 @@ def test_evaluate_looks_behind_switches(kind: type[Switching]) -> None:
     found = evaluate(model, (x, y), THREAT, BRIEF)
     truth = ~(lost(model, x, y, 1, model.bound) | lost(model, x, y, 0, model.bound))
     assert found.robust.correct <= truth.sum() + 1, found
-    assert found.by_attack["switches"].correct <= found.by_attack["pgd-10"].correct - 5, found
+    assert found.by_attack["remedy: switches"].correct <= found.by_attack["pgd-10"].correct - 5, found
     assert not found.trusted
 
 

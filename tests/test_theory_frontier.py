@@ -14,6 +14,8 @@ from nofreelunch.errors import InputError
 from nofreelunch.theory import GaussianModel, best_robust_accuracy, frontier, robust_accuracy_bound, summary
 from nofreelunch.theory.linear import LinearRule
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 PAPER = GaussianModel(d=1000, eta=4 / math.sqrt(1000))
 
 

@@ -14,6 +14,8 @@ from nofreelunch.errors import InputError
 from nofreelunch.theory import GaussianModel, SvmSolution, fit_svm, zero_from
 from nofreelunch.theory.hinge import Hinge, excess, hazard, log_ratio, psi
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 PAPER = GaussianModel(d=1000, eta=4 / math.sqrt(1000))
 
 

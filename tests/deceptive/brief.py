@@ -19,7 +19,7 @@ BRIEF = Protocol(
     },
     harder=lambda threat: APGD(threat, steps=30),
     sample=32,
-    probing=8,
+    probing=12,
     thorough=8,
     longest=20,
 )

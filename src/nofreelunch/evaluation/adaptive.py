@@ -13,7 +13,7 @@ import torch
 from nofreelunch.attacks import APGD, Attack, EachTarget
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation.board import LOST, Some
-from nofreelunch.evaluation.protocols import PATIENCE, Protocol
+from nofreelunch.evaluation.protocols import PATIENCE, REMEDY, Protocol
 from nofreelunch.evaluation.remedies.catalogue import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
@@ -120,7 +120,7 @@ def adapt(scouting: Scouting) -> dict[str, Gain]:
     for name, gain in sorted(scouting.gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
-            run(trial, "remedy", name, scouting.candidates.remedies[name].thorough)
+            run(trial, "adaptive", f"{REMEDY}{name}", scouting.candidates.remedies[name].thorough)
     return {name: gain for name, gain in scouting.unexplained.items() if _borne_out(trial, protocol, name, gain)}
 
 
@@ -142,7 +142,7 @@ def adapt_again(scouting: Scouting) -> dict[str, Gain]:
         return {}
     own = _targeted(trial, protocol, 4)
     found = candidates.remedies | {_OWN: Remedy(to_the_end(trial, own), own)}
-    steps = {name: f"{name}, again" for name in due if name in found}
+    steps = {name: f"{REMEDY}{name}, again" for name in due if name in found}
     for name, step in steps.items():
 
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
@@ -151,7 +151,7 @@ def adapt_again(scouting: Scouting) -> dict[str, Gain]:
             return len(index) > 0 and bool(trial.breaks(look, index, "second look").any())
 
         if trial.journal.once(f"again: {name}", breaks):
-            run(trial, "remedy", step, found[name].thorough)
+            run(trial, "adaptive", step, found[name].thorough)
     if not search.significant(sum(map(board.broken_in, steps.values())), len(board), _LATE):
         return {}
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
@@ -163,7 +163,7 @@ def _borne_out(trial: Trial, protocol: Protocol, remedy: str, gain: Gain) -> boo
         return True
 
     def look() -> bool:
-        rows = trial.board.rows_broken_in(remedy)[:_FEW]
+        rows = trial.board.rows_broken_in(f"{REMEDY}{remedy}")[:_FEW]
         gains = {remedy: Gain(rows, len(rows))} if len(rows) > 1 else {}
         left = _not_made_up_for(trial, gains, *_own_again(trial, protocol))
         return remedy in left and len(left[remedy].rows) > 1

@@ -14,7 +14,9 @@ from nofreelunch.workspace import digest
 
 AttackRecipe = Callable[[Threat], Attack]
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
-_OURS = re.compile(r"within |square$|more steps|.*, (whole|again)$")
+REMEDY = "remedy: "
+"""How the names of steps begin that the checks have added."""
+_OURS = re.compile(rf"within |{REMEDY}|square$|more steps|.*, (whole|again)$")
 """Names of steps that are not in the protocol."""
 
 

@@ -39,9 +39,12 @@ from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs
 from nofreelunch.threats import Threat
-from nofreelunch.types import Labels, Model, PerExample
+from nofreelunch.types import Inputs, Labels, Model, PerExample
 
 _POOL = 64
+"""Images from which attacks set out, or that they are led to."""
+_IMAGES, _TURNS = (24, 100), 20
+"""Of these so many are tried in a brief and in a thorough attack; turns of a brief RayS where nothing is odd."""
 _NEARER = (0.25, 0.5, 0.6, 0.8)
 """Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
 _FEW_PIXELS = (0.05, 0.1, 0.2, 0.4)
@@ -94,40 +97,65 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         suspicious: whether something is wrong with the gradients; then the costly ones are tried as well.
         steps: of a brief and of a thorough attack.
     """
-    threat, answer = trial.threat, trial.subject.logits
-    pool = trial.load(trial.some(_POOL))[0]
     found = {
-        name: _surrogate_remedy(threat, surrogate, steps)
+        name: _surrogate_remedy(trial.threat, surrogate, steps)
         for name, surrogate in _surrogates_of(trial, index, suspicious)
     }
-    found["few pixels"] = _on_few(trial, steps)
-    found["smaller radius"] = Remedy(_nearer(trial, (steps[0] + 1) // 2), _nearer(trial, steps[1]))
-    shifted = Shifted(threat, steps[0], surrogate=trial.view)
-    found["off corners"] = Remedy(shifted, replace(shifted, steps=3 * steps[1]))
-    found["other images"] = Remedy(OtherImages(threat, 24, pool=pool), OtherImages(threat, 100, pool=pool))
-    crossings = BoundaryGradient(threat, 4, 1, steps[0] // 2, surrogate=trial.view, pool=pool)
-    found["boundary gradient"] = Remedy(crossings, replace(crossings, turns=8, starts=4, steps=steps[1]))
-    profiles = CoordinateAscent(threat, steps[0], 1, surrogate=trial.view)
-    found["pixel by pixel"] = Remedy(profiles, EachTarget(replace(profiles, points=steps[1], rounds=3), 3))
-    if (parts := attempted(partial(steered, threat, trial.subject, trial.load(index)[0], steps))) is not None:
+    found |= _at_other_points(trial, steps)
+    if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
         found["switches"] = Remedy(*behind_switches(trial.switches, steps))
-    turns = 10 * steps[0] if suspicious else 20
-    found["RayS"] = Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * steps[1], pool=pool))
-    if trial.source.gridded(threat) and (grid := Snapped(threat, steps[0], surrogate=BPDA(trial.subject))).reach > 0:
-        found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=steps[1], target_rank=1)))
-    if suspicious:
-        found["random search"] = Remedy(Square(threat, steps=10 * steps[0]), Square(threat, steps=50 * steps[1]))
-        found["substitute model"] = _surrogate_remedy(threat, Substitute(answer, pool, threat, trial.seed), steps)
-        probing = (FiniteDifferences(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
-        rough, fine = (
-            SurrogatePGD(threat, count, surrogate=surrogate) for count, surrogate in zip(steps, probing, strict=True)
-        )
-        found["finite differences"] = Remedy(rough, fine, costly=True)
-        smooth = SurrogatePGD(threat, 2 * steps[0], surrogate=Smoothed(trial.view, threat, _MANY))
-        found[f"smoothed over {_MANY} points"] = Remedy(smooth, replace(smooth, steps=2 * steps[1]), costly=True)
+    return found | _by_labels(trial, suspicious, steps) | (_searches(trial, steps) if suspicious else {})
+
+
+def _at_other_points(trial: Trial, steps: tuple[int, int]) -> dict[str, Remedy]:
+    """By the model's own gradient, but not at the points at which attacks usually ask for it."""
+    threat, view, pool, (brief, thorough) = trial.threat, trial.view, _pool(trial), steps
+    shifted = Shifted(threat, brief, surrogate=view)
+    boundary = BoundaryGradient(threat, 4, 1, brief // 2, surrogate=view, pool=pool)
+    ascent = CoordinateAscent(threat, brief, 1, surrogate=view)
+    found = {
+        "few pixels": _on_few(trial, steps),
+        "smaller radius": Remedy(_nearer(trial, (brief + 1) // 2), _nearer(trial, thorough)),
+        "off corners": Remedy(shifted, replace(shifted, steps=3 * thorough)),
+        "boundary gradient": Remedy(boundary, replace(boundary, turns=8, starts=4, steps=thorough)),
+        "pixel by pixel": Remedy(ascent, EachTarget(replace(ascent, points=thorough, rounds=3), 3)),
+    }
+    if trial.source.gridded(threat) and (grid := Snapped(threat, brief, surrogate=BPDA(trial.subject))).reach > 0:
+        found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=thorough, target_rank=1)))
     return found
+
+
+def _by_labels(trial: Trial, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:
+    """By which class the model names, alone; of a model with nothing odd about it little is asked."""
+    threat, pool, (brief, thorough) = trial.threat, _pool(trial), steps
+    turns = 10 * brief if suspicious else _TURNS
+    few, many = (OtherImages(threat, count, pool=pool) for count in _IMAGES)
+    return {
+        "other images": Remedy(few, many),
+        "RayS": Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * thorough, pool=pool)),
+    }
+
+
+def _searches(trial: Trial, steps: tuple[int, int]) -> dict[str, Remedy]:
+    """By many answers: at random, by what they teach a network, by their differences and their means."""
+    threat, answer, (brief, thorough) = trial.threat, trial.subject.logits, steps
+    rough, fine = (FiniteDifferences(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
+    smooth = SurrogatePGD(threat, 2 * brief, surrogate=Smoothed(trial.view, threat, _MANY))
+    return {
+        "random search": Remedy(Square(threat, steps=10 * brief), Square(threat, steps=50 * thorough)),
+        "substitute model": _surrogate_remedy(threat, Substitute(answer, _pool(trial), threat, trial.seed), steps),
+        "finite differences": Remedy(
+            SurrogatePGD(threat, brief, surrogate=rough), SurrogatePGD(threat, thorough, surrogate=fine), costly=True
+        ),
+        f"smoothed over {_MANY} points": Remedy(smooth, replace(smooth, steps=2 * thorough), costly=True),
+    }
+
+
+def _pool(trial: Trial) -> Inputs:
+    """Other images."""
+    return trial.load(trial.some(_POOL))[0]
 
 
 def _on_few(trial: Trial, steps: tuple[int, int]) -> Remedy:

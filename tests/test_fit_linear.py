@@ -12,6 +12,7 @@ from scipy.optimize import linprog, minimize
 from scipy.special import expit
 
 import nofreelunch as nfl
+from nofreelunch.errors import InputError
 from nofreelunch.training.linear import Descent, LinearFit, NoOptimum, fit_linear
 from nofreelunch.training.linear_problem import Problem, split
 from nofreelunch.training.linear_threshold import pixel_use, vanishing_eps
@@ -93,6 +94,16 @@ def test_a_fit_keeps_to_its_own_box() -> None:
     assert wide.clean_accuracy(2 * x - 1, y) == wide.robust_accuracy(2 * x - 1, y, 0.0, (-1, 1))
     assert wide.robust_accuracy(2 * x - 1, y, 0.3) == wide.robust_accuracy(2 * x - 1, y, 0.3, (-1, 1))
     np.testing.assert_array_equal(free.margins(x, y, 0.1), free.margins(x, y, 0.1, None))
+
+
+def test_the_unit_of_the_pixels_does_not_matter() -> None:
+    """Grey levels from 0 to 255 and a radius of 20 of them are the same problem; a radius beyond the box is none."""
+    x, y = noisy(60, 4)
+    one, levels = fit_linear(x, y, 20 / 255, l2=0.1), fit_linear(255 * x, y, 20, (0, 255), l2=0.1 * 255**2)
+    np.testing.assert_allclose(255 * levels.w, one.w, atol=1e-6)
+    assert levels.robust_accuracy(255 * x, y, 30) == one.robust_accuracy(x, y, 30 / 255)
+    with pytest.raises(InputError, match=r"eps must be in \[0, 255\], got 256"):
+        fit_linear(255 * x, y, 256, (0, 255))
 
 
 def test_ties_are_errors() -> None:

@@ -60,7 +60,7 @@ class LinearFit:
         x, y = examples(x, y, box)
         if x.shape[1] != len(self.w):
             raise InputError(f"x must have {len(self.w)} pixels per example, as in training, got {x.shape[1]}")
-        eps = check_number("eps", eps, 0.0, 1.0)
+        eps = _radius(eps, box)
         if eps > 0 and box is not None:
             x = worst_inputs(x, y, self.w, eps, box)
         lost = eps * self.l1_norm if box is None else 0.0
@@ -93,7 +93,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
     Args:
         x: pixels in the box, in [0, 1] without one; (n, d) or (n, ...), which is flattened; an array or a CPU tensor.
         y: labels -1 and +1, of shape (n,).
-        eps: radius, in [0, 1]; 0 is standard training.
+        eps: radius, up to the width of the box, or of [0, 1] without one; 0 is standard training.
         box: interval that pixels cannot leave, or None.
         method: "optimum" or "sgd".
         l2: penalty (l2 / 2) |w|_2^2; the bias is free.
@@ -107,7 +107,7 @@ def fit_linear(  # eight parameters: they are the whole statement of the problem
     check_known("method", method, get_args(Method))
     x, y = examples(x, y, box)
     check_both_classes(y)
-    eps = check_number("eps", eps, 0.0, 1.0)
+    eps = _radius(eps, box)
     l2 = check_number("l2", l2, 0.0, np.inf)
     check_seed(seed)
     problem = Problem.of(x, y, eps, box, l2)
@@ -144,6 +144,11 @@ def examples(x: Any, y: Any, box: Box = (0, 1)) -> tuple[Float64[Array, "n d"], 
     if len(strange):
         raise InputError(f"y must be -1 or +1, got {strange[0]:g}; labels 0 and 1 become 2 * y - 1")
     return x.reshape(len(x), -1), y
+
+
+def _radius(eps: float | int, box: Box) -> float:
+    low, high = box or (0, 1)
+    return check_number("eps", eps, 0, high - low)
 
 
 def check_both_classes(y: Float64[Array, " n"]) -> None:

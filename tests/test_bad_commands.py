@@ -24,6 +24,11 @@ OF_HALVES = ["--data", "npz:halves.npz", "--threat", "linf", "--eps", "0.1"]
 COMMANDS: Commands = {
     "an option is missing": (57, ["theory", "--d", "4"], "--eta"),
     "an option misspelt": (58, [*THEORY, "--epz", "0.1"], 'did you mean "--eps"'),
+    "a needed option misspelt": (
+        58,
+        ["theory", "--d", "3", "--eta", "1", "--epz", "0"],
+        '"--epz" is no option, did you mean "--eps"?',
+    ),
     "a value misspelt": (58, ["evaluate", "x", *OF_HALVES[:3], "linff", "--eps", "1"], 'did you mean "linf"'),
     "a command misspelt": (58, ["teory"], 'did you mean "theory"'),
     "an unknown key": (60, ["sweep", "key.toml"], 'unknown setting "epz"; did you mean "eps"'),

@@ -10,7 +10,9 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from itertools import dropwhile, takewhile
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -26,7 +28,7 @@ from nofreelunch.cli.theory import Theory
 from nofreelunch.cli.train import Train
 from nofreelunch.errors import InputError, RunError, unknown
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, type[Any]] = {
     "reproduce": Reproduce,
     "train": Train,
     "evaluate": Evaluate,
@@ -103,13 +105,13 @@ def parse(arguments: Sequence[str]) -> Command:
     try:
         with contextlib.redirect_stderr(complaint):
             command: Command = tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="nofreelunch", description=_DESCRIPTION, args=list(arguments)
+                dict(COMMANDS), prog="nofreelunch", description=_DESCRIPTION, args=list(arguments)
             )
             return command
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(_one_sentence(complaint.getvalue())) from None
+        raise InputError(_one_sentence(complaint.getvalue(), arguments)) from None
 
 
 class _Terminated(BaseException):
@@ -138,8 +140,8 @@ def _terminated_as_exception() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _one_sentence(box: str) -> str:
-    """The parser's framed complaint as one sentence: what is wrong, and the nearest spelling."""
+def _one_sentence(box: str, arguments: Sequence[str]) -> str:
+    """The parser's framed complaint about the arguments as one sentence: what is wrong, and the nearest spelling."""
     lines = [line.strip("│╭╮╰╯─|+ ").strip() for line in box.splitlines()[1:]]
     lines = [*dropwhile(lambda line: not line.strip("-"), lines)]  # of terminals without boxes, a rule
     first = " ".join(takewhile(lambda line: line.strip("-"), lines)).rstrip(". ")
@@ -152,7 +154,16 @@ def _one_sentence(box: str) -> str:
         else []
     )
     hint = f'; did you mean "{near[0]}"?' if near and near[0] not in first else "; --help lists the options"
-    return _line(first) + hint
+    missing = re.findall(r"--[a-z][\w-]*", first) if first.startswith("Missing") else []
+    return _line(first) + (_misspelt(missing, arguments) or hint)
+
+
+def _misspelt(missing: list[str], arguments: Sequence[str]) -> str:
+    """Which of the arguments may be meant for an option that is missing; nothing if none is like it."""
+    known = {f"--{each.name.replace('_', '-')}" for each in fields(COMMANDS[arguments[0]])} if missing else set()
+    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - known
+    pairs = ((option, near) for option in missing for near in get_close_matches(option, given, 1))
+    return next((f'; "{near}" is no option, did you mean "{option}"?' for option, near in pairs), "")
 
 
 def _line(text: str) -> str:

@@ -219,6 +219,9 @@ def test_a_split_gives_pixels_targets_and_its_first_examples() -> None:
     assert torch.equal(split.take(3).x, split.x[:3])
     assert torch.equal(split.take(7).y, split.y)
     assert len(split.take(3)) == 3
+    assert split.select(torch.arange(7)) is split
+    for index in (torch.arange(6, -1, -1), torch.zeros(7, dtype=torch.long), torch.tensor([2, 5])):
+        assert torch.equal(split.select(index).x, split.x[index])
 
 
 @pytest.mark.parametrize("n", [0, -1, 8])

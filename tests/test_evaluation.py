@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import jaxtyping
@@ -303,6 +304,23 @@ def test_a_stopped_evaluation_of_a_random_model_goes_on_with_the_same_draws(tmp_
     assert "randomised" in {flag.name for flag in resumed.flags}
     assert resumed == expected
     assert np.array_equal(resumed.margin, expected.margin)
+
+
+def test_what_an_older_format_has_kept_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = (part[:8] for part in examples())
+    monkeypatch.setattr(import_module("nofreelunch.evaluation.evaluate"), "_FORMAT", "1")
+    run(linear(), x, y, out=tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"is of another evaluation: format .*; delete it or give another folder"):
+        run(linear(), x, y, out=tmp_path)
+
+
+def test_where_nothing_stands_no_remedy_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sought: list[object] = []
+    monkeypatch.setattr("nofreelunch.evaluation.trial.switches", lambda *given: sought.append(given) or [])
+    found = evaluate(standard(), examples(), Linf(0.5), BRIEF)
+    assert found.robust.correct == 0
+    assert not sought
 
 
 class AlwaysDropping(nn.Module):

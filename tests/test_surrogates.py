@@ -22,6 +22,9 @@ CHOICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "index": lambda scores, answers: answers[torch.arange(scores.shape[0]), scores.argmax(1)],
     "gather": lambda scores, answers: answers.gather(1, scores.argmax(1)[:, None, None].expand(-1, 1, 10))[:, 0],
     "one_hot": lambda scores, answers: (F.one_hot(scores.argmax(1), 4)[:, :, None].float() * answers).sum(1),
+    "equal": lambda scores, answers: ((scores.argmax(1)[:, None] == torch.arange(4)).float()[:, :, None] * answers).sum(
+        1
+    ),
     "where": lambda scores, answers: torch.stack(
         [torch.where((scores.argmax(1) == k)[:, None], answers[:, k], torch.zeros(())) for k in range(4)]
     ).sum(0),
@@ -60,12 +63,19 @@ def exported(model: nn.Module) -> nn.Module:
     return torch.export.export(model, (examples()[0][:8],), dynamic_shapes=any_size).module()
 
 
+def decomposed(model: nn.Module) -> nn.Module:
+    """An exported program in the core operations, as most back ends want it."""
+    any_size = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(model, (examples()[0][:8],), dynamic_shapes=any_size)
+    return program.run_decompositions().module()
+
+
 def gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     z = x.clone().requires_grad_()
     return torch.autograd.grad(model(z)[:, 0].sum(), z)[0]
 
 
-@pytest.mark.parametrize("as_used", [lambda model: model, exported], ids=["module", "exported"])
+@pytest.mark.parametrize("as_used", [lambda model: model, exported, decomposed], ids=["module", "exported", "core"])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_is_seen_through_however_it_is_written(
     choice: str, as_used: Callable[[nn.Module], nn.Module], experts: nn.Module, monkeypatch: pytest.MonkeyPatch
@@ -86,3 +96,44 @@ def test_a_choice_of_experts_is_exposed(experts: nn.Module) -> None:
     z = SurrogatePGD(threat, 40, surrogate=mixture(experts), target_rank=1)(experts, x, y, torch.Generator())
     truth = float((experts(z).argmax(1) == y).double().mean())
     assert evaluate(experts, (x, y), threat, BRIEF).robust.rate <= truth + 0.01
+
+
+class Rounded(nn.Module):
+    """Numbers become integers, masks and shares, and numbers again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = dense(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net((x * 15).to(torch.int32) / 15)
+        return (100 * logits).softmax(1) + 0.1 * (logits > 0).float()
+
+
+class LooksUpColumns(nn.Module):
+    """A table is read by a choice, but not row by row; and a choice among choices is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.table = dense(16), nn.Parameter(torch.randn(3, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        second = logits.reshape(-1, 2, 5).argmax(-1).select(1, 0) == 1
+        return logits + self.table[:, logits.argmax(1)].sum(0)[:, None] * logits + second.float()[:, None]
+
+
+@pytest.mark.parametrize("as_used", [exported, decomposed])
+@pytest.mark.parametrize("kind", [Rounded, LooksUpColumns])
+def test_a_program_is_seen_through_as_the_module_is(
+    kind: Callable[[], nn.Module], as_used: Callable[[nn.Module], nn.Module]
+) -> None:
+    model, x = kind().eval(), examples()[0]
+    for soft in (False, True):
+        own, program = (BPDA(Subject(each), soft) for each in (model, as_used(model)))
+        torch.testing.assert_close(program(x), own(x))
+        assert gradient(own, x).abs().sum() > 0
+        torch.testing.assert_close(gradient(program, x), gradient(own, x))
+    torch.testing.assert_close(BPDA(Subject(model))(x), model(x))

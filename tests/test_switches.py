@@ -95,7 +95,14 @@ class Mapped(Switching):
         return torch.vmap(one)(x)
 
 
-KINDS = (ByList, OneByOne, Blended, ByIndex, Softly, ByTable, OneByOneLater, Mapped)
+class InChunks(Blended):
+    """A few examples at a time, as where memory is short."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(InChunks, self).forward(part) for part in x.split(8)])
+
+
+KINDS = (ByList, OneByOne, Blended, ByIndex, Softly, ByTable, OneByOneLater, Mapped, InChunks)
 
 
 def at_hand(kind: type[Switching]) -> tuple[Switching, Tensor, Tensor]:
@@ -112,7 +119,7 @@ def test_the_number_is_found_and_so_is_what_can_be_reached_behind_it(kind: type[
     """Exactly: a linear program knows."""
     model, x, y = at_hand(kind)
     found = switches(Subject(model), THREAT, x[:16])
-    assert found[0].alone == issubclass(kind, OneByOne)
+    assert found[0].alone == issubclass(kind, (OneByOne, InChunks))
     broken = torch.zeros(len(x), dtype=torch.bool)
     for rank in (1, 2):
         attack = BehindSwitch(THREAT, 40, switch=found[0], target_rank=rank)
@@ -132,6 +139,26 @@ def test_evaluate_looks_behind_switches(kind: type[Switching]) -> None:
     assert found.robust.correct <= truth.sum() + 1, found
     assert found.by_attack["remedy: switches"].correct <= found.by_attack["pgd-10"].correct - 5, found
     assert not found.trusted
+
+
+def test_a_count_of_numbers_is_a_switch_too() -> None:
+    """None of them decides: five of eight must be large."""
+    x = 0.1 + 0.8 * inputs(40)
+    bound = float(x.view(40, 8, -1).mean(2).amax()) - EPS / 2
+
+    class ByVotes(Parts):
+        def votes(self, x: Tensor) -> list[int]:
+            return [sum(float(part) > bound for part in row) for row in x.view(len(x), 8, -1).mean(2).detach()]
+
+        def forward(self, x: Tensor) -> Tensor:
+            many = [votes >= 5 for votes in self.votes(x)]
+            return torch.where(torch.tensor(many)[:, None], self.weak(x), self.strong(x))
+
+    x = x + (bound - EPS / 2 - x.view(40, 8, -1).mean(2)).repeat_interleave(SIZE // 8, 1)  # each half a radius below
+    model = ByVotes(lambda x: x)
+    assert max(model.votes(x)) == 0
+    found = switches(Subject(model), Linf(EPS, None), x[:16])
+    assert min(model.votes(found[0].end(x))) >= 5
 
 
 def test_a_number_has_one_place_whatever_the_batch() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from nofreelunch.app.question import Place, Question
-from nofreelunch.errors import check_count
 from nofreelunch.evaluation import sweep
 from nofreelunch.evaluation.record import to_record
 from nofreelunch.experiments.explanation import Settings, contents, explain, large_eps_ball
@@ -41,7 +40,7 @@ def evaluated(question: Question, place: Place, progress: Callable[[str, int, in
     model, data = question.asked(place)
     ball = threat(question.norm, question.eps)
     ball.check_reach(data.train.x, data.name)
-    examples = data.test.select(data.test.evenly_spaced(check_count("n", question.n)))
+    examples = data.test.select(data.test.evenly_spaced(question.n))
     found = sweep(model.to(place.device), examples, [ball], _PROTOCOL, question.seed, progress=progress)
     command = question.command("evaluate", place, "--protocol", _PROTOCOL)
     return evaluation_page(to_record(found, data, command, {"spec": f"zoo:{question.model}", "weights": None}))

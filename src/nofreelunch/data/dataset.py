@@ -69,11 +69,12 @@ class Split:
 
     def select(self, index: Tensor) -> "Split":
         """The examples at these places; a mapped split stays on disk if they are all."""
-        return self if len(index) == len(self) else Split(self.x[index], self.y[index], self.labels)
+        every = torch.equal(index, torch.arange(len(self)))
+        return self if every else Split(self.x[index], self.y[index], self.labels)
 
     def evenly_spaced(self, n: int) -> Tensor:
         """The places of n examples, evenly spread; of all, where there are fewer."""
-        n = min(n, len(self))
+        n = min(check_count("n", n), len(self))
         return torch.arange(n) * len(self) // n
 
     def batches(self, size: int, rng: torch.Generator | None = None) -> Iterator[Tensor]:

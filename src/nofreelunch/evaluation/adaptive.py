@@ -1,20 +1,21 @@
 """Remedies are tried on a sample; those that gain something are run, so that the figure is brought down.
 
 The stages: is anything odd about the model (`suspicious`); which remedies are `better` on the sample than a short
-attack by the model's own gradient; what of their `gains` long attacks by it do not make up for, which is then run on
-all; what of that is `unexplained`, since they do not from several starts either, which is a reason for doubt.
+attack by the model's own gradient; which `gains` long attacks by it do not make up for (such remedies are run on all
+examples); what of that is `unexplained` by luck, which is a reason for doubt.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from typing import Any
 
 import torch
 
 from nofreelunch.attacks import APGD, Attack, EachTarget
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation.board import LOST, Some
+from nofreelunch.evaluation.catalogue import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.protocols import PATIENCE, REMEDY, Protocol
-from nofreelunch.evaluation.remedies.catalogue import Gain, Remedy, least_gain, remedies, tried
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import run, to_the_end
@@ -35,41 +36,20 @@ _STARTS = 3
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The remedies that can be tried on a model, and on what.
-
-    Args:
-        trial: the evaluation.
-        protocol: says how long attacks are.
-        sample: the examples that they are tried on.
-        suspicious: whether anything is odd about the model.
-    """
-
-    trial: Trial
-    protocol: Protocol
-    sample: Some
-    suspicious: bool
-
-    @cached_property
-    def remedies(self) -> dict[str, Remedy]:
-        """By name."""
-        steps = (self.protocol.probing, self.protocol.thorough)
-        return remedies(self.trial, self.sample, self.suspicious, steps)
-
-
-@dataclass(frozen=True)
 class Scouting:
     """What the remedies are worth on a sample.
 
     Attributes:
-        candidates: the remedies.
-        better: those that break clearly more than PGD by the model's own gradient does with as many steps.
+        sample: the examples that they were tried on.
+        suspicious: whether anything was odd about the model before.
+        better: remedies that break clearly more than PGD by the model's own gradient does with as many steps.
         gains: what of that long attacks by the own gradient do not make up for.
-        unexplained: what of that several starts of them do not make up for either, where it is more than one example of
-            all, or more than `_LUCK` of the sample. Of an honest model nothing.
+        unexplained: gains of more than `_LUCK` of the sample, and what of the others several starts of these attacks do
+            not make up for either; `adapt` looks once more at gains of one example.
     """
 
-    candidates: Candidates
+    sample: Some
+    suspicious: bool
     better: list[str]
     gains: dict[str, Gain]
     unexplained: dict[str, Gain]
@@ -78,53 +58,63 @@ class Scouting:
 def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> Scouting:
     """Try the remedies on a sample of what stands; on fewer examples where nothing is odd about the model."""
 
-    def suspicion() -> tuple[list[int], bool]:
+    def look() -> dict[str, Any]:
         index = trial.sample(trial.board.standing(), protocol.sample)
+        if len(index) == 0:
+            return {"sample": [], "suspicious": False, "better": [], "gains": {}, "unexplained": {}}
         odd = bool(flags) or trial.subject.stateful or bool(trial.switches)
-        suspicious = len(index) > 0 and (odd or bool(gradient_flags(slopes_near(trial, index))))
-        return (index if suspicious else trial.sample(index, protocol.few)).tolist(), suspicious
+        suspicious = odd or bool(gradient_flags(slopes_near(trial, index)))
+        index = index if suspicious else trial.sample(index, protocol.few)
+        found = remedies(trial, index, suspicious, (protocol.probing, protocol.thorough))
+        better = tried(trial, found, index, SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view))
+        gains, unexplained = _beyond_luck(trial, protocol, better, len(index))
+        return {
+            "sample": index.tolist(), "suspicious": suspicious, "better": list(better), "gains": gains,
+            "unexplained": unexplained,
+        }  # fmt: skip
 
-    rows, suspicious = trial.journal.once("suspicion", suspicion)
-    candidates = Candidates(trial, protocol, torch.tensor(rows, dtype=torch.long), suspicious)
-    better, *found = trial.journal.once("scouting", lambda: _worth(candidates))
-    gains, unexplained = ({name: Gain(*gain) for name, gain in each.items()} for each in found)
-    return Scouting(candidates, better, gains, unexplained)
+    seen = trial.journal.once("scouting", look)
+    gains, unexplained = ({name: Gain(*gain) for name, gain in seen[kind].items()} for kind in ("gains", "unexplained"))
+    sample = torch.tensor(seen["sample"], dtype=torch.long)
+    return Scouting(sample, seen["suspicious"], seen["better"], gains, unexplained)
 
 
-def _worth(candidates: Candidates) -> tuple[list[str], dict[str, Gain], dict[str, Gain]]:
-    """What the remedies are worth on the sample: `better`, `gains` and `unexplained` of `Scouting`."""
-    trial, protocol, index = candidates.trial, candidates.protocol, candidates.sample
-    if len(index) == 0:
-        return [], {}, {}
-    better = tried(
-        trial, candidates.remedies, index, SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view)
-    )
+def _beyond_luck(
+    trial: Trial, protocol: Protocol, better: dict[str, Gain], sampled: int
+) -> tuple[dict[str, Gain], dict[str, Gain]]:
+    """`gains` and `unexplained` of `Scouting`."""
     if trial.randomised:
-        return list(better), better, better
+        return better, better
     gains = _not_made_up_for(trial, better, *_own(trial, protocol))
     large = {name: gain for name, gain in gains.items() if len(gain.rows) > _LUCK * gain.of}
     others = {name: gain for name, gain in gains.items() if name not in large}
     unexplained = large | _not_made_up_for(trial, others, *_own_again(trial, protocol))
-    if len(index) == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
+    if sampled == len(trial.board.standing()):  # then a gain of one is one example, and no sign of more
         unexplained = {name: gain for name, gain in unexplained.items() if len(gain.rows) > 1}
-    return list(better), gains, unexplained
+    return gains, unexplained
 
 
-def adapt(scouting: Scouting) -> dict[str, Gain]:
+def _remedies_of(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Remedy]:
+    """Those that were tried."""
+    return remedies(trial, scouting.sample, scouting.suspicious, (protocol.probing, protocol.thorough))
+
+
+def adapt(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gain]:
     """Run the remedies that break more than the protocol would on everything.
 
     Returns:
-        The gains that leave a doubt.
+        The gains that leave a doubt, by the names of their steps; of an honest model none.
     """
-    trial, protocol = scouting.candidates.trial, scouting.candidates.protocol
+    found = _remedies_of(trial, protocol, scouting) if scouting.gains else {}
     for name, gain in sorted(scouting.gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
-            run(trial, "adaptive", f"{REMEDY}{name}", scouting.candidates.remedies[name].thorough)
-    return {name: gain for name, gain in scouting.unexplained.items() if _borne_out(trial, protocol, name, gain)}
+            run(trial, "adaptive", f"{REMEDY}{name}", found[name].thorough)
+    doubted = {f"{REMEDY}{name}": gain for name, gain in scouting.unexplained.items()}
+    return {step: gain for step, gain in doubted.items() if _borne_out(trial, protocol, step, gain)}
 
 
-def adapt_again(scouting: Scouting) -> dict[str, Gain]:
+def adapt_again(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gain]:
     """Remedies that are due for a second look, on a few examples that all attacks have left; run if they break one.
 
     That the model's own gradient makes up for what a remedy has gained settles whether the model is to be doubted, not
@@ -132,17 +122,15 @@ def adapt_again(scouting: Scouting) -> dict[str, Gain]:
     a model with anything odd about it a long random search may find more.
 
     Returns:
-        The gains that leave a doubt.
+        The gains that leave a doubt, by the names of their steps.
     """
-    candidates = scouting.candidates
-    trial, protocol, board = candidates.trial, candidates.protocol, candidates.trial.board
     made_up_for = sorted(set(scouting.better) - scouting.gains.keys())
-    due = [*made_up_for, *([_OWN] if made_up_for else []), *(["random search"] if candidates.suspicious else [])]
+    due = [*made_up_for, *([_OWN] if made_up_for else []), *(["random search"] if scouting.suspicious else [])]
     if not due:
         return {}
-    own = _targeted(trial, protocol, 4)
-    found = candidates.remedies | {_OWN: Remedy(to_the_end(trial, own), own)}
-    steps = {name: f"{REMEDY}{name}, again" for name in due if name in found}
+    board, own = trial.board, _targeted(trial, protocol, 4)
+    found = _remedies_of(trial, protocol, scouting) | {_OWN: Remedy(to_the_end(trial, own), own)}
+    steps = {name: f"{'' if name == _OWN else REMEDY}{name}, again" for name in due if name in found}
     for name, step in steps.items():
 
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
@@ -157,18 +145,18 @@ def adapt_again(scouting: Scouting) -> dict[str, Gain]:
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
 
 
-def _borne_out(trial: Trial, protocol: Protocol, remedy: str, gain: Gain) -> bool:
+def _borne_out(trial: Trial, protocol: Protocol, step: str, gain: Gain) -> bool:
     """Whether a remedy gained more than one example, at least on all: of those it broke the own gradient leaves two."""
     if len(gain.rows) > 1 or trial.randomised:
         return True
 
     def look() -> bool:
-        rows = trial.board.rows_broken_in(f"{REMEDY}{remedy}")[:_FEW]
-        gains = {remedy: Gain(rows, len(rows))} if len(rows) > 1 else {}
+        rows = trial.board.rows_broken_in(step)[:_FEW]
+        gains = {step: Gain(rows, len(rows))} if len(rows) > 1 else {}
         left = _not_made_up_for(trial, gains, *_own_again(trial, protocol))
-        return remedy in left and len(left[remedy].rows) > 1
+        return step in left and len(left[step].rows) > 1
 
-    return trial.journal.once(f"borne out: {remedy}", look)
+    return trial.journal.once(f"borne out: {step}", look)
 
 
 def _wanted(trial: Trial, gain: Gain) -> bool:

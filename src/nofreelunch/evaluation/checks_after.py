@@ -8,8 +8,8 @@ from nofreelunch.attacks import APGD, Attack, WorstOf
 from nofreelunch.attacks.base import Iterative
 from nofreelunch.evaluation.adaptive import slopes_near
 from nofreelunch.evaluation.board import STANDING
+from nofreelunch.evaluation.catalogue import Gain
 from nofreelunch.evaluation.protocols import Protocol, parts, relentless
-from nofreelunch.evaluation.remedies.catalogue import Gain
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.steps import parts_for, run, to_the_end
 from nofreelunch.evaluation.trial import Trial

@@ -11,13 +11,17 @@ from torch import Tensor
 
 from nofreelunch.attacks import misclassified
 from nofreelunch.attacks.door import as_tensor
+from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import as_in_use, attempted
 from nofreelunch.evaluation.trial import Trial
-from nofreelunch.evaluation.trust.probe import counted, differs, tied
+from nofreelunch.evaluation.trust.probe import counted, differs
 from nofreelunch.types import Logits, Model
+
+_TIE = 1e-3
+"""Margins below this share of the logits' spread are ties: rounding decides them."""
 
 
 def check_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
@@ -42,7 +46,8 @@ def check_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
     if answers is None:  # some models work in one thread alone
         return []
     there, here, ended = answers
-    otherwise = ~tied(ended, y) & (misclassified(ended, y) != (right < 0.5).to(y.device))
+    sure = margin(ended, y).abs() > _TIE * (ended.amax(1) - ended.amin(1))
+    otherwise = sure & (misclassified(ended, y) != (right < 0.5).to(y.device))
     different = torch.cat([differs(there, subject.logits(x)), differs(here, subject.logits(near)), otherwise])
     if not different.any():
         return []

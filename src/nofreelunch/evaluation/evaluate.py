@@ -42,6 +42,8 @@ _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
 _BESIDE = 1e-6
 """Of the pixels' range: a point moved by so much is another one to whoever remembers points, and the same to others."""
+_FORMAT = "2"
+"""Of what the journal keeps."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
 """What a model is flagged for that does not answer alike when it is asked again."""
 
@@ -98,6 +100,7 @@ def evaluate(
             _check(subject, source, threat, known, keep_examples)
             batch = _batch_size(batch_size, source, subject.device)
             identity = {
+                "format": _FORMAT,
                 "model": subject.digest, "data": source.digest, "threat": repr(threat), "seed": str(seed),
                 "protocol": plan.identity(threat), "attacks": _added(extra, batch),
                 "known": repr(known and known.threat), "examples kept": str(keep_examples),
@@ -155,25 +158,25 @@ def _conduct(
     return list(distinct.values()), exact and not trial.randomised
 
 
-def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], known: list[Flag]) -> list[Flag]:
-    """The phases that attack; what they find beside the known flags."""
+def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], flags: list[Flag]) -> list[Flag]:
+    """The phases that attack; the flags that they add."""
     name, recipe = plan.first
     run(trial, "main", name, recipe(trial.threat))
-    flags = check_at_ends(trial, plan, {flag.name for flag in known})
-    if "watches-gradients" in {flag.name for flag in flags}:
+    found = check_at_ends(trial, plan, {flag.name for flag in flags})
+    if "watches-gradients" in {flag.name for flag in found}:
         trial.view = BPDA(trial.subject)
-    scouting = scout(trial, plan, known + flags)
-    trial.suspicious = scouting.candidates.suspicious or bool(scouting.unexplained)
-    gains = adapt(scouting)
+    scouting = scout(trial, plan, flags + found)
+    trial.suspicious = scouting.suspicious or bool(scouting.unexplained)
+    gains = adapt(trial, plan, scouting)
     for name, recipe in plan.main.items():
         run(trial, "main", name, recipe(trial.threat))
     for name, attack in extra.items():
         run(trial, "further", name, attack)
-    late = check_after(trial, plan, gains | adapt_again(scouting))
+    late = check_after(trial, plan, gains | adapt_again(trial, plan, scouting))
     if not trial.suspicious and (late or gave_up_too_soon(trial, plan)):
         trial.suspicious = True
         run_whole(trial, plan)
-    return flags + late
+    return found + late
 
 
 def _flags_of_scores(trial: Trial) -> list[Flag]:

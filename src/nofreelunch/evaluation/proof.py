@@ -14,18 +14,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from nofreelunch.attacks import misclassified
+from nofreelunch.attacks import margin, misclassified
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.sweep import Sweep
-from nofreelunch.evaluation.trust.probe import tied
 from nofreelunch.types import Labels, Mask, Model
 from nofreelunch.workspace import atomic_write
 
 _SUFFIXES = (".npz", ".safetensors")
 _BATCH = 100
+_TIE = 1e-4
+"""Of the spread of the logits: margins below this may change their sign with the rounding of another batch."""
 
 
 def check_name(path: Path) -> None:
@@ -110,4 +111,5 @@ def _verdicts(subject: Subject, z: Tensor, y: Labels) -> tuple[Mask, Mask]:
     """Whether each point is misclassified, and whether that is more than a matter of rounding."""
     pair = z.repeat(2, *[1] * (z.dim() - 1)) if len(z) == 1 else z  # a batch of one takes other kernels
     logits = subject.logits(pair.to(subject.device)).cpu()[: len(z)]
-    return misclassified(logits, y), ~tied(logits, y)
+    near = margin(logits, y).abs() <= _TIE * (logits.amax(1) - logits.amin(1))
+    return misclassified(logits, y), ~near

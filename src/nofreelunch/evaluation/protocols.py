@@ -15,7 +15,7 @@ from nofreelunch.workspace import digest
 AttackRecipe = Callable[[Threat], Attack]
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 REMEDY = "remedy: "
-"""How the names of steps begin that the checks have added."""
+"""So begin the names of steps in which a remedy was run."""
 _OURS = re.compile(rf"within |{REMEDY}|square$|more steps|.*, (whole|again)$")
 """Names of steps that are not in the protocol."""
 

@@ -20,10 +20,11 @@ from nofreelunch.evaluation.remedies.unseen import plain_apply, replaced, unseen
 from nofreelunch.models.tracing import operation_name
 
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
-_CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "type")
+_CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "_to_copy", "type")
 _FLOATS = {
     "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub",
-    "true_divide", "__truediv__", "matmul", "__matmul__", "linear", "neg", "mean", "sum", "stack", "cat",
+    "true_divide", "__truediv__", "matmul", "__matmul__", "mm", "bmm", "addmm", "linear", "neg", "mean", "sum", "stack",
+    "cat",
 }  # fmt: skip
 """Operations that make numbers of a mask or of integers: there their smooth surrogates take their place."""
 _PASSING = {
@@ -70,7 +71,7 @@ class Smooth(TorchFunctionMode):
         if name in ("__getitem__", "index"):
             place = tuple(args[1]) if isinstance(args[1], (list, tuple)) else (args[1],)
             if place and isinstance(place[-1], Tensor) and place[-1] in self._scores:
-                return self._look_up(args[0], place, self._scores[place[-1]])
+                return self._look_up(function(*args, **kwargs), args[0], len(place), self._scores[place[-1]])
         rule = _RULES.get(name)
         if rule is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
@@ -88,13 +89,13 @@ class Smooth(TorchFunctionMode):
             return _HIDDEN[name]
         return args[0] * 1 if name == "data" and args[0].is_floating_point() else function(*args)
 
-    def _look_up(self, table: Tensor, place: tuple[Any, ...], scores: Tensor) -> Tensor:
+    def _look_up(self, hard: Tensor, table: Tensor, places: int, scores: Tensor) -> Tensor:
         """table[argmax(scores)] or, row by row, table[range(n), argmax(scores)]: the mean under softmax(scores)."""
-        hard, share = table[place], scores.softmax(-1)
+        share = scores.softmax(-1)
         if not table.is_floating_point():
             return hard
-        if len(place) > 1:
-            rows = len(place) == 2 and scores.shape == table.shape[:2] and hard.shape == (len(table), *table.shape[2:])
+        if places > 1:
+            rows = places == 2 and scores.shape == table.shape[:2] and hard.shape == (len(table), *table.shape[2:])
             return self._take(hard, torch.einsum("ne,ne...->n...", share, table)) if rows else hard
         whole = scores.shape[-1] == len(table) and hard.dim() == scores.dim() + table.dim() - 2
         return self._take(hard, torch.tensordot(share, table, 1)) if whole else hard
@@ -136,7 +137,8 @@ class Smooth(TorchFunctionMode):
         made = function(args[0], *args[1:], **kwargs)
         if made.dtype in _INTEGERS or made.dtype == torch.bool:
             if source.is_floating_point() and made is not args[0]:
-                self._surrogates[made] = straight(made.to(source.dtype), source)
+                as_number = self._take if args[0].dtype == torch.bool else straight
+                self._surrogates[made] = as_number(made.to(source.dtype), source)
             return made
         if source is args[0]:
             return made
@@ -152,18 +154,17 @@ class Smooth(TorchFunctionMode):
 
     def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
         """A mask, and how far it is from turning; equality is nearer the smaller the difference."""
-        made, gap = function(*args, **kwargs), self._gap(args[0], _second(args, kwargs))
+        other, sign = _second(args, kwargs), _COMPARISONS[operation_name(function)]
+        made, gap = function(*args, **kwargs), self._gap(args[0], other)
         if gap is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
-            sign = _COMPARISONS[operation_name(function)]
             soft = sign * squashed(10 * gap) if sign else -gap.abs()
             self._surrogates[made] = self._take(made.to(gap.dtype), (1 + soft) / 2 if self._soft_values else soft)
-        elif (
-            args[0] in self._scores
-            and _COMPARISONS[operation_name(function)] == 0
-            and isinstance(_second(args, kwargs), int)
-        ):
-            scores = self._scores[args[0]]
-            self._surrogates[made] = self._take(made.to(scores.dtype), scores.softmax(-1)[..., _second(args, kwargs)])
+        elif args[0] in self._scores and sign == 0:
+            share = self._scores[args[0]].softmax(-1)
+            if isinstance(other, int):
+                self._surrogates[made] = self._take(made.to(share.dtype), share[..., other].reshape(made.shape))
+            elif made.shape == share.shape and torch.equal(other, torch.arange(share.shape[-1], device=share.device)):
+                self._surrogates[made] = self._take(made.to(share.dtype), share)  # one-hot
         return made
 
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -236,7 +237,7 @@ class Smooth(TorchFunctionMode):
         made = function(*args, **kwargs)
         if isinstance(made, Tensor) and args[0] in self._surrogates:
             self._surrogates[made] = function(self._surrogates[args[0]], *args[1:], **kwargs)
-        if isinstance(made, Tensor) and args[0] in self._scores:
+        if isinstance(made, Tensor) and args[0] in self._scores and made.numel() >= args[0].numel():
             self._scores[made] = self._scores[args[0]]
         return made
 
@@ -266,7 +267,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_CASTS, Smooth.cast),
     **dict.fromkeys(_COMPARISONS, Smooth.compare),
     **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), Smooth.squash),
-    "softmax": Smooth.softmax,
+    **dict.fromkeys(("softmax", "_softmax"), Smooth.softmax),
     "copysign": Smooth.copy_sign,
     **dict.fromkeys(("argmax", "max"), Smooth.choose),
     "topk": Smooth.largest,

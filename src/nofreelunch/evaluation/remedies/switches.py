@@ -29,16 +29,20 @@ from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
 Place: TypeAlias = tuple[int, int, int]
-"""Of a number: which of the model's operations, which of its results (-1: what goes in), which column of that."""
+"""Of a number: which of the model's operations, which result (-1: what goes in), which column (-1: their mean)."""
 
 _COLUMNS, _READ, _NUMBERS, _SWITCHES = 32, 96, 32, 12
 """Columns of a table, numbers read, numbers kept that differ, and switches that are attacked, at most."""
+_MEANT = 64
+"""Columns of a table whose mean counts as a number too, at most: a gate may count how many of them are large."""
 _PADDED = 128
 """So long may be what holds the numbers of a batch, where a model fills it up."""
-_CHOOSERS = {"softmax", "log_softmax", "argmax", "max", "topk", "sort", "argsort"}
+_CHOOSERS = {"softmax", "_softmax", "log_softmax", "_log_softmax", "argmax", "max", "topk", "sort", "argsort"}
 """What goes in here counts by how far it is ahead."""
 _ONE_OF_MANY = {"median", "nanmedian", "quantile", "nanquantile", "kthvalue"}
 """What comes out has the slope of one coordinate: the mean of what goes in has that of all."""
+_PARTS = {"split", "chunk", "tensor_split", "narrow", "index_select", "slice", "__getitem__"}
+"""By these a batch is cut up."""
 _ALIKE = 0.99
 """The cosine of two slopes, of either sign, from which on one number says what the other says."""
 _CLIMB = 3
@@ -61,7 +65,7 @@ class _Reading(Smooth):
 
     Attributes:
         numbers: what was written, (rows,) each, by its place, which does not depend on how many examples there are.
-        splits: whether the model goes through the batch one by one.
+        splits: whether the model goes through the batch one by one, or in parts.
     """
 
     def __init__(self, rows: int, only: int | None = None) -> None:
@@ -86,9 +90,16 @@ class _Reading(Smooth):
         made = super().__torch_function__(function, types, args, kwargs)
         for which, one in enumerate(made if isinstance(made, (tuple, list)) else (made,)):
             if isinstance(one, Tensor):
-                self.splits |= one.shape[:1] == (1,) and one.numel() > 1 and self._rows > 1
+                self.splits |= self._is_part(name, args, one)
                 self._write(self.smooth(one), which)
         return made
+
+    def _is_part(self, name: str, args: tuple[Any, ...], made: Tensor) -> bool:
+        """Whether this is one example, or some, of a batch of several."""
+        if made.numel() <= 1 or self._rows == 1:
+            return False
+        whole = name in _PARTS and isinstance(args[0], Tensor) and args[0].shape[:1] == (self._rows,)
+        return made.shape[:1] == (1,) or (whole and made.dim() == args[0].dim() and len(made) < self._rows)
 
     def _write(self, made: Tensor, which: int) -> None:
         with torch._C.DisableTorchFunction():
@@ -99,7 +110,11 @@ class _Reading(Smooth):
             if made.dim() == 0 or made.numel() == 0 or not (made.is_floating_point() and made.requires_grad):
                 return
             table = made.reshape(len(made), -1)
-            if self._rows <= len(table) <= max(_PADDED, self._rows) and table.shape[1] <= _COLUMNS:
+            if not self._rows <= len(table) <= max(_PADDED, self._rows):
+                return
+            if 1 < table.shape[1] <= _MEANT:
+                self.numbers[self._operations, which, -1] = table[: self._rows].mean(1)
+            if table.shape[1] <= _COLUMNS:
                 columns = (table[: self._rows] * 1).T  # a copy: the model may go on in place
                 self.numbers |= {(self._operations, which, count): column for count, column in enumerate(columns)}
 

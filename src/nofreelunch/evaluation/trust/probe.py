@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.subject import Subject
-from nofreelunch.types import Inputs, Labels, Logits, Mask
+from nofreelunch.types import Inputs, Labels
 
 _TOLERANCE = 1e-3
 """Answers are the same if they differ by less than this share of their spread: kernels round differently."""
@@ -56,11 +55,6 @@ def differs(a: Tensor, b: Tensor) -> Tensor:
 def behind(logits: Tensor) -> Tensor:
     """How far each logit is behind the largest: what all classes have in common decides nothing."""
     return logits - logits.amax(1, keepdim=True)
-
-
-def tied(logits: Logits, y: Labels) -> Mask:
-    """Which margins are so small beside the spread of the logits that rounding decides them."""
-    return margin(logits, y).abs() <= _TOLERANCE * (logits.amax(1) - logits.amin(1))
 
 
 def counted(mask: Tensor) -> str:

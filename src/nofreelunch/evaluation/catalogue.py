@@ -39,13 +39,15 @@ from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs
 from nofreelunch.threats import Threat
-from nofreelunch.types import Inputs, Labels, Model, PerExample
+from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 
 _POOL = 64
 """Images from which attacks set out, or that they are led to."""
-_IMAGES, _TURNS = (24, 100), 20
-"""Of these so many are tried in a brief and in a thorough attack; turns of a brief RayS where nothing is odd."""
-_NEARER = (0.25, 0.5, 0.6, 0.8)
+_IMAGES = (24, 100)
+"""So many of these are tried in a brief and in a thorough attack."""
+_TURNS = (20, 120)
+"""Of a brief RayS, where nothing is odd about the model and where something is."""
+_SMALLER = (0.25, 0.5, 0.6, 0.8)
 """Shares of the radius within which is looked as well: a model may know the rim, where attacks start and end."""
 _FEW_PIXELS = (0.05, 0.1, 0.2, 0.4)
 """Shares of the coordinates that are moved alone: a model may know an attack by how many it moves."""
@@ -101,23 +103,25 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         name: _surrogate_remedy(trial.threat, surrogate, steps)
         for name, surrogate in _surrogates_of(trial, index, suspicious)
     }
-    found |= _at_other_points(trial, steps)
+    pool = trial.load(trial.some(_POOL))[0]
+    found |= _at_other_points(trial, pool, steps)
     if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
         found["switches"] = Remedy(*behind_switches(trial.switches, steps))
-    return found | _by_labels(trial, suspicious, steps) | (_searches(trial, steps) if suspicious else {})
+    found |= _by_labels(trial, pool, suspicious, steps)
+    return found | _searches(trial, pool, steps) if suspicious else found
 
 
-def _at_other_points(trial: Trial, steps: tuple[int, int]) -> dict[str, Remedy]:
-    """By the model's own gradient, but not at the points at which attacks usually ask for it."""
-    threat, view, pool, (brief, thorough) = trial.threat, trial.view, _pool(trial), steps
+def _at_other_points(trial: Trial, pool: Inputs, steps: tuple[int, int]) -> dict[str, Remedy]:
+    """At points, and within parts of the ball, at which attacks do not usually look."""
+    threat, view, (brief, thorough) = trial.threat, trial.view, steps
     shifted = Shifted(threat, brief, surrogate=view)
     boundary = BoundaryGradient(threat, 4, 1, brief // 2, surrogate=view, pool=pool)
     ascent = CoordinateAscent(threat, brief, 1, surrogate=view)
     found = {
-        "few pixels": _on_few(trial, steps),
-        "smaller radius": Remedy(_nearer(trial, (brief + 1) // 2), _nearer(trial, thorough)),
+        "few pixels": _few_pixels(trial, steps),
+        "smaller radius": Remedy(_in_smaller_balls(trial, (brief + 1) // 2), _in_smaller_balls(trial, thorough)),
         "off corners": Remedy(shifted, replace(shifted, steps=3 * thorough)),
         "boundary gradient": Remedy(boundary, replace(boundary, turns=8, starts=4, steps=thorough)),
         "pixel by pixel": Remedy(ascent, EachTarget(replace(ascent, points=thorough, rounds=3), 3)),
@@ -127,25 +131,24 @@ def _at_other_points(trial: Trial, steps: tuple[int, int]) -> dict[str, Remedy]:
     return found
 
 
-def _by_labels(trial: Trial, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:
+def _by_labels(trial: Trial, pool: Inputs, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:
     """By which class the model names, alone; of a model with nothing odd about it little is asked."""
-    threat, pool, (brief, thorough) = trial.threat, _pool(trial), steps
-    turns = 10 * brief if suspicious else _TURNS
+    threat = trial.threat
     few, many = (OtherImages(threat, count, pool=pool) for count in _IMAGES)
     return {
         "other images": Remedy(few, many),
-        "RayS": Remedy(RaySearch(threat, turns, pool=pool), RaySearch(threat, 25 * thorough, pool=pool)),
+        "RayS": Remedy(RaySearch(threat, _TURNS[suspicious], pool=pool), RaySearch(threat, 25 * steps[1], pool=pool)),
     }
 
 
-def _searches(trial: Trial, steps: tuple[int, int]) -> dict[str, Remedy]:
+def _searches(trial: Trial, pool: Inputs, steps: tuple[int, int]) -> dict[str, Remedy]:
     """By many answers: at random, by what they teach a network, by their differences and their means."""
     threat, answer, (brief, thorough) = trial.threat, trial.subject.logits, steps
     rough, fine = (FiniteDifferences(answer, trial.view, threat, directions) for directions in _DIRECTIONS)
     smooth = SurrogatePGD(threat, 2 * brief, surrogate=Smoothed(trial.view, threat, _MANY))
     return {
         "random search": Remedy(Square(threat, steps=10 * brief), Square(threat, steps=50 * thorough)),
-        "substitute model": _surrogate_remedy(threat, Substitute(answer, _pool(trial), threat, trial.seed), steps),
+        "substitute model": _surrogate_remedy(threat, Substitute(answer, pool, threat, trial.seed), steps),
         "finite differences": Remedy(
             SurrogatePGD(threat, brief, surrogate=rough), SurrogatePGD(threat, thorough, surrogate=fine), costly=True
         ),
@@ -153,20 +156,15 @@ def _searches(trial: Trial, steps: tuple[int, int]) -> dict[str, Remedy]:
     }
 
 
-def _pool(trial: Trial) -> Inputs:
-    """Other images."""
-    return trial.load(trial.some(_POOL))[0]
-
-
-def _on_few(trial: Trial, steps: tuple[int, int]) -> Remedy:
+def _few_pixels(trial: Trial, steps: tuple[int, int]) -> Remedy:
     short, long = (SurrogatePGD(trial.threat, count, surrogate=trial.view) for count in ((steps[0] + 1) // 2, steps[1]))
     brief, away = (WorstOf(tuple(replace(each, share=share) for share in _FEW_PIXELS)) for each in (short, long))
     towards = (EachTarget(replace(long, share=share, target_rank=1), 3) for share in _FEW_PIXELS)
     return Remedy(brief, WorstOf((away, *towards)))
 
 
-def _nearer(trial: Trial, steps: int) -> Attack:
-    inner = [replace(trial.threat, eps=share * trial.threat.eps) for share in _NEARER]
+def _in_smaller_balls(trial: Trial, steps: int) -> Attack:
+    inner = [replace(trial.threat, eps=share * trial.threat.eps) for share in _SMALLER]
     return WorstOf(tuple(SurrogatePGD(ball, steps, surrogate=trial.view) for ball in inner))
 
 
@@ -179,8 +177,7 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
         ("soft choices", BPDA(subject, soft=True)),
         ("without inner steps", WithoutInnerSteps(subject)),
     ):
-        values = attempted(torch.no_grad()(partial(other, x)))
-        if values is not None and differs(values, said).any():
+        if attempted(partial(_is_another, other, x, said)):
             yield name, other
     yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
@@ -191,6 +188,12 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
         yield "bpda, smoothed", Smoothed(BPDA(subject), trial.threat, _POINTS)
         if (exact := attempted(lambda: in_float64(subject))) is not None:
             yield "float64", exact
+
+
+@torch.no_grad()
+def _is_another(surrogate: Model, x: Inputs, said: Logits) -> bool:
+    """Whether a surrogate's values are not the model's."""
+    return bool(differs(surrogate(x), said).any())
 
 
 def _surrogate_remedy(threat: Threat, surrogate: Model, steps: tuple[int, int]) -> Remedy:

@@ -108,7 +108,7 @@ def adapt(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gai
     found = _remedies_of(trial, protocol, scouting) if scouting.gains else {}
     for name, gain in sorted(scouting.gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
-        if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)):
+        if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)) and name in found:
             run(trial, "adaptive", f"{REMEDY}{name}", found[name].thorough)
     doubted = {f"{REMEDY}{name}": gain for name, gain in scouting.unexplained.items()}
     return {step: gain for step, gain in doubted.items() if _borne_out(trial, protocol, step, gain)}

@@ -160,7 +160,7 @@ def _one_sentence(box: str, arguments: Sequence[str]) -> str:
 
 def _misspelt(missing: list[str], arguments: Sequence[str]) -> str:
     """Which of the arguments may be meant for an option that is missing; nothing if none is like it."""
-    known = {f"--{each.name.replace('_', '-')}" for each in fields(COMMANDS[arguments[0]])} if missing else set()
+    known = {f"--{each.name.replace('_', '-')}" for command in COMMANDS.values() for each in fields(command)}
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - known
     pairs = ((option, near) for option in missing for near in get_close_matches(option, given, 1))
     return next((f'; "{near}" is no option, did you mean "{option}"?' for option, near in pairs), "")

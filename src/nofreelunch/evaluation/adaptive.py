@@ -65,7 +65,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> Scouting:
         odd = bool(flags) or trial.subject.stateful or bool(trial.switches)
         suspicious = odd or bool(gradient_flags(slopes_near(trial, index)))
         index = index if suspicious else trial.sample(index, protocol.few)
-        found = remedies(trial, index, suspicious, (protocol.probing, protocol.thorough))
+        found = _remedies(trial, protocol, index, suspicious)
         better = tried(trial, found, index, SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view))
         gains, unexplained = _beyond_luck(trial, protocol, better, len(index))
         return {
@@ -94,9 +94,10 @@ def _beyond_luck(
     return gains, unexplained
 
 
-def _remedies_of(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Remedy]:
-    """Those that were tried."""
-    return remedies(trial, scouting.sample, scouting.suspicious, (protocol.probing, protocol.thorough))
+def _remedies(trial: Trial, protocol: Protocol, sample: Some, suspicious: bool) -> dict[str, Remedy]:
+    """What can be tried: the same each time, though what is found out about a model may hang on what it draws."""
+    trial.journal.begin("remedies")
+    return remedies(trial, sample, suspicious, (protocol.probing, protocol.thorough))
 
 
 def adapt(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gain]:
@@ -105,7 +106,7 @@ def adapt(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gai
     Returns:
         The gains that leave a doubt, by the names of their steps; of an honest model none.
     """
-    found = _remedies_of(trial, protocol, scouting) if scouting.gains else {}
+    found = _remedies(trial, protocol, scouting.sample, scouting.suspicious) if scouting.gains else {}
     for name, gain in sorted(scouting.gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)) and name in found:
@@ -129,7 +130,8 @@ def adapt_again(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[st
     if not due:
         return {}
     board, own = trial.board, _targeted(trial, protocol, 4)
-    found = _remedies_of(trial, protocol, scouting) | {_OWN: Remedy(to_the_end(trial, own), own)}
+    found = _remedies(trial, protocol, scouting.sample, scouting.suspicious)
+    found[_OWN] = Remedy(to_the_end(trial, own), own)
     steps = {name: f"{'' if name == _OWN else REMEDY}{name}, again" for name in due if name in found}
     for name, step in steps.items():
 

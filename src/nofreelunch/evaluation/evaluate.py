@@ -100,9 +100,8 @@ def evaluate(
             _check(subject, source, threat, known, keep_examples)
             batch = _batch_size(batch_size, source, subject.device)
             identity = {
-                "format": _FORMAT,
-                "model": subject.digest, "data": source.digest, "threat": repr(threat), "seed": str(seed),
-                "protocol": plan.identity(threat), "attacks": _added(extra, batch),
+                "format": _FORMAT, "model": subject.digest, "data": source.digest, "threat": repr(threat),
+                "protocol": plan.identity(threat), "seed": str(seed), "attacks": _added(extra, batch),
                 "known": repr(known and known.threat), "examples kept": str(keep_examples),
             }  # fmt: skip
             trial = Trial(

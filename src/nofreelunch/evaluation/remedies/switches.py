@@ -98,8 +98,9 @@ class _Reading(Smooth):
         """Whether this is one example, or some, of a batch of several."""
         if made.numel() <= 1 or self._rows == 1:
             return False
-        whole = name in _PARTS and isinstance(args[0], Tensor) and args[0].shape[:1] == (self._rows,)
-        return made.shape[:1] == (1,) or (whole and made.dim() == args[0].dim() and len(made) < self._rows)
+        given = args[0] if args and name in _PARTS else None  # there is none where all are named
+        whole = isinstance(given, Tensor) and given.dim() == made.dim() and len(given) == self._rows
+        return made.shape[:1] == (1,) or (whole and len(made) < self._rows)
 
     def _write(self, made: Tensor, which: int) -> None:
         with torch._C.DisableTorchFunction():

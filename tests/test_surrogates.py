@@ -1,6 +1,7 @@
 """A choice among parts of a model hides the way from one to another; surrogates see through it."""
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -70,12 +71,21 @@ def decomposed(model: nn.Module) -> nn.Module:
     return program.run_decompositions().module()
 
 
+def traced(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
+        program: nn.Module = torch.jit.trace(model, examples()[0])
+    return program
+
+
 def gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     z = x.clone().requires_grad_()
     return torch.autograd.grad(model(z)[:, 0].sum(), z)[0]
 
 
-@pytest.mark.parametrize("as_used", [lambda model: model, exported, decomposed], ids=["module", "exported", "core"])
+@pytest.mark.parametrize(
+    "as_used", [lambda model: model, exported, decomposed, traced], ids=["module", "exported", "core", "torchscript"]
+)
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_is_seen_through_however_it_is_written(
     choice: str, as_used: Callable[[nn.Module], nn.Module], experts: nn.Module, monkeypatch: pytest.MonkeyPatch
@@ -125,7 +135,7 @@ class LooksUpColumns(nn.Module):
         return logits + self.table[:, logits.argmax(1)].sum(0)[:, None] * logits + second.float()[:, None]
 
 
-@pytest.mark.parametrize("as_used", [exported, decomposed])
+@pytest.mark.parametrize("as_used", [exported, decomposed, traced])
 @pytest.mark.parametrize("kind", [Rounded, LooksUpColumns])
 def test_a_program_is_seen_through_as_the_module_is(
     kind: Callable[[], nn.Module], as_used: Callable[[nn.Module], nn.Module]

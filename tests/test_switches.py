@@ -1,5 +1,7 @@
 """Models that switch by a number which is no mask: it is driven to its ends, and the attack goes on from behind."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -103,7 +105,41 @@ class InChunks(Blended):
         return torch.cat([super(InChunks, self).forward(part) for part in x.split(8)])
 
 
-KINDS = (ByList, OneByOne, Blended, ByIndex, Softly, ByTable, OneByOneLater, Mapped, InChunks)
+class AmongMany(Blended):
+    """Behind four hundred others, in tables and alone."""
+
+    def depth(self, x: Tensor) -> Tensor:
+        table = x[:, :20] @ torch.linspace(-1, 1, 400).sin().view(20, 20)
+        rows = torch.stack([(table * weight).std(1) for weight in torch.linspace(-1, 1, 600).cos().view(30, 20)], 1)
+        return super().depth(x) + 0 * rows.mean(1)
+
+
+class WithoutDraws(Blended):
+    """A program would draw the direction anew each time, without the seed."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(bound)
+        self.way = direction()
+
+    def depth(self, x: Tensor) -> Tensor:
+        return self.bound - x @ self.way
+
+
+class Scripted(Blended):
+    """A program, inside which nobody sees."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__(bound)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
+            self.program = torch.jit.trace(WithoutDraws(bound), inputs(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.program(x)
+        return logits
+
+
+KINDS = (AmongMany, Scripted, ByList, OneByOne, Blended, ByIndex, Softly, ByTable, OneByOneLater, Mapped, InChunks)
 
 
 def at_hand(kind: type[Switching]) -> tuple[Switching, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, margin, misclassified
-from nofreelunch.attacks.door import answering
+from nofreelunch.attacks.door import Precise, answering
 from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
@@ -78,6 +78,11 @@ class Trial:
         self.randomised = True
         if self.examples is None:
             self.examples = _storage(self.source, self.journal.folder)
+
+    @property
+    def answer(self) -> Model:
+        """The model where no slope is asked for: its fast version, if that is what attacks look at, or itself."""
+        return self.view if isinstance(self.view, Precise) else self.subject.logits
 
     @cached_property
     def switches(self) -> list[Switch]:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nofreelunch.evaluation.remedies.straight import squashed, straight
+from nofreelunch.evaluation.remedies.torchscript import interpreting
 from nofreelunch.evaluation.remedies.unseen import plain_apply, replaced, unseen
 from nofreelunch.models.tracing import operation_name
 
@@ -288,6 +289,7 @@ def bpda(mode: Smooth | None = None) -> Iterator[None]:
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
         unseen(),
         replaced(torch.autograd.Function, "apply", classmethod(plain_apply)),
+        interpreting(),
         mode or Smooth(),
     ):
         yield

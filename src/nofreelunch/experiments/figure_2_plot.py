@@ -26,7 +26,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _weight_images(axes: list["Axes"], result: Result) -> None:
+def _weight_images(axes: "list[Axes]", result: Result) -> None:
     names = ("standard", "adversarial, descent", "adversarial, optimum")
     panels = zip(names, (result.standard, result.descent, result.optimum), strict=True)
     for at, (name, weights) in zip(axes, panels, strict=True):

@@ -229,7 +229,7 @@ def _after(trial: Trial, brief: Attack, index: Labels, points: tuple[Tensor, ...
     """How often the model is right after an attack; None where its surrogate leads where the own gradient does."""
     if isinstance(brief, SurrogatePGD) and _alike(brief.surrogate, trial.view, points, y):
         return None
-    return trial.reached(brief, index, "remedy", view=trial.answer)[1]
+    return trial.reached(brief, index, "remedy", view=trial.query)[1]
 
 
 def _candidates(remedy: Remedy, own: PerExample, lowest: PerExample, margins: PerExample) -> Some:

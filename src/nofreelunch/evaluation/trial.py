@@ -80,7 +80,7 @@ class Trial:
             self.examples = _storage(self.source, self.journal.folder)
 
     @property
-    def answer(self) -> Model:
+    def query(self) -> Model:
         """The model where no slope is asked for: its fast version, if that is what attacks look at, or itself."""
         return self.view if isinstance(self.view, Precise) else self.subject.logits
 

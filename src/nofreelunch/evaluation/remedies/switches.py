@@ -25,8 +25,8 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, coordinates, expand
 from nofreelunch.types import Inputs, Labels, Model, PerExample
 
-_SWITCHES = 24
-"""So many are attacked, at most."""
+_SWITCHES, _MANY = 24, 12
+"""So many are attacked, at most, and so many with all steps."""
 _CLIMB = 3
 """Steps, each of a radius, to an end."""
 _MARKS, _HALVINGS = 16, 6
@@ -177,7 +177,11 @@ def _beside(up: Inputs, across: Inputs) -> Inputs:
 
 
 def behind_switches(found: Sequence[Switch], steps: tuple[int, int]) -> tuple[Attack, Attack]:
-    """A brief and a thorough attack behind the switches of a model, at least one; `steps` of either."""
+    """A brief and a thorough attack behind the switches of a model, at least one; `steps` of either.
+
+    Where they are many, fewer steps are taken behind each: no more in all than behind `_MANY`.
+    """
+    brief, thorough = (max(1, count * _MANY // max(_MANY, len(found))) for count in steps)
     return brief_and_thorough(
-        lambda count: tuple(BehindSwitch(switch.threat, count, switch=switch) for switch in found), steps
+        lambda count: tuple(BehindSwitch(switch.threat, count, switch=switch) for switch in found), (brief, thorough)
     )

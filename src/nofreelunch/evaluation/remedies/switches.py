@@ -103,11 +103,13 @@ def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
         x: the examples.
     """
     found = []
+    first, *rest = x.chunk(2)  # of most numbers nothing is asked for the rest
     for place, alone in different(subject, x):
         for sign in (1, -1):
             switch = Switch(subject, threat, place, sign, alone)
-            if (switch.share(x[: (len(x) + 1) // 2]) > _AT_ONCE).any():  # of most numbers no more is asked
-                share = switch.share(x)
+            share = switch.share(first)
+            if (share > _AT_ONCE).any():
+                share = torch.cat([share, *map(switch.share, rest)])
                 if share.topk(min(2, len(x))).values[-1] > _AT_ONCE:
                     found.append((float(share.mean()), switch))
     found.sort(key=lambda one: one[0], reverse=True)

@@ -7,6 +7,7 @@ The values are the same, to the last bit; where a program cannot be run so, Torc
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -86,14 +87,20 @@ def _loop(body: Any, args: list[Any], known: _Values) -> list[Any]:
 
 def _operation(node: Any, args: list[Any]) -> Sequence[Any]:
     """One of torch's, which tells the modes."""
-    schema = torch._C.parse_schema(node.schema())
-    namespace, name = schema.name.split("::")
-    operation = getattr(getattr(getattr(torch.ops, namespace), name), schema.overload_name or "default")
+    operation, schema = _found(node.schema())
     plain = [arg for arg, of in zip(args, schema.arguments, strict=True) if not of.kwarg_only]
     named = {of.name: arg for arg, of in zip(args, schema.arguments, strict=True) if of.kwarg_only}
     made = operation(*plain, **named)
     outputs = len(schema.returns)
     return [made] if outputs == 1 else made if outputs else []
+
+
+@cache
+def _found(words: str) -> tuple[Callable[..., Any], Any]:
+    """The operation of torch with this schema, and the schema."""
+    schema = torch._C.parse_schema(words)
+    namespace, name = schema.name.split("::")
+    return getattr(getattr(getattr(torch.ops, namespace), name), schema.overload_name or "default"), schema
 
 
 def _set_attribute(node: Any, args: list[Any]) -> Sequence[Any]:

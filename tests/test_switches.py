@@ -15,6 +15,7 @@ from test_decisions import EPS, SIZE, Parts, direction, inputs, lost
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 THREAT = Linf(EPS)
+ROWS = 256
 
 
 class Switching(Parts):
@@ -155,11 +156,11 @@ def at_hand(kind: type[Switching]) -> tuple[Switching, Tensor, Tensor]:
 def test_the_number_is_found_and_so_is_what_can_be_reached_behind_it(kind: type[Switching]) -> None:
     """Exactly: a linear program knows."""
     model, x, y = at_hand(kind)
-    found = switches(Subject(model), THREAT, x[:16])
+    found = switches(Subject(model), THREAT, x[:16], ROWS)
     assert found[0].alone == issubclass(kind, (OneByOne, InChunks))
     broken = torch.zeros(len(x), dtype=torch.bool)
     for rank in (1, 2):
-        attack = BehindSwitch(THREAT, 40, switch=found[0], target_rank=rank)
+        attack = BehindSwitch(THREAT, 40, switches=found[0], target_rank=rank)
         z = attack(model, x, y, torch.Generator().manual_seed(0))
         assert THREAT.contains(z, x).all()
         broken |= model(z).argmax(1) != y
@@ -194,8 +195,8 @@ def test_a_count_of_numbers_is_a_switch_too() -> None:
     x = x + (bound - EPS / 2 - x.view(40, 8, -1).mean(2)).repeat_interleave(SIZE // 8, 1)  # each half a radius below
     model = ByVotes(lambda x: x)
     assert max(model.votes(x)) == 0
-    found = switches(Subject(model), Linf(EPS, None), x[:16])
-    assert min(model.votes(found[0].end(x))) >= 5
+    found = switches(Subject(model), Linf(EPS, None), x[:16], ROWS)
+    assert min(model.votes(found[0].end(x, torch.zeros(40, dtype=torch.long)))) >= 5
 
 
 def test_a_number_has_one_place_whatever_the_batch() -> None:
@@ -208,15 +209,14 @@ def test_a_number_has_one_place_whatever_the_batch() -> None:
 
     model, x, _ = at_hand(Weighted)
     for n in (1, 2, 3, 16, 40):
-        switch = switches(Subject(model), THREAT, x[:16])[0]
-        number = switch.read(x[:n])[1]
-        assert number is not None
-        torch.testing.assert_close(number.detach(), switch.sign * (x @ direction())[:n])
+        found = switches(Subject(model), THREAT, x[:16], ROWS)[0]
+        number = found.read(x[:n], torch.zeros(n, dtype=torch.long))[1]
+        torch.testing.assert_close(number.detach(), found.ways[0][1] * (x @ direction())[:n])
 
 
 def test_in_another_ball_too() -> None:
     model, x, y = at_hand(ByList)
-    _, attack = behind_switches(switches(Subject(model), L2(0.4), x), (12, 20))
+    _, attack = behind_switches(switches(Subject(model), L2(0.4), x, ROWS), (12, 20), ROWS)
     z = attack(model, x, y, torch.Generator().manual_seed(0))
     assert L2(0.4).contains(z, x).all()
     assert ((model.depth(z) > 0) & (model(z).argmax(1) != y)).sum() >= 5
@@ -236,8 +236,8 @@ class Normalising(nn.Module):
 
 
 def test_a_smooth_network_has_no_switch() -> None:
-    assert switches(Subject(Normalising()), THREAT, inputs(16)) == []
-    assert switches(Subject(nn.Linear(SIZE, 3)), Linf(0.3), inputs(16)) == []
+    assert switches(Subject(Normalising()), THREAT, inputs(16), ROWS) == []
+    assert switches(Subject(nn.Linear(SIZE, 3)), Linf(0.3), inputs(16), ROWS) == []
 
 
 class Experts(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from nofreelunch.attacks.base import Attack, Best, Iterative, Search, joined
+from nofreelunch.attacks.base import Attack, Best, Iterative, Search
 from nofreelunch.attacks.worst_of import WorstOf
 from nofreelunch.rng import Streams
 from nofreelunch.types import Inputs, Labels, Model
@@ -20,7 +20,7 @@ class Abreast(Search):
 
     Args:
         threat: that of the attacks.
-        attacks: alike but for their targets and random numbers.
+        attacks: alike but for their targets, random numbers, and what else their states say of each example.
         rows: points looked at in one step, at most, if there are not more examples.
     """
 
@@ -33,8 +33,9 @@ class Abreast(Search):
         while len(standing) > 0 and done < len(self.attacks):
             some = self.attacks[done : done + max(1, self.rows // len(standing))]
             mine, labels, of_mine = x[standing], y[standing], streams.take(standing)
-            starts = [each.start(model, mine, labels, of_mine.fork(done + i)) for i, each in enumerate(some)]
-            for z in some[0].follow(model, joined(starts)).chunk(len(some)):
+            forks = [of_mine.fork(done + i) for i in range(len(some))]
+            begun = some[0].start_abreast(some, model, mine, labels, forks)
+            for z in some[0].follow(model, begun).chunk(len(some)):
                 with torch.no_grad():
                     best.offer(standing, z, model(z), labels)
             done, standing = done + len(some), (~best.broken).nonzero().squeeze(1)

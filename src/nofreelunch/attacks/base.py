@@ -193,6 +193,12 @@ class Iterative(Search, Generic[S]):
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> S:
         """The state before the first step; its `z` are the first points looked at."""
 
+    def start_abreast(
+        self, attacks: Sequence["Iterative[S]"], model: Model, x: Inputs, y: Labels, streams: Sequence[Streams]
+    ) -> S:
+        """The states of attacks that are alike, this one among them, before the first step, as that of one batch."""
+        return joined([each.start(model, x, y, own) for each, own in zip(attacks, streams, strict=True)])
+
     @abstractmethod
     def step(self, model: Model, state: S, count: int) -> tuple[S, Tensor]:
         """The state after step `count` (from 0), and the logits of the points `state.z` that this step looked at."""

@@ -108,7 +108,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
-        found["switches"] = Remedy(*behind_switches(trial.switches, steps))
+        found["switches"] = Remedy(*behind_switches(trial.switches, steps, trial.batch))
     found |= _by_labels(trial, pool, suspicious, steps)
     return found | _searches(trial, pool, steps) if suspicious else found
 

@@ -8,7 +8,7 @@ it can then learn nothing from the attack, and the order of the questions does n
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -112,10 +112,7 @@ class Subject:
 @contextmanager
 def as_in_use(device: torch.device, model: Model) -> Iterator[None]:
     """Every module of the model in evaluation mode, and no autocast, for the time of the block."""
-    with ExitStack() as stack:
-        for module in modules_of(model):
-            stack.enter_context(evaluating(module))
-        stack.enter_context(torch.autocast(device.type, enabled=False))
+    with evaluating(*modules_of(model)), torch.autocast(device.type, enabled=False):
         yield
 
 

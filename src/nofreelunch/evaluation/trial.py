@@ -14,7 +14,7 @@ from nofreelunch.attacks.door import Precise, answering
 from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
-from nofreelunch.evaluation.remedies.switches import Switch, switches
+from nofreelunch.evaluation.remedies.switches import Switches, switches
 from nofreelunch.evaluation.source import Source, batches
 from nofreelunch.evaluation.subject import Subject, attempted
 from nofreelunch.rng import Streams
@@ -85,10 +85,10 @@ class Trial:
         return self.view if isinstance(self.view, Precise) else self.subject.logits
 
     @cached_property
-    def switches(self) -> list[Switch]:
+    def switches(self) -> list[Switches]:
         """The numbers by which the model may switch, as a few examples show them."""
         x = self.load(self.some(_SHOWING))[0]
-        return attempted(lambda: switches(self.subject, self.threat, x)) or []
+        return attempted(lambda: switches(self.subject, self.threat, x, self.batch)) or []
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""

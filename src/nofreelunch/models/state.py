@@ -7,12 +7,12 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: object) -> Iterator[None]:
+def evaluating(*models: object) -> Iterator[None]:
     """Every sub-module in evaluation mode for the time of the block, then each in its own mode again.
 
     Anything that is not an `nn.Module` has no modes and is left alone.
     """
-    modules = model.modules() if isinstance(model, nn.Module) else ()
+    modules = (module for model in models if isinstance(model, nn.Module) for module in model.modules())
     modes = {
         module: module.training for module in modules if hasattr(module, "training")
     }  # frozen TorchScript has none

@@ -13,7 +13,7 @@ _TURN = 1.2
 """By this factor the weight of the condition changes from step to step."""
 _LAST = 0.01
 """Length of the last steps, in radii; the first are half a radius longer."""
-_TARGETS = 3
+TARGETS = 3
 """Wrong classes in each part that a thorough attack goes for."""
 
 
@@ -48,4 +48,4 @@ def stepped(threat: Threat, z: Inputs, x: Inputs, slope: Inputs, done: float) ->
 def brief_and_thorough(attacks: Callable[[int], tuple[Attack, ...]], steps: tuple[int, int]) -> tuple[Attack, Attack]:
     """All of some attacks, as functions of the number of steps: with few, and with many towards several classes."""
     brief, thorough = attacks(steps[0]), attacks(2 * steps[1])  # they have two things to attain
-    return WorstOf(brief), WorstOf(tuple(EachTarget(each, _TARGETS) for each in thorough))
+    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

@@ -4,7 +4,7 @@ A number by which a model switches is one of these, whatever is made of it after
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -43,14 +43,14 @@ class _Reading(Smooth):
 
     Args:
         rows: how many examples there are.
-        only: of which operation; None: of all.
+        only: of which operations; None: of all.
 
     Attributes:
         numbers: what was written, (rows,) each, by its place, which does not depend on how many examples there are.
         splits: whether the model goes through the batch one by one, or in parts.
     """
 
-    def __init__(self, rows: int, only: int | None = None) -> None:
+    def __init__(self, rows: int, only: Collection[int] | None = None) -> None:
         super().__init__()
         self._rows, self._only = rows, only
         self.numbers: dict[Place, PerExample] = {}
@@ -62,7 +62,7 @@ class _Reading(Smooth):
         """The operation."""
         name = operation_name(function)
         self._operations += 1
-        if self._only not in (None, self._operations):
+        if self._only is not None and self._operations not in self._only:
             return super().__torch_function__(function, types, args, kwargs)
         if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             if name in _CHOOSERS and args[0].dim() == 2:
@@ -103,7 +103,7 @@ class _Reading(Smooth):
 
 
 def read(
-    subject: Subject, z: Inputs, alone: bool, only: int | None = None
+    subject: Subject, z: Inputs, alone: bool, only: Collection[int] | None = None
 ) -> tuple[Tensor, dict[Place, PerExample], bool]:
     """The model's logits, its numbers, and whether it splits the batch; `alone`: asked for one example at a time."""
     if alone and len(z) > 1:

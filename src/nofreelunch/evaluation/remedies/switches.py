@@ -8,17 +8,19 @@ scores change all at once on the way, the attack goes on from behind that place,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import final
+from itertools import groupby
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks import Attack
+from nofreelunch.attacks import Attack, WorstOf
+from nofreelunch.attacks.abreast import Abreast
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.evaluation.remedies.bisection import between, largest_change
-from nofreelunch.evaluation.remedies.lagrangian import brief_and_thorough, stepped, turned, unit_slope
+from nofreelunch.evaluation.remedies.lagrangian import TARGETS, stepped, turned, unit_slope
 from nofreelunch.evaluation.remedies.numbers import Place, different, read
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.rng import Streams
@@ -39,44 +41,63 @@ _STILL = 0.1
 
 
 @dataclass(frozen=True)
-class Switch:
-    """A number by which the model may switch.
+class Switches:
+    """Numbers by which the model may switch, and attacks that go by them, side by side: row i by the number `which[i]`.
 
     Args:
         subject: the model.
         threat: the set.
-        place: of the number.
-        sign: 1 if it is to rise, -1 if it is to fall.
+        ways: the place of each number, and 1 if it is to rise, -1 if it is to fall.
         alone: whether the model is asked for one example at a time: it goes through a batch so itself.
     """
 
     subject: Subject
     threat: Threat
-    place: Place
-    sign: int
+    ways: tuple[tuple[Place, int], ...]
     alone: bool
 
-    def read(self, z: Inputs) -> tuple[Tensor, PerExample | None]:
-        """The model's logits, and the number, with its sign; None if the model has not come to it."""
-        logits, numbers, _ = read(self.subject, z, self.alone, self.place[0])
-        return logits, self.sign * numbers[self.place] if self.place in numbers else None
+    def read(self, z: Inputs, which: Labels) -> tuple[Tensor, PerExample]:
+        """The model's logits, and each row's number, with its sign; infinite where the model has not come to it."""
+        if self.alone and len(z) > 1:
+            answers = [self.read(row, one) for row, one in zip(torch.split(z, 1), torch.split(which, 1), strict=True)]
+            return torch.cat([logits for logits, _ in answers]), torch.cat([number for _, number in answers])
+        runs = [run.tolist() for run in torch.unique_consecutive(which, return_counts=True)]
+        logits, numbers, _ = read(self.subject, z, self.alone, {self.ways[one][0][0] for one in runs[0]})
+        heights, done = list[Tensor](), 0
+        for one, count in zip(*runs, strict=True):
+            place, sign = self.ways[one]
+            absent = torch.full((count,), torch.inf, device=z.device)
+            heights.append(sign * numbers[place][done : done + count] if place in numbers else absent)
+            done += count
+        return logits, torch.cat(heights)
 
     @torch.enable_grad()
-    def end(self, x: Inputs) -> Inputs:
+    def end(self, x: Inputs, which: Labels) -> Inputs:
         """Where the number is as large, or small, as it gets within the threat."""
         z = x
         for _ in range(_CLIMB):
             at = z.detach().requires_grad_()
-            slope = unit_slope(self.threat, self.read(at)[1], at)
+            slope = unit_slope(self.threat, self.read(at, which)[1], at)
             z = self.threat.project(z.detach() + self.threat.eps * self.threat.steepest(slope), x)
         return z
 
     @torch.no_grad()
-    def share(self, x: Inputs) -> PerExample:
-        """Of all that the scores change by on the number's way: how much they do in one of its parts."""
-        seen = self._on_the_way(x, self.end(x), 0)[0]
-        changes, still = seen.diff(dim=0).abs().amax(2), _STILL * seen.abs().amax((0, 2))
-        return changes.amax(0) / torch.maximum(changes.sum(0), still).clamp(min=torch.finfo(x.dtype).tiny)
+    def shares(self, x: Inputs, which: Labels, rows: int) -> Tensor:
+        """Of all that the scores change by on the way of each of some numbers: how much in one of its parts, (m, n).
+
+        Args:
+            x: the examples, (n, ...).
+            which: the numbers, (m,).
+            rows: of a batch, at most, if there are not more examples.
+        """
+        shares = list[Tensor]()
+        for some in torch.split(which, max(1, rows // len(x))):
+            start = torch.cat([x] * len(some))
+            seen = self._on_the_way(start, self.end(start, some.repeat_interleave(len(x))), 0)[0]
+            changes, still = seen.diff(dim=0).abs().amax(2), _STILL * seen.abs().amax((0, 2))
+            least = torch.finfo(x.dtype).tiny
+            shares.append(changes.amax(0) / torch.maximum(changes.sum(0), still).clamp(min=least))
+        return torch.cat(shares).view(len(which), len(x))
 
     @torch.no_grad()
     def behind(self, x: Inputs, end: Inputs) -> Inputs:
@@ -93,33 +114,41 @@ class Switch:
         seen, _, place = largest_change(scores, marks, len(x), halvings)
         return seen, place
 
+    def _clearest(self, x: Inputs, rows: int) -> list[tuple[float, tuple[Place, int]]]:
+        """The numbers on whose way the scores of two examples change all at once, and how much so."""
+        first, *rest = x.chunk(2)  # of most numbers nothing is asked for the rest
+        which = torch.arange(len(self.ways), device=x.device)
+        shares = self.shares(first, which, rows)
+        some = (shares > _AT_ONCE).any(1)
+        shares = torch.cat([shares[some], *(self.shares(part, which[some], rows) for part in rest if some.any())], 1)
+        sudden = shares.topk(min(2, len(x))).values[:, -1] > _AT_ONCE
+        return [(float(shares[row].mean()), self.ways[which[some][row]]) for row in sudden.nonzero().flatten()]
 
-def switches(subject: Subject, threat: Threat, x: Inputs) -> list[Switch]:
+
+def switches(subject: Subject, threat: Threat, x: Inputs, rows: int) -> list[Switches]:
     """The numbers on whose way up or down the scores of two examples change all at once, the clearest first.
 
     Args:
         subject: the model.
         threat: the set.
         x: the examples.
+        rows: of a batch, at most.
     """
-    found = []
-    first, *rest = x.chunk(2)  # of most numbers nothing is asked for the rest
-    for place, alone in different(subject, x):
-        for sign in (1, -1):
-            switch = Switch(subject, threat, place, sign, alone)
-            share = switch.share(first)
-            if (share > _AT_ONCE).any():
-                share = torch.cat([share, *map(switch.share, rest)])
-                if share.topk(min(2, len(x))).values[-1] > _AT_ONCE:
-                    found.append((float(share.mean()), switch))
-    found.sort(key=lambda one: one[0], reverse=True)
-    return [switch for _, switch in found[:_SWITCHES]]
+    found = list[tuple[float, tuple[Place, int], bool]]()
+    for alone, places in groupby(different(subject, x), key=lambda one: one[1]):
+        ways = tuple((place, sign) for place, _ in places for sign in (1, -1))
+        clear = Switches(subject, threat, ways, alone)._clearest(x, rows)
+        found += [(share, way, alone) for share, way in clear]
+    best = sorted(found, key=lambda one: one[0], reverse=True)[:_SWITCHES]
+    kinds = dict.fromkeys(alone for _, _, alone in best)
+    return [Switches(subject, threat, tuple(way for _, way, alone in best if alone == kind), kind) for kind in kinds]
 
 
 @dataclass(frozen=True)
 class _Course(State):
-    """Where the number has to be, the way up that was last seen there, and how much the number counts beside it."""
+    """By which number, where it has to be, the way up that was last seen there, and how much the number counts."""
 
+    which: Tensor
     bound: PerExample
     up: Tensor
     weight: PerExample
@@ -136,32 +165,45 @@ class BehindSwitch(Iterative[_Course]):
     Args:
         threat: the set.
         steps: gradient steps, shorter and shorter.
-        switch: of the model, for this threat.
+        switches: of the model, for this threat.
+        which: of them.
         target_rank: towards the wrong class of this rank at the end of the number's way.
     """
 
     steps: int = 20
-    switch: Switch = field(kw_only=True)
+    switches: Switches = field(kw_only=True)
+    which: int = 0
     target_rank: int = 1
 
     def start(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> _Course:
         """At the end of the number's way."""
-        end = self.switch.end(x)
-        number = self.switch.read(self.switch.behind(x, end))[1]
-        bound = torch.full((len(x),), -torch.inf, device=x.device) if number is None else number.detach()
-        target = ranked_wrong_class(model, end, y, self.target_rank)
-        return _Course(x, y, end, streams, bound, torch.zeros_like(x), torch.ones_like(bound), target=target)
+        return self.start_abreast((self,), model, x, y, (streams,))
+
+    def start_abreast(
+        self, attacks: Sequence[Any], model: Model, x: Inputs, y: Labels, streams: Sequence[Streams]
+    ) -> _Course:
+        """The same of several switches, all at once."""
+        which = torch.tensor([each.which for each in attacks], device=x.device).repeat_interleave(len(x))
+        start = torch.cat([x] * len(attacks))
+        end = self.switches.end(start, which)
+        number = self.switches.read(self.switches.behind(start, end), which)[1].detach()
+        bound = torch.where(number.isposinf(), -torch.inf, number)
+        ends = zip(attacks, end.chunk(len(attacks)), strict=True)
+        target = torch.cat([ranked_wrong_class(model, own, y, each.target_rank) for each, own in ends])
+        up, weight = torch.zeros_like(start), torch.ones_like(bound)
+        labels = y.repeat(len(attacks))
+        return _Course(start, labels, end, Streams.joined(streams), which, bound, up, weight, target=target)
 
     def step(self, model: Model, state: _Course, count: int) -> tuple[_Course, Tensor]:
         """The model's answer at z, then a step up."""
         assert state.target is not None
         z = state.z.detach().requires_grad_()
-        logits, number = self.switch.read(z)
-        there = torch.ones_like(state.bound) > 0 if number is None else number >= state.bound
+        logits, number = self.switches.read(z, state.which)
+        there = number >= state.bound
         across = unit_slope(self.threat, number, z)
         own, seen = (
             unit_slope(self.threat, lead(answer, state.y, state.target), z)
-            for answer in (self.switch.subject.differentiable(z), logits)
+            for answer in (self.switches.subject.differentiable(z), logits)
         )
         up = torch.where(expand(own.flatten(1).any(1), z), own, seen)  # true, where there is one
         up = torch.where(expand(there, z), self.threat.unit(_beside(up, across)), state.up)
@@ -178,12 +220,28 @@ def _beside(up: Inputs, across: Inputs) -> Inputs:
     return up - expand((up * across).sum(dims) / length, up) * across
 
 
-def behind_switches(found: Sequence[Switch], steps: tuple[int, int]) -> tuple[Attack, Attack]:
+def behind_switches(found: Sequence[Switches], steps: tuple[int, int], rows: int) -> tuple[Attack, Attack]:
     """A brief and a thorough attack behind the switches of a model, at least one; `steps` of either.
 
     Where they are many, fewer steps are taken behind each: no more in all than behind `_MANY`.
+
+    Args:
+        found: the switches.
+        steps: of either attack.
+        rows: of a batch, at most, if there are not more examples.
     """
-    brief, thorough = (max(1, count * _MANY // max(_MANY, len(found))) for count in steps)
-    return brief_and_thorough(
-        lambda count: tuple(BehindSwitch(switch.threat, count, switch=switch) for switch in found), (brief, thorough)
-    )
+    all_of_them = sum(len(some.ways) for some in found)
+    brief, thorough = (max(1, count * _MANY // max(_MANY, all_of_them)) for count in steps)
+
+    def attacks(some: Switches, count: int, which: Sequence[int], targets: int) -> Attack:
+        ranks = range(1, min(targets, some.subject.classes - 1) + 1)
+        made = (
+            BehindSwitch(some.threat, count, switches=some, which=one, target_rank=rank)
+            for one in which
+            for rank in ranks
+        )
+        return Abreast(some.threat, tuple(made), rows)
+
+    quick = tuple(attacks(some, brief, range(len(some.ways)), 1) for some in found)
+    long = tuple(attacks(some, 2 * thorough, [one], TARGETS) for some in found for one in range(len(some.ways)))
+    return WorstOf(quick), WorstOf(long)

@@ -6,12 +6,11 @@ The values are the same, to the last bit; where a program cannot be run so, Torc
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from nofreelunch.evaluation.remedies.unseen import replaced
 
@@ -23,20 +22,17 @@ _Values = dict[str, Any]
 @contextmanager
 def interpreting() -> Iterator[None]:
     """Inside the block, script modules and script functions that are called run operation by operation."""
-    with (
-        replaced(nn.Module, "__call__", _instead_of(nn.Module.__call__)),
-        replaced(torch.jit.ScriptFunction, "__call__", _instead_of(torch.jit.ScriptFunction.__call__)),
-    ):
+    with ExitStack() as stack:
+        for kind in (torch.jit.ScriptModule, torch.jit.ScriptFunction):
+            stack.enter_context(replaced(kind, "__call__", _instead_of(kind.__call__)))
         yield
 
 
 def _instead_of(call: Callable[..., Any]) -> Callable[..., Any]:
     def run(program: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)) and not kwargs:
-            try:
+        if not kwargs:
+            with suppress(Exception):  # any operation may be one that there is in TorchScript alone, and any may fail
                 return interpreted(program, *args)
-            except Exception:  # any operation may be one that there is in TorchScript alone, and any may fail
-                pass
         return call(program, *args, **kwargs)
 
     return run

@@ -21,13 +21,16 @@ def plain_apply(cls: type[torch.autograd.Function], *args: Any) -> Any:
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is something else for the time of the block."""
-    before = vars(owner)[name]
+    """`owner.name` is something else for the time of the block, whether it is the owner's own or inherited."""
+    before = vars(owner).get(name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 @contextmanager

@@ -496,6 +496,17 @@ def test_keys_belong_to_the_content() -> None:
     assert not source_of((x * 0.9, y), linear(), THREAT).gridded(THREAT)
 
 
+def test_two_models_alike_have_one_digest_wherever_their_parts_lie() -> None:
+    """What a module holds may show its address when it is asked for its words."""
+
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = (object(), lambda x: x)
+
+    assert Subject(Holding()).digest == Subject(Holding()).digest
+
+
 def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
     from types import ModuleType

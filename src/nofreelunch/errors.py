@@ -23,6 +23,15 @@ class RunError(RuntimeError):
     """The run itself failed (disk full, loss not finite, device lost); the command line exits with 1."""
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, on one line and not at length; the name of its type if it says nothing.
+
+    >>> reason(ValueError("no such\n  file")), reason(ValueError())
+    ('no such file', 'ValueError')
+    """
+    return " ".join(str(error).split())[:240] or type(error).__name__
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is in no table: lists the known names, the nearest first.
 

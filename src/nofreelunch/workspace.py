@@ -11,6 +11,7 @@ import io
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from nofreelunch.errors import InputError, RunError
 Record = TypeVar("Record")
 
 FORMAT = 1
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it cannot be asked for without being set
 _SIZE_CAP = 64 * 2**20  # no JSON of ours comes near; a larger file is not ours
@@ -53,6 +55,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def without_addresses(value: object) -> str:
+    """The value in words, functions and objects in it by their names alone: the same in every process."""
+    return _ADDRESS.sub("", repr(value))
 
 
 def is_named(file: IO[str], path: Path) -> bool:
@@ -212,10 +219,6 @@ class Workspace:
         if not _is_result(content):
             raise InputError(f"{self._file(name, '.json')} is not a result of this version; delete it and run again")
         return content
-
-    def names(self) -> tuple[str, ...]:
-        """The names of the kept records, sorted."""
-        return tuple(sorted(path.stem for path in (self.root / "results").glob("*.json")))
 
     def _file(self, name: str, suffix: str) -> Path:
         return self.root / "results" / f"{name}{suffix}"

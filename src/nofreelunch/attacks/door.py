@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks.eot import Averaged
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, reason
 from nofreelunch.models.fast import judge, live
 from nofreelunch.models.state import evaluating
 from nofreelunch.threats import Box
@@ -35,7 +34,8 @@ def attacking(model: Model, device: torch.device) -> "Iterator[Precise]":
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         dtype = None if parameter is None else parameter.dtype
-        yield model if isinstance(model, Precise) else Precise(model, dtype, judge(model), isinstance(model, Averaged))
+        random = getattr(model, "random", False)
+        yield model if isinstance(model, Precise) else Precise(model, dtype, judge(model), random)
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,8 @@ def answering(x: Tensor) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
         if out_of_memory(error):
             raise
-        told = "" if isinstance(error, SystemExit) else str(error).strip()
-        reason = told.splitlines()[0] if told else type(error).__name__
-        raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {reason}") from error
+        told = type(error).__name__ if isinstance(error, SystemExit) else reason(error)
+        raise InputError(f"the model cannot take x of shape {tuple(x.shape)} and type {x.dtype}: {told}") from error
 
 
 def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Attacks with every number filled in, under names that may stand in a table."""
 
 from collections.abc import Callable
+from functools import partial
 
 from nofreelunch.attacks.apgd import APGD
 from nofreelunch.attacks.base import Attack
@@ -38,13 +39,8 @@ def standard(threat: Threat) -> WorstOf:
 
 ATTACKS: dict[str, Callable[[Threat], Attack]] = {
     "fgsm": fgsm,
-    "pgd-3": lambda threat: PGD(threat, steps=3),
-    "pgd-5": lambda threat: PGD(threat, steps=5),
-    "pgd-7": lambda threat: PGD(threat, steps=7),
-    "pgd-8": lambda threat: PGD(threat, steps=8),
-    "pgd-10": lambda threat: PGD(threat, steps=10),
+    **{f"pgd-{steps}": partial(PGD, steps=steps) for steps in (3, 5, 7, 8, 10, 100)},
     "pgd-40": pgd_40,
-    "pgd-100": lambda threat: PGD(threat, steps=100),
     "pgd-100-restarts-10": lambda threat: restarts(PGD(threat, steps=100), 10),
     "apgd-ce": APGD,
     "apgd-dlr": lambda threat: APGD(threat, loss="dlr"),

@@ -20,7 +20,7 @@ from nofreelunch.evaluation.checks_at_ends import check_at_ends
 from nofreelunch.evaluation.checks_before import check_before
 from nofreelunch.evaluation.checks_outside import check_outside
 from nofreelunch.evaluation.journal import Journal
-from nofreelunch.evaluation.protocols import Protocol, further, plan_of, without_addresses
+from nofreelunch.evaluation.protocols import Protocol, further, plan_of
 from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
@@ -32,7 +32,7 @@ from nofreelunch.evaluation.trust import function, search
 from nofreelunch.models.precision import full_float32
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
-from nofreelunch.workspace import versions
+from nofreelunch.workspace import versions, without_addresses
 
 _PIXELS_AT_A_TIME = {"cpu": 400_000, "cuda": 4_000_000}
 """Bounds what a step holds in memory, for images of any size."""

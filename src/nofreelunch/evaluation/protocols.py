@@ -10,10 +10,9 @@ from nofreelunch.errors import InputError, check_known
 from nofreelunch.evaluation.board import CHECKS, CLEAN
 from nofreelunch.evaluation.foreign import checked
 from nofreelunch.threats import Threat
-from nofreelunch.workspace import digest
+from nofreelunch.workspace import digest, without_addresses
 
 AttackRecipe = Callable[[Threat], Attack]
-_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 REMEDY = "remedy: "
 """So begin the names of steps in which a remedy was run."""
 _OURS = re.compile(rf"within |{REMEDY}|square$|more steps|.*, (whole|again)$")
@@ -56,11 +55,6 @@ class Protocol:
         attacks = [recipe(threat) for recipe in (self.first[1], *self.main.values(), self.harder)]
         checks = (self.sample, self.probing, self.thorough, self.longest)
         return f"{self.name} {digest(without_addresses([attacks, checks]).encode())[:8]}"
-
-
-def without_addresses(value: object) -> str:
-    """The value in words, functions and classes in it by their names alone."""
-    return _ADDRESS.sub("", repr(value))
 
 
 PATIENCE, _REACH = 1.0, 1.1

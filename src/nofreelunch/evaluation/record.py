@@ -1,6 +1,5 @@
 """What evaluation.json holds: the evaluation at the largest radius, those at smaller ones, and what they are of."""
 
-import json
 from math import isfinite
 from statistics import median_low
 from typing import Any
@@ -18,7 +17,7 @@ def to_record(found: Sweep, data: Dataset, command: str, model: dict[str, Any]) 
         command: makes it again.
         model: as the user named it.
     """
-    records = [json.loads(ev.to_json()) | {"steps": [*ev.by_attack]} for ev in found.evaluations]
+    records = [ev.to_plain() | {"steps": [*ev.by_attack]} for ev in found.evaluations]
     *smaller, largest = records
     about = {
         "command": command,

@@ -106,8 +106,8 @@ class Evaluation:
         before = [self.clean.total, *left[:-1]]
         return {name: int(b - a) for name, a, b in zip(self.by_attack, left, before, strict=True)}
 
-    def to_json(self) -> bytes:
-        """Everything but the examples, as JSON; infinite margins become null."""
+    def to_plain(self) -> dict[str, Any]:
+        """Everything but the examples, in JSON's types; infinite margins become None."""
         record: dict[str, Any] = {
             part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("x_adv", "threat")
         }
@@ -116,11 +116,12 @@ class Evaluation:
         tallies = {"clean": self.clean, "robust": self.robust}
         intervals = {f"{name}_interval": tally.interval(0.95) for name, tally in tallies.items()}
         made = {"threat": to_plain(self.threat), "verdict": self.verdict, "adds": self.adds}
-        return to_json(plain(record) | intervals | made)
+        whole: dict[str, Any] = plain(record | intervals | made)
+        return whole
 
     def save(self, path: Path) -> None:
-        """Write `to_json` to a file, whole or not at all."""
-        atomic_write(Path(path), self.to_json())
+        """Write it to a file as JSON, whole or not at all."""
+        atomic_write(Path(path), to_json(self.to_plain()))
 
     def __str__(self) -> str:
         low, high = self.robust.interval(0.95)

@@ -23,6 +23,7 @@ from nofreelunch.models.copying import all_modules, copy_of, modules_of
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import seeded
 from nofreelunch.types import Model
+from nofreelunch.workspace import without_addresses
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class Subject:
         for module in all_modules(self.pristine):
             plain = {name: value for name, value in vars(module).items() if isinstance(value, (int, float, str, tuple))}
             plain["training"] = False  # it is evaluated in evaluation mode
-            sha.update(f"{type(module).__qualname__} {sorted(plain.items())}".encode())
+            sha.update(f"{type(module).__qualname__} {without_addresses(sorted(plain.items()))}".encode())
             for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
                 sha.update(name.encode())
                 sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -17,7 +17,7 @@ from nofreelunch.threats import Threat, check_threat
 from nofreelunch.types import Model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sweep:
     """One evaluation per radius, of one norm.
 

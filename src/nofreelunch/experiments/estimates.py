@@ -66,10 +66,7 @@ def exceeds(claim: str, where: str, more: Estimate, less: Estimate, ours: str, n
     The finding agrees or refutes where they do not overlap; where they do, it is undecided.
     """
     difference = (more[0] - less[0], more[1] - less[2], more[2] - less[1])
-    verdict = _verdict([difference])
-    return Finding(
-        claim, where, None, ours, verdict, f"{note}; the intervals overlap" if verdict == "undecided" else note
-    )
+    return all_above_zero(claim, where, [difference], ours, f"{note.rstrip('. ')}.")
 
 
 def all_above_zero(

@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from nofreelunch import attacks
 from nofreelunch.attacks.door import attacking, check_batch, first_logits
+from nofreelunch.attacks.gradient import loss_gradient
+from nofreelunch.attacks.losses import ce
 from nofreelunch.types import Images, Inputs, Labels, Logits, Loss, Model, PerExample
 
 _CLIP = 3.0  # standard deviations, as in Figures 5 and 8
@@ -19,7 +20,7 @@ def cross_entropy(logits: Logits, y: Labels) -> PerExample:
 
 def log_odds(logits: Logits, y: Labels) -> PerExample:
     """log((1 - p_y) / p_y): its gradient points where that of the cross-entropy does, and never vanishes."""
-    return attacks.LOSSES["ce"](logits, y)
+    return ce(logits, y)
 
 
 def input_gradient(model: Model, x: Inputs, y: Labels, loss: Loss = cross_entropy) -> Inputs:
@@ -40,7 +41,7 @@ def input_gradient(model: Model, x: Inputs, y: Labels, loss: Loss = cross_entrop
     y = check_batch(model, x, y, (0.0, 1.0))
     with attacking(model, x.device) as precise:
         first_logits(precise, x, y)
-        return attacks.loss_gradient(loss, precise, x, y)
+        return loss_gradient(loss, precise, x, y)
 
 
 def gradient_pictures(grad: Images) -> Float[Tensor, "n 3 h w"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, reason
 from nofreelunch.models.declared import Declared, Normalisation
 from nofreelunch.models.foreign import Weights, read_weights
 from nofreelunch.models.sources import LoadedNetwork, filled, installed
@@ -38,8 +38,8 @@ def _downloaded(name: str, repository: str | None) -> Path:
         hub = import_module("huggingface_hub")
         return Path(hub.hf_hub_download(repository, "model.safetensors"))
     except OSError as error:  # of the network, of the hub, of the disk
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"timm:{name}: its weights cannot be downloaded ({reason}); give --weights FILE") from None
+        told = f"timm:{name}: its weights cannot be downloaded ({reason(error)}); give --weights FILE"
+        raise InputError(told) from None
 
 
 class Logits(nn.Module):
@@ -71,8 +71,7 @@ def from_hugging_face(name: str) -> LoadedNetwork:
             name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # it fails in as many ways as there are files
-        reason = " ".join(str(error).split())[:240]
-        raise InputError(f"hf:{name} was refused, and no code of its own was run: {reason}") from None
+        raise InputError(f"hf:{name} was refused, and no code of its own was run: {reason(error)}") from None
     finally:
         transformers.logging.set_verbosity(loud)
     if seen["missing_keys"]:

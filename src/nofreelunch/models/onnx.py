@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, reason
 from nofreelunch.models.sources import LoadedNetwork, installed
 
 _ELSEWHERE = b"\n\x08location"
@@ -51,7 +51,7 @@ def _converted(content: bytes, path: Path) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # it fails in as many ways as there are files
-        raise InputError(f"{path} cannot be converted: {' '.join(str(error).split())[:240]}") from None
+        raise InputError(f"{path} cannot be converted: {reason(error)}") from None
     _check_input(path, len(inputs), sizes[0] if sizes else 0)
     return network
 
@@ -82,7 +82,7 @@ class Session(nn.Module):
         try:
             self._session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # it fails in as many ways as there are files
-            raise InputError(f"{path} cannot be run: {' '.join(str(error).split())[:240]}") from None
+            raise InputError(f"{path} cannot be run: {reason(error)}") from None
         inputs = self._session.get_inputs()
         _check_input(path, len(inputs), inputs[0].shape[0] if inputs else 0)
         self._input = inputs[0].name

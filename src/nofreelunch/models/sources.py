@@ -15,6 +15,7 @@ from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.copying import is_installed
 from nofreelunch.models.declared import Declared, Normalisation, Outputs
 from nofreelunch.models.foreign import Weights
+from nofreelunch.workspace import without_addresses
 
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's for all its classifiers
 
@@ -127,4 +128,4 @@ def code_fingerprint(spec: str, model: nn.Module) -> bytes:
     if spec.startswith("python:"):
         modules.add(spec.split(":")[1])
     files = {getattr(sys.modules.get(module), "__file__", None) for module in modules if not is_installed(module)}
-    return repr(model).encode() + b"".join(sorted(Path(file).read_bytes() for file in files if file))
+    return without_addresses(model).encode() + b"".join(sorted(Path(file).read_bytes() for file in files if file))

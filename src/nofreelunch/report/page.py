@@ -23,7 +23,7 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
         workspace: holds results and figures.
         order: experiment names in the paper's order; results that are not there, or damaged, are named as missing.
     """
-    found = {name: _section(workspace, name) for name in order if name in workspace.names()}
+    found = {name: _section(workspace, name) for name in order}
     sections = [section for section in found.values() if section is not None]
     verdicts = Counter(finding["verdict"] for section in sections for finding in section["findings"])
     missing = [name for name in order if found.get(name) is None]

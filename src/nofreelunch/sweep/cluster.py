@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, reason
 from nofreelunch.sweep.progress import StatusBoard
 from nofreelunch.sweep.spec import Resources
 from nofreelunch.sweep.status import status
@@ -58,7 +58,7 @@ def _carried_through(ray: Any, begin: Any, tasks: Sequence[Task], board: StatusB
                 count = tries[task][0] + 1 if step <= tries[task][1] else 1
                 tries[task] = count, step
                 if count > _TRIES:
-                    failures[task] = f"its worker died {count} times at step {step}: {_first_line(error)}"
+                    failures[task] = f"its worker died {count} times at step {step}: {reason(error)}"
                 else:
                     running[begin.remote(task)] = task
     return failures
@@ -100,9 +100,5 @@ def _check_address(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:
-    reason = f'there is no Ray cluster at "{address}" ({_first_line(error)})'
-    return InputError(f"{reason}; start one by `ray start --head`, or give local")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    told = f'there is no Ray cluster at "{address}" ({reason(error).rstrip(".")})'
+    return InputError(f"{told}; start one by `ray start --head`, or give local")

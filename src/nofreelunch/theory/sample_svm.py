@@ -9,7 +9,7 @@ from nofreelunch.errors import InputError, check_count, check_number
 from nofreelunch.theory.shapes import Samples, Signs, Weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SampleSvm:
     """The SVM of a sample.
 

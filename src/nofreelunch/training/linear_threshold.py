@@ -29,28 +29,16 @@ class PixelUse:
 
     Attributes:
         covariance: cov_pi(x_j, y), y in {-1, +1}.
-        deviation: standard deviation of x_j.
         room: average push left to the adversary, against the sign of the covariance.
     """
 
     covariance: Float64[Array, " d"]
-    deviation: Float64[Array, " d"]
     room: Float64[Array, " d"]
 
     @property
     def share(self) -> Float64[Array, " d"]:
         """covariance / room: within [-1, 1] at an optimum, and -1 or 1 wherever the weight is not zero."""
         return _ratio(self.covariance, self.room)
-
-    @property
-    def correlation(self) -> Float64[Array, " d"]:
-        """corr_pi(x_j, y); 0 for constant pixels."""
-        return _ratio(self.covariance, self.deviation)
-
-    @property
-    def threshold(self) -> Float64[Array, " d"]:
-        """The |correlation| that pixel j needs: room / deviation; 0 for constant pixels, whose correlation is 0 too."""
-        return _ratio(self.room, self.deviation)
 
 
 def pixel_use(fit: LinearFit, x: Any, y: Any) -> PixelUse:
@@ -59,13 +47,11 @@ def pixel_use(fit: LinearFit, x: Any, y: Any) -> PixelUse:
     problem = Problem.of(x, y, fit.eps, fit.box)
     pull = expit(-problem.margins(split(fit.w), fit.b))
     pi = pull / pull.sum()
-    mean = pi @ x
-    centred = x - mean
-    covariance = (pi * (y - pi @ y)) @ centred
+    covariance = (pi * (y - pi @ y)) @ (x - pi @ x)
     gain = (pi * y) @ x  # what a weight would gain if nothing were attacked
     up, down = np.split(pi @ problem.rates, 2)
     room = np.where(covariance >= 0, gain - up, -gain - down)
-    return PixelUse(covariance, np.sqrt(pi @ np.square(centred)), room)
+    return PixelUse(covariance, room)
 
 
 def vanishing_eps(x: Any, y: Any, box: Box = (0, 1)) -> float:

@@ -1,6 +1,7 @@
 """The optimisers, by name."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,31 +10,11 @@ from torch import nn
 _Groups = list[dict[str, Any]]
 
 
-def _sgd(groups: _Groups) -> torch.optim.Optimizer:
-    """Momentum 0.9, as in the paper's CIFAR-10 training."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
-
-
-def _nesterov(groups: _Groups) -> torch.optim.Optimizer:
-    """Nesterov's momentum 0.9, as in the paper's ImageNet training."""
-    return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True, fused=True)
-
-
-def _adam(groups: _Groups) -> torch.optim.Optimizer:
-    """Kingma and Ba 2015; weight decay, if any, is added to the gradient."""
-    return torch.optim.Adam(groups, lr=0.0, fused=True)
-
-
-def _adamw(groups: _Groups) -> torch.optim.Optimizer:
-    """Loshchilov and Hutter 2019: weight decay apart from the gradient."""
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
-
-
 OPTIMISERS: dict[str, Callable[[_Groups], torch.optim.Optimizer]] = {
-    "adam": _adam,
-    "adamw": _adamw,
-    "nesterov": _nesterov,
-    "sgd": _sgd,
+    "adam": partial(torch.optim.Adam, lr=0.0, fused=True),  # Kingma and Ba 2015; its decay is added to the gradient
+    "adamw": partial(torch.optim.AdamW, lr=0.0, fused=True),  # Loshchilov and Hutter 2019: decay apart from it
+    "nesterov": partial(torch.optim.SGD, lr=0.0, momentum=0.9, nesterov=True, fused=True),  # the paper's for ImageNet
+    "sgd": partial(torch.optim.SGD, lr=0.0, momentum=0.9, fused=True),  # the paper's for CIFAR-10
 }
 
 

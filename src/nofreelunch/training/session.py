@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from nofreelunch.attacks.door import out_of_memory
-from nofreelunch.errors import RunError
+from nofreelunch.errors import RunError, reason
 from nofreelunch.training.events import Notice, Report
 from nofreelunch.training.folder import Folder
 from nofreelunch.training.loop import Loop
@@ -81,5 +81,5 @@ def _explained(error: RuntimeError, step: int) -> str | None:
     if out_of_memory(error):
         return f"the device is out of memory at step {step}; a larger accumulate needs less"
     if isinstance(error, _DEVICE_ERROR):
-        return f"the device failed at step {step} ({str(error).splitlines()[0]})"
+        return f"the device failed at step {step} ({reason(error)})"
     return None

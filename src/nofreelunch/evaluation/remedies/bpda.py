@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softsign
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from nofreelunch.evaluation.remedies.straight import squashed, straight
+from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.remedies.torchscript import interpreting
 from nofreelunch.evaluation.remedies.unseen import plain_apply, replaced, unseen
 from nofreelunch.models.tracing import operation_name
@@ -158,7 +159,7 @@ class Smooth(TorchFunctionMode):
         other, sign = _second(args, kwargs), _COMPARISONS[operation_name(function)]
         made, gap = function(*args, **kwargs), self._gap(args[0], other)
         if gap is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
-            soft = sign * squashed(10 * gap) if sign else -gap.abs()
+            soft = sign * softsign(10 * gap) if sign else -gap.abs()
             self._surrogates[made] = self._take(made.to(gap.dtype), (1 + soft) / 2 if self._soft_values else soft)
         elif args[0] in self._scores and sign == 0:
             share = self._scores[args[0]].softmax(-1)
@@ -171,12 +172,12 @@ class Smooth(TorchFunctionMode):
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The size of one number with the sign of another."""
         sign = _second(args, kwargs)
-        soft = squashed(sign) if isinstance(sign, Tensor) else sign
+        soft = softsign(sign) if isinstance(sign, Tensor) else sign
         return straight(function(*args, **kwargs), args[0].abs() * soft)
 
     def squash(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Steps, and sigmoids, whose derivative underflows."""
-        return straight(function(*args, **kwargs), squashed(args[0]))
+        return straight(function(*args, **kwargs), softsign(args[0]))
 
     def softmax(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Its logarithm's derivative: it orders the classes alike, and does not underflow."""

@@ -8,8 +8,3 @@ def straight(hard: Tensor, soft: Tensor) -> Tensor:
     """The value of `hard` with the derivative of `soft`."""
     with torch._C.DisableTorchFunction():  # a detach of ours is one, inside `bpda` too
         return hard.detach() + (soft - soft.detach()).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def squashed(x: Tensor) -> Tensor:
-    """x / (1 + |x|): like a sign, but its derivative dies out slowly."""
-    return x / (1 + x.abs())

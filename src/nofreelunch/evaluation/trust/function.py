@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nofreelunch.attacks.door import as_tensor, out_of_memory
 from nofreelunch.attacks.gradient import value_and_gradient
 from nofreelunch.attacks.losses import ce
+from nofreelunch.errors import reason
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.unseen import replaced
 from nofreelunch.evaluation.result import Flag
@@ -169,7 +170,7 @@ def watches_gradients(probe: Probe) -> Flag | None:
             raise
         return Flag(
             "not-differentiable",
-            f"differentiating fails: {' '.join(str(error).split())[:120]}",
+            f"differentiating fails: {reason(error)}",
             "gradients were taken from stand-ins and from answers alone",
         )
     usual = probe.subject.logits(x)

@@ -200,7 +200,7 @@ def settings(recipe: str, **changes: Any) -> nfl.TrainConfig:
     return nfl.TrainConfig(threat=nfl.Linf(0.1), recipe=recipe, **(usual | changes))
 
 
-@pytest.mark.parametrize("recipe", ["pgd-at", "fgsm-rs", "n-fgsm", "free", "trades"])
+@pytest.mark.parametrize("recipe", ["pgd-at", "bullet-train", "fgsm-rs", "n-fgsm", "free", "trades"])
 def test_every_recipe_trains_there(recipe: str, on_accelerator: None) -> None:
     made = {"attack": "pgd-5"} if recipe in ("pgd-at", "trades") else {}
     model = nfl.train(digits(), settings(recipe, augment="crop", **made), device="cpu")

@@ -114,6 +114,27 @@ def test_pgd_at_trains_on_the_last_iterate() -> None:
     assert p.threat.contains(z, p.x).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot reach")
+def test_bullet_train_goes_on_where_the_loss_is_high() -> None:
+    p = replace(problem(linear_model(), Linf(0.1), n=8), attack=PGD(Linf(0.1), steps=4, step_size=0.04))
+    z = RECIPES["bullet-train"].examples(replace(p, streams=Streams.for_examples(0, torch.arange(8))))
+    far, near, first = (
+        replace(p.attack, steps=n).ascend(p.model, p.x, p.y, Streams.for_examples(0, torch.arange(8)))
+        for n in (4, 2, 1)
+    )
+    hardest = F.cross_entropy(p.model(first), p.y, reduction="none").topk(2).indices
+    expected = near.index_copy(0, hardest, far[hardest])
+    assert torch.equal(z, expected)
+    assert not torch.equal(z, near)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_bullet_train_has_no_more_steps_than_its_attack(steps: int) -> None:
+    both = [problem(linear_model(), Linf(0.1), steps=steps) for _ in range(2)]
+    z, expected = (RECIPES[name].examples(p) for name, p in zip(("bullet-train", "pgd-at"), both, strict=True))
+    assert torch.equal(z, expected)
+
+
 def test_fgsm_rs_steps_by_5_quarters_of_eps() -> None:
     p = problem(linear_model(), Linf(0.1))
     start = p.threat.random_start(p.x, Streams.for_examples(0, torch.arange(6)))

@@ -26,7 +26,7 @@ class RunError(RuntimeError):
 def reason(error: BaseException) -> str:
     """What an error says, on one line and not at length; the name of its type if it says nothing.
 
-    >>> reason(ValueError("no such\n  file")), reason(ValueError())
+    >>> reason(ValueError("no such    file")), reason(ValueError())
     ('no such file', 'ValueError')
     """
     return " ".join(str(error).split())[:240] or type(error).__name__

@@ -54,9 +54,9 @@ class Train:
     start: Annotated[OptionalText, tyro.conf.arg(help_behavior_hint="(default: random weights)")] = None
     """A model of the same architecture to start from: a .safetensors file, zoo:NAME or torchvision:NAME."""
     recipe: _Text = None
-    """How it is trained: pgd-at, fgsm-rs, n-fgsm, free, trades, standard."""
+    """How it is trained: pgd-at, bullet-train, fgsm-rs, n-fgsm, free, trades, standard."""
     attack: _Text = None
-    """Attack of the recipes pgd-at and trades: one of the pgd-... attacks."""
+    """Attack of the recipes pgd-at, bullet-train and trades: one of the pgd-... attacks."""
     step_size: _Number = None
     """Length of the attack's steps, in the unit of eps."""
     epochs: _Number = None

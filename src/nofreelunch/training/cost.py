@@ -23,6 +23,7 @@ from nofreelunch.training.size import folder_bytes
 from nofreelunch.training.train import check_kinds, fresh_learner
 from nofreelunch.workspace import find_device
 
+_COUNTED = 16
 _MOST_TIMED, _ENOUGH_SECONDS = 5, 3.0  # steps, after a first one that is slower; fewer where they take so long
 
 
@@ -67,7 +68,7 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
     loop = Loop(config, data.train, devices, learner)
     memory = _memory_of_a_step(loop)
     per_step = config.batch_size * passes_per_image(data, config)
-    passes = loop.steps * per_step + _passes_of_looks(loop)
+    passes = round(loop.steps * per_step) + _passes_of_looks(loop)
     return Cost(
         examples=loop.steps * config.batch_size,
         steps=loop.steps,
@@ -78,22 +79,22 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
     )
 
 
-def passes_per_image(data: Dataset, config: TrainConfig) -> int:
-    """How often a step sends each of its images through the network and back: counted on a stand-in for the network."""
+def passes_per_image(data: Dataset, config: TrainConfig) -> float:
+    """How often a step sends an image through the network and back, on average: counted on a stand-in for it."""
     slopes = torch.linspace(0, 1, len(data.classes))
     count = 0
 
     def stand_in(z: Tensor) -> Tensor:
         nonlocal count
-        count += torch.is_grad_enabled()
+        count += len(z) * torch.is_grad_enabled()
         return z.flatten(1).mean(1, keepdim=True) * slopes
 
-    index = torch.arange(1)
+    index = torch.arange(_COUNTED) % len(data.train)
     x, y = data.train.images(index), data.train.targets[index]
     attack = config.attack_on(config.threat or Linf(0.0))
     problem = InnerProblem(stand_in, attack, x, y, Streams.for_examples(config.seed, index), torch.zeros_like(x))
     config.method.loss(stand_in, problem, config.method.examples(problem))
-    return count
+    return count / _COUNTED
 
 
 def _passes_of_looks(loop: Loop) -> int:

@@ -179,7 +179,7 @@ class Workspace:
         assert dataclasses.is_dataclass(record)
         values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
         arrays = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
-        packed = _pack(arrays)
+        packed = npz(arrays, compressed=True)
         if arrays:
             atomic_write(self._file(name, ".npz"), packed)
         content = {
@@ -231,10 +231,10 @@ def _is_result(content: object) -> bool:
     return isinstance(content.get("values"), dict) and isinstance(content.get("arrays", ""), (dict, type(None)))
 
 
-def _pack(arrays: dict[str, np.ndarray]) -> bytes:
-    """The arrays as an npz whose bytes depend on nothing else."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **dict(sorted(arrays.items())))
+def npz(arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> bytes:
+    """The arrays as an npz file whose bytes depend on nothing else."""
+    buffer, save = io.BytesIO(), np.savez_compressed if compressed else np.savez
+    save(buffer, allow_pickle=False, **dict(sorted(arrays.items())))
     return buffer.getvalue()
 
 

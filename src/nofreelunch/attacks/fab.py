@@ -70,9 +70,10 @@ class FAB(Search):
         """All steps, and a last look."""
         best, index = Best(x, model), torch.arange(len(x), device=x.device)
         target, nowhere = ranked_wrong_class(model, x, y, self.target_rank), torch.full((len(x),), torch.inf).to(x)
-        state = _Walk(x, y, x, streams, nowhere)
+        state = _Walk(x, y, x, streams, nowhere, target=target)
         for count in range(self.steps):
-            logits, gap, grad = value_and_gradient(lead, model, state.z, state.y, target[index])
+            assert state.target is not None
+            logits, gap, grad = value_and_gradient(lead, model, state.z, state.y, state.target)
             inside = self.threat.contains(state.z, state.x)
             rows = inside.nonzero().squeeze(1)
             best.offer(index[rows], state.z[rows], logits[rows], state.y[rows])

@@ -31,10 +31,17 @@ def value_and_gradient(
     Returns:
         Logits (n, k) and losses (n,), both detached; gradient like x.
     """
+    logits, values, grad = raw_gradient(loss, model, x, *labels)
+    return logits, values, torch.zeros_like(x) if grad is None else grad.nan_to_num(nan=0.0)
+
+
+def raw_gradient(
+    loss: Callable[..., Tensor], model: Model, x: Inputs, *labels: Tensor
+) -> tuple[Tensor, Tensor, Inputs | None]:
+    """The same with the gradient as it is: NaN where it is NaN, and None where the model has no path to the loss."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(x)
         values = loss(logits if logits.dtype == torch.float64 else logits.float(), *labels)
         grad = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
-    grad = torch.zeros_like(x) if grad is None else grad.nan_to_num(nan=0.0)
     return logits.detach(), values.detach(), grad

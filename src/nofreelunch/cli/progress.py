@@ -14,10 +14,10 @@ _LINE_SECONDS = 15.0
 
 
 @contextmanager
-def shown(console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[Report]:
+def shown(console: Console) -> Iterator[Report]:
     """A report for the time of the block."""
     if not console.is_terminal:
-        yield _lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True), clock)
+        yield _lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -25,7 +25,7 @@ def shown(console: Console, clock: Callable[[], float] = time.monotonic) -> Iter
         yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
 
 
-def _lines(say: Callable[[str], None], clock: Callable[[], float]) -> Report:
+def _lines(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Report:
     """A line when a step ends, and now and then within one."""
     said = clock()
 

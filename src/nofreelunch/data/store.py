@@ -20,9 +20,9 @@ from nofreelunch.workspace import is_named, replacing
 def cache_folder() -> Path:
     """`NOFREELUNCH_CACHE`, else `nofreelunch` in `XDG_CACHE_HOME`, else in `~/.cache`."""
     if own := os.environ.get("NOFREELUNCH_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     general = os.environ.get("XDG_CACHE_HOME")
-    return Path(general or os.path.expanduser("~/.cache")) / "nofreelunch"
+    return Path(general or "~/.cache").expanduser() / "nofreelunch"
 
 
 @contextmanager

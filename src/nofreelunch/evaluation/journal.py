@@ -17,7 +17,7 @@ from nofreelunch.evaluation.board import Board, Some
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import reseed
 from nofreelunch.types import Labels
-from nofreelunch.workspace import atomic_write
+from nofreelunch.workspace import atomic_write, npz
 
 T = TypeVar("T")
 
@@ -101,11 +101,9 @@ class Journal:
             "dropped": self.board.dropped,
             "under_way": list(self._tried),
         }
-        buffer = io.BytesIO()
         tried = {f"tried{number}": rows for number, rows in enumerate(self._tried.values())}
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, about=text, **self.board.arrays(), **tried)
-        atomic_write(self._path, buffer.getvalue())
+        atomic_write(self._path, npz({"about": text, **self.board.arrays(), **tried}))
 
     def _load(self, path: Path) -> None:
         try:

@@ -4,7 +4,6 @@ It holds `x_adv` (radii, n, ...) in float32, `eps` (radii,), and for each exampl
 among the images of the data set. It is no pickle, and executes nothing.
 """
 
-import io
 import zipfile
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.sweep import Sweep
 from nofreelunch.types import Labels, Mask, Model
-from nofreelunch.workspace import atomic_write
+from nofreelunch.workspace import atomic_write, npz
 
 _SUFFIXES = (".npz", ".safetensors")
 _BATCH = 100
@@ -54,9 +53,7 @@ def save_examples(path: Path, found: Sweep, y: Labels, index: Labels) -> None:
         "index": index.numpy(),
     }
     if path.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        atomic_write(path, buffer.getvalue())
+        atomic_write(path, npz(arrays))
     else:
         atomic_write(path, save(arrays))
 

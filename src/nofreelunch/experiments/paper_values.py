@@ -1,6 +1,7 @@
-"""Every number that we quote from the paper, with its place there (Tsipras et al. 2018, first arXiv version).
+"""The paper's findings that ours are compared with, each with its place (Tsipras et al. 2018, first arXiv version).
 
-Nothing here is computed, and no number of the paper stands anywhere else in the code.
+No such number stands anywhere else in the code; settings of the paper's, as those of Appendix A, stand where they are
+used.
 """
 
 THEOREM_2_1_P = 0.7

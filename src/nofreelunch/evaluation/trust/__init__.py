@@ -1,1 +1,1 @@
-"""Checks of whether a figure can be trusted, each a small function that returns a `Flag` or nothing."""
+"""Checks of whether a figure can be trusted: small functions that return flags, and the measures on which those go."""

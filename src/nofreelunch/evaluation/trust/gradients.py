@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nofreelunch.attacks.gradient import loss_gradient
+from nofreelunch.attacks.gradient import loss_gradient, raw_gradient
 from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.trust.probe import counted
@@ -76,8 +76,8 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     The random directions are those from each x to its second point.
     """
     z = near[0].detach()
-    logits, raw = _margin_gradient(model, z, y)
-    margins, grad = margin(logits, y), torch.zeros_like(z) if raw is None else raw
+    logits, margins, raw = raw_gradient(margin, model, z, y)
+    grad = torch.zeros_like(z) if raw is None else raw
     finite = grad.flatten(1).isfinite().all(1)
     grad = grad.nan_to_num(nan=0.0)
     reach = grad.double().abs().flatten(1).sum(1) * threat.width
@@ -88,7 +88,7 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     unsaid = _unsaid(model, z[says], y[says], grad[says], aside[says], threat)
     if unsaid > _UNSAID:  # where pixels are equal, maxima have one of several slopes: is it so beside there as well?
         moved = _off_ties(z[says], threat)
-        slope = _margin_gradient(model, moved, y[says])[1]
+        slope = raw_gradient(margin, model, moved, y[says])[2]
         if slope is not None:
             unsaid = min(unsaid, _unsaid(model, moved, y[says], slope.nan_to_num(nan=0.0), aside[says], threat))
     flat = (logits == at_x).all(1) & (other == at_x).all(1)
@@ -102,16 +102,6 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
         flat=flat,
         gradient=raw is not None,
     )
-
-
-def _margin_gradient(model: Model, z: Inputs, y: Labels) -> tuple[Tensor, Tensor | None]:
-    """The logits, and the margin's gradient; None where there is no path to it."""
-    z = z.clone().requires_grad_()
-    with torch.enable_grad():
-        logits = model(z)
-        margins = margin(logits, y)
-        grad = torch.autograd.grad(margins.sum(), z, allow_unused=True)[0] if margins.requires_grad else None
-    return logits.detach(), grad
 
 
 def _off_ties(z: Inputs, threat: Threat) -> Inputs:
@@ -194,45 +184,35 @@ def gradient_flags(found: Slopes) -> list[Flag]:
     few = max(1, _FEW * total)
     seen = ~found.vanishing & found.finite
     wrong, true = ~found.agrees & seen, found.agrees & seen
+    why = "" if found.gradient else " (there is no differentiable path from input to logits)"
     flags = (
-        _non_finite(~found.finite, few),
-        _vanishing(found.vanishing, few, found.gradient),
-        _wrong(wrong, max(1, 0.1 * total)) or _partial(found.unsaid),
+        _where(
+            ~found.finite, few, "non-finite-gradients", "NaN or infinite at {} points",
+            "look for sqrt, log or division at 0 in the model",
+        ),
+        _where(
+            found.vanishing, few, "zero-gradients", f"zero or vanishing at {{}} points{why}",
+            "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
+        ),
+        _where(
+            wrong, max(1, 0.1 * total), "wrong-gradients",
+            "finite differences disagree by a factor 2 or more at {} points",
+            "the backward pass is not the forward pass's; remove custom gradients and hooks",
+        )
+        or _partial(found.unsaid),
         _short_sighted(found.rise[true], found.turned[:, true]),
-        _constant(found.flat, few),
-    )
+        _where(
+            found.flat, few, "constant-scores",
+            "the answer is the same all over the set, to the last bit, on {} examples",
+            "return scores rather than decisions; attacks from scores see nothing there",
+        ),
+    )  # fmt: skip
     return [flag for flag in flags if flag is not None]
 
 
-def _non_finite(rows: Mask, few: float) -> Flag | None:
-    if rows.sum() <= few:
-        return None
-    return Flag(
-        "non-finite-gradients",
-        f"NaN or infinite at {counted(rows)} points",
-        "look for sqrt, log or division at 0 in the model",
-    )
-
-
-def _vanishing(rows: Mask, few: float, path: bool) -> Flag | None:
-    if rows.sum() <= few:
-        return None
-    why = "" if path else " (there is no differentiable path from input to logits)"
-    return Flag(
-        "zero-gradients",
-        f"zero or vanishing at {counted(rows)} points{why}",
-        "attacks by gradient see nothing there; remove rounding, thresholds and detaching",
-    )
-
-
-def _wrong(rows: Mask, few: float) -> Flag | None:
-    if rows.sum() <= few:
-        return None
-    return Flag(
-        "wrong-gradients",
-        f"finite differences disagree by a factor 2 or more at {counted(rows)} points",
-        "the backward pass is not the forward pass's; remove custom gradients and hooks",
-    )
+def _where(rows: Mask, few: float, name: str, evidence: str, what_to_do: str) -> Flag | None:
+    """The flag, how often it was seen put into its evidence, if that is more often than a few."""
+    return Flag(name, evidence.format(counted(rows)), what_to_do) if rows.sum() > few else None
 
 
 def _partial(unsaid: float) -> Flag | None:
@@ -262,14 +242,4 @@ def _short_sighted(rise: PerExample, turned: Tensor) -> Flag | None:
         "short-sighted-gradients",
         f"over {width:g} radii {seen} (median of {len(rise)} points)",
         "the gradient is that of a ripple; return the scores without it",
-    )
-
-
-def _constant(rows: Mask, few: float) -> Flag | None:
-    if rows.sum() <= few:
-        return None
-    return Flag(
-        "constant-scores",
-        f"the answer is the same all over the set, to the last bit, on {counted(rows)} examples",
-        "return scores rather than decisions; attacks from scores see nothing there",
     )

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nofreelunch as nfl
-from deceptive.brief import BRIEF, examples
-from deceptive.honest import dense, fitted
+from deceptive.brief import BRIEF, EPS, examples
+from deceptive.honest import dense, fitted, robust
 from nofreelunch.evaluation import evaluate
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.remedies.wrappers import BPDA
@@ -106,6 +106,26 @@ def test_a_choice_of_experts_is_exposed(experts: nn.Module) -> None:
     z = SurrogatePGD(threat, 40, surrogate=mixture(experts), target_rank=1)(experts, x, y, torch.Generator())
     truth = float((experts(z).argmax(1) == y).double().mean())
     assert evaluate(experts, (x, y), threat, BRIEF).robust.rate <= truth + 0.01
+
+
+def test_a_unit_that_sleeps_on_all_images_is_woken() -> None:
+    """A back door: one unit more in the hidden layer of a robust network, which only a faint checkerboard wakes."""
+    (x, y), (_, first, _, last) = examples(), robust()
+    board = ((torch.arange(14)[:, None] + torch.arange(14)) % 2 * 2.0 - 1).flatten()
+    bound = (x.flatten(1) @ board / 196).max() + 0.45 * EPS
+    hidden, answers = nn.Linear(196, 65), nn.Linear(65, 10)
+    hidden.weight.data, hidden.bias.data = (
+        torch.vstack([first.weight, board / 196]),
+        torch.cat([first.bias, -bound[None]]),
+    )
+    answers.weight.data, answers.bias.data = F.pad(last.weight, (0, 1)), last.bias
+    answers.weight.data[0, 64] = 400 / EPS
+    model = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), answers).requires_grad_(False)
+    found = evaluate(model, (x, y), nfl.Linf(EPS), BRIEF)
+    truth = int((model((x + EPS * board.view(14, 14)).clamp(0, 1)).argmax(1) == y).sum())
+    assert found.robust.correct <= truth
+    assert found.by_attack["pgd-10"].correct > truth + 5
+    assert "masked-gradients" in {flag.name for flag in found.flags}
 
 
 class Rounded(nn.Module):

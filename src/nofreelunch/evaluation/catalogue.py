@@ -31,6 +31,7 @@ from nofreelunch.evaluation.remedies.wrappers import (
     BPDA,
     FiniteDifferences,
     OnlyClasses,
+    SleepingUnits,
     Smoothed,
     WithoutInnerSteps,
     in_float64,
@@ -179,6 +180,7 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
     ):
         if attempted(partial(_is_another, other, x, said)):
             yield name, other
+    yield "sleeping units", SleepingUnits(subject)
     yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:

@@ -1,44 +1,22 @@
 """The page and the words of `nofreelunch evaluate`, from what evaluation.json holds; they compute nothing."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
+from nofreelunch.drawing import COLOUR, drawn, inlined
 from nofreelunch.report.template import Filter, render
 from nofreelunch.threats import THREATS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _VERDICTS = {
     "trusted": "",
     "doubtful": ": there are reasons not to believe the robust accuracy",
     "invalid": ": the figures say nothing about the model",
 }
-_WIDTH, _HEIGHT, _LEFT, _TOP = 560.0, 220.0, 48.0, 12.0
-"""Of the curve's field, and where it begins, in the picture's unit."""
-_LABEL = 44.0
-"""The width that a radius takes as text."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One radius in the picture of the curve.
-
-    Args:
-        x: place of the radius.
-        y: of the accuracy.
-        low: of the lower end of its interval.
-        high: of the upper end.
-        eps: the radius.
-        trusted: whether the figure is.
-        labelled: whether there is room for the radius below it.
-    """
-
-    x: float
-    y: float
-    low: float
-    high: float
-    eps: float
-    trusted: bool
-    labelled: bool
 
 
 def evaluation_page(record: Mapping[str, Any]) -> bytes:
@@ -90,27 +68,25 @@ def _radii(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*record["smaller_radii"], record]
 
 
-def _curve(record: Mapping[str, Any]) -> list[Point]:
+def _curve(record: Mapping[str, Any]) -> Markup | None:
     """Robust accuracy against the radius, the clean accuracy first; nothing where there is one radius only."""
-    radii = _radii(record)
-    if len(radii) < 2:
-        return []
-    clean = (0.0, record["clean"], record["clean_interval"], record["verdict"] != "invalid")
-    others = ((ev["threat"]["eps"], ev["robust"], ev["robust_interval"], ev["verdict"] == "trusted") for ev in radii)
-    largest = radii[-1]["threat"]["eps"]
-    points: list[Point] = []
-    labels = -_LABEL
-    for eps, tally, (low, high), trusted in (clean, *others):
-        x = _LEFT + _WIDTH * eps / largest
-        labelled = x - labels >= _LABEL
-        labels = x if labelled else labels
-        points.append(Point(x, _up(_rate(tally)), _up(low), _up(high), eps, trusted, labelled))
-    return points
+    return Markup(inlined(drawn(_plot, record)[".svg"].decode())) if record["smaller_radii"] else None
 
 
-def _up(rate: float) -> float:
-    """The place of an accuracy."""
-    return _TOP + _HEIGHT * (1 - rate)
+def _plot(record: Mapping[str, Any]) -> "Figure":
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 2.9))
+    clean = (0.0, _rate(record["clean"]), record["clean_interval"], record["verdict"] != "invalid")
+    others = ((ev["threat"]["eps"], _rate(ev["robust"]), ev["robust_interval"], ev["verdict"] == "trusted")
+              for ev in _radii(record))  # fmt: skip
+    points = [clean, *others]
+    axes.plot([eps for eps, *_ in points], [100 * rate for _, rate, *_ in points], zorder=1)
+    for eps, rate, (low, high), trusted in points:
+        bar = axes.errorbar(eps, 100 * rate, [[100 * (rate - low)], [100 * (high - rate)]], color=COLOUR["robust"])
+        bar.lines[0].set(marker="o", markersize=7, markerfacecolor=COLOUR["robust"] if trusted else "white")
+    axes.set(xlabel=f"radius of the {_ball(record).split()[0]} ball", ylabel="robust accuracy, %", ylim=(0, 103))
+    return figure
 
 
 def _rate(tally: Mapping[str, float]) -> float:

@@ -20,7 +20,7 @@ from nofreelunch.types import Inputs, PerExample
 Place: TypeAlias = tuple[int, int, int]
 """Of a number: which of the model's operations, which result (-1: what goes in), which column (-1: their mean)."""
 
-_COLUMNS, _READ, _NUMBERS = 32, 256, 64
+_COLUMNS, _READ, _NUMBERS = 32, 512, 128
 """Columns of a table, numbers read, and numbers kept that differ, at most."""
 _COMPARED = 4096
 """Coordinates of two slopes that are compared, about."""

@@ -120,7 +120,9 @@ class Switches:
         which = torch.arange(len(self.ways), device=x.device)
         shares = self.shares(first, which, rows)
         some = (shares > _AT_ONCE).any(1)
-        shares = torch.cat([shares[some], *(self.shares(part, which[some], rows) for part in rest if some.any())], 1)
+        if not some.any():
+            return []
+        shares = torch.cat([shares[some], *(self.shares(part, which[some], rows) for part in rest)], 1)
         sudden = shares.topk(min(2, len(x))).values[:, -1] > _AT_ONCE
         return [(float(shares[row].mean()), self.ways[which[some][row]]) for row in sudden.nonzero().flatten()]
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nofreelunch.attacks.eot import Averaged
 from nofreelunch.errors import InputError, reason
 from nofreelunch.models.fast import judge, live
 from nofreelunch.models.state import evaluating
@@ -34,8 +35,7 @@ def attacking(model: Model, device: torch.device) -> "Iterator[Precise]":
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         dtype = None if parameter is None else parameter.dtype
-        random = getattr(model, "random", False)
-        yield model if isinstance(model, Precise) else Precise(model, dtype, judge(model), random)
+        yield model if isinstance(model, Precise) else Precise(model, dtype, judge(model), is_random(model))
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Precise:
         logits = self.model(x.clone() if self.dtype in (None, x.dtype) else x.to(self.dtype))
         widened = isinstance(logits, Tensor) and logits.dtype != torch.float64 and not logits.is_complex()
         return logits.float() if widened else logits
+
+
+def is_random(model: Model) -> bool:
+    """Whether it is the mean of a randomised model's answers, and so answers otherwise at each call."""
+    return model.random if isinstance(model, Precise) else isinstance(model, Averaged)
 
 
 def check_batch(model: object, x: Tensor, y: Tensor, box: Box, name: str = "y") -> Tensor:

@@ -13,12 +13,7 @@ class Averaged(nn.Module):
     Args:
         model: draws its own random numbers at each call.
         samples: calls.
-
-    Attributes:
-        random: that it answers otherwise at each call, for those who judge by its answers.
     """
-
-    random = True
 
     def __init__(self, model: Model, samples: int) -> None:
         super().__init__()

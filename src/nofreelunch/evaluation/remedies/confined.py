@@ -7,30 +7,21 @@ from typing import final
 import torch
 from torch import Tensor
 
+from nofreelunch.attacks.door import Precise, is_random
 from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.source import LEVELS, snapped
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
-from nofreelunch.types import Inputs, Logits, Model
+from nofreelunch.types import Inputs, Model
 
 _SHIFT = 0.15
 """The share of the radius that a fixed random shift takes: off the corners, where attacks by sign end."""
 
 
-@dataclass(frozen=True)
-class _Through:
+def _through(place: Callable[[Inputs], Inputs], model: Model) -> Precise:
     """A model that answers for another place than the one it is asked for."""
-
-    model: Model
-    place: Callable[[Inputs], Inputs]
-
-    @property
-    def random(self) -> bool:
-        return bool(getattr(self.model, "random", False))
-
-    def __call__(self, z: Inputs) -> Logits:
-        return self.model(self.place(z))
+    return Precise(lambda z: model(place(z)), None, random=is_random(model))
 
 
 @final
@@ -52,7 +43,7 @@ class Shifted:
         """Adversarial inputs, each in the ball at some distance from its corners."""
         inner, rest = (replace(self.threat, eps=share * self.threat.eps) for share in (1 - _SHIFT, _SHIFT))
         shift = rest.draw(x[:1], Streams.numbered(0, 1, x.device))
-        surrogate, shifted = (_Through(each, lambda z: self.threat.clip(z + shift)) for each in (self.surrogate, model))
+        surrogate, shifted = (_through(lambda z: self.threat.clip(z + shift), each) for each in (self.surrogate, model))
         z = SurrogatePGD(inner, self.steps, surrogate=surrogate)(shifted, x, y, rng)
         return self.threat.project(z + shift, x)
 
@@ -88,7 +79,7 @@ class Snapped:
             surrogate=lambda z: self.surrogate(straight(self._snap(z), z)),
             target_rank=self.target_rank,
         )
-        z = self._snap(attack(_Through(model, self._snap), x, y, rng))
+        z = self._snap(attack(_through(self._snap, model), x, y, rng))
         level = self.threat.width / LEVELS
         inward = x + ((z - x) / level).trunc() * level
         return torch.where(expand(self.threat.contains(z, x), x), z, self._snap(inward))

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from nofreelunch.attacks import APGD, PGD, Square
 from nofreelunch.cli import main, progress
 from nofreelunch.data import Split
+from nofreelunch.drawing import style
 from nofreelunch.evaluation import PROTOCOLS, Protocol, journal
 from nofreelunch.models.sources import code_fingerprint
-from nofreelunch.report.evaluation import evaluation_page
+from nofreelunch.report.evaluation import evaluation_page, plot
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -159,6 +160,12 @@ def test_several_radii_make_a_curve_and_the_file_proves_it(file: str, capsys: py
     page = Path("runs/evaluate/evaluation.html").read_text()
     assert 'role="img" aria-label="Robust accuracy falls with the radius: ' in page
     assert page.count("<svg") == 1
+    with style():
+        shown = plot(found).axes[0].containers
+    assert [bar.lines[0].get_xdata()[0] for bar in shown] == [0, 0.03, 0.15]
+    assert [100 * found["clean"]["correct"] / 20, 100 * found["robust"]["correct"] / 20] == pytest.approx(
+        [bar.lines[0].get_ydata()[0] for bar in (shown[0], shown[2])]
+    )
 
 
 def test_a_doubtful_figure_is_struck_out_with_its_reasons(capsys: pytest.CaptureFixture[str]) -> None:

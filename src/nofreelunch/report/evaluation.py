@@ -70,17 +70,17 @@ def _radii(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _curve(record: Mapping[str, Any]) -> Markup | None:
     """Robust accuracy against the radius, the clean accuracy first; nothing where there is one radius only."""
-    return Markup(inlined(drawn(_plot, record)[".svg"].decode())) if record["smaller_radii"] else None
+    return Markup(inlined(drawn(plot, record)[".svg"].decode())) if record["smaller_radii"] else None
 
 
-def _plot(record: Mapping[str, Any]) -> "Figure":
+def plot(record: Mapping[str, Any]) -> "Figure":
+    """Accuracy against the radius, with its intervals; what is not to be trusted is hollow."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 2.9))
-    clean = (0.0, _rate(record["clean"]), record["clean_interval"], record["verdict"] != "invalid")
-    others = ((ev["threat"]["eps"], _rate(ev["robust"]), ev["robust_interval"], ev["verdict"] == "trusted")
-              for ev in _radii(record))  # fmt: skip
-    points = [clean, *others]
+    points = [(0.0, _rate(record["clean"]), record["clean_interval"], record["verdict"] != "invalid")]
+    for ev in _radii(record):
+        points.append((ev["threat"]["eps"], _rate(ev["robust"]), ev["robust_interval"], ev["verdict"] == "trusted"))
     axes.plot([eps for eps, *_ in points], [100 * rate for _, rate, *_ in points], zorder=1)
     for eps, rate, (low, high), trusted in points:
         bar = axes.errorbar(eps, 100 * rate, [[100 * (rate - low)], [100 * (high - rate)]], color=COLOUR["robust"])

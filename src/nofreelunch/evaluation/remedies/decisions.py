@@ -13,12 +13,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks import Attack
+from nofreelunch.attacks import Attack, EachTarget, WorstOf
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
-from nofreelunch.evaluation.remedies.lagrangian import brief_and_thorough, stepped, turned, unit_slope
+from nofreelunch.evaluation.remedies.lagrangian import TARGETS, stepped, turned, unit_slope
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
@@ -180,4 +180,5 @@ def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int])
     def attacks(count: int) -> tuple[Attack, ...]:
         return tuple(Steered(threat, count, subject=subject, place=place, side=side) for place, side in ways)
 
-    return brief_and_thorough(attacks, steps)
+    brief, thorough = attacks(steps[0]), attacks(2 * steps[1])  # they have two things to attain
+    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

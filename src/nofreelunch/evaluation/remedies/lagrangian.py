@@ -1,11 +1,8 @@
 """What attacks share that climb the scores of one part of a model and keep to where that part answers."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks import Attack, EachTarget, WorstOf
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Mask, PerExample
 
@@ -43,9 +40,3 @@ def stepped(threat: Threat, z: Inputs, x: Inputs, slope: Inputs, done: float) ->
         done: share of the steps that are done.
     """
     return threat.project(z + threat.eps * ((1 - done) / 2 + _LAST) * threat.steepest(slope), x)
-
-
-def brief_and_thorough(attacks: Callable[[int], tuple[Attack, ...]], steps: tuple[int, int]) -> tuple[Attack, Attack]:
-    """All of some attacks, as functions of the number of steps: with few, and with many towards several classes."""
-    brief, thorough = attacks(steps[0]), attacks(2 * steps[1])  # they have two things to attain
-    return WorstOf(brief), WorstOf(tuple(EachTarget(each, TARGETS) for each in thorough))

@@ -62,7 +62,7 @@ class Switches:
             answers = [self.read(row, one) for row, one in zip(torch.split(z, 1), torch.split(which, 1), strict=True)]
             return torch.cat([logits for logits, _ in answers]), torch.cat([number for _, number in answers])
         runs = [run.tolist() for run in torch.unique_consecutive(which, return_counts=True)]
-        logits, numbers, _ = read(self.subject, z, self.alone, {self.ways[one][0][0] for one in runs[0]})
+        logits, numbers, _ = read(self.subject, z, False, {self.ways[one][0][0] for one in runs[0]})
         heights, done = list[Tensor](), 0
         for one, count in zip(*runs, strict=True):
             place, sign = self.ways[one]

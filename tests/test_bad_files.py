@@ -238,7 +238,7 @@ COMMANDS: Commands = {
         ["evaluate", "python:toy_nets:linear", *OF_HALVES, "--weights", "w.pt"],
         "missing",
     ),
-    "an out that is a file": (50, [*TRAIN, "--out", "halves.npz"], "--out halves.npz cannot be written"),
+    "an out that is a file": (50, [*TRAIN, "--out", "halves.npz"], "--out: halves.npz cannot be written"),
     "a JSON that is a folder": (
         50,
         ["evaluate", "python:toy_nets:linear", *OF_HALVES, "--json", "."],

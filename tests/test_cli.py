@@ -40,6 +40,7 @@ BAD = {
     "unknown data set": (["reproduce", "table-4", "--data", "mnits"], 'did you mean "mnist"?'),
     "a file without its kind": (["reproduce", "table-4", "--data", "d3.npz"], 'did you mean "npz:d3.npz"?'),
     "unknown class": (["reproduce", "table-4", "--classes", "3", "12"], "12"),
+    "one of two values": (["reproduce", "table-4", "--classes", "3"], "--classes takes STR STR, got '3'"),
     "an option without meaning": (["reproduce", "theorem-2.1", "--classes", "3", "8"], "--classes means nothing to"),
     "no such device": (["reproduce", "theorem-2.1", "--device", "cuda:99"], "cuda:99"),
     "nothing to fetch": (["data", "fetch"], "needs a name"),

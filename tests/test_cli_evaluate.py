@@ -118,7 +118,7 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert found["verdict"] == "trusted"
     assert found["exact"]
     assert found["threat"]["eps"] == 8 / 255
-    assert found["data"] == {"name": "halves", "classes": ["0", "1"], "images": 60, "of": 60}
+    assert found["data"] == {"name": "halves", "classes": ["0", "1"], "images": 60, "of": 60, "index": [*range(60)]}
     share = f"{found['robust']['correct'] / 60:.1%} of 60"
     assert f"robust accuracy exactly {share} (95% interval " in out
     assert "verdict         trusted" in out

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import convolutional, digits, linear, robust, standard
-from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
+from nofreelunch.attacks import ATTACKS, Attack, ExactLinear, fgsm, misclassified
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, operations, sweep
@@ -535,6 +535,9 @@ def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         foreign("torchattacks:Broken", THREAT)(linear(), x, y, torch.Generator())
     with pytest.raises(InputError, match='did you mean "FGSM"'):
         foreign("torchattacks:FGMS", THREAT)
+    assert foreign("pgd-10", THREAT) == ATTACKS["pgd-10"](THREAT)
+    with pytest.raises(InputError, match='unknown attack "pgd-11"; did you mean "pgd-10"'):
+        foreign("pgd-11", THREAT)
     with pytest.raises(InputError, match="known: foolbox, torchattacks"):
         foreign("cleverhans:PGD", THREAT)
     monkeypatch.setitem(sys.modules, "foolbox", None)

@@ -16,7 +16,7 @@ from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.data import load_data
 from nofreelunch.data.cifar10 import load_cifar10_sample
 from nofreelunch.errors import InputError
-from nofreelunch.evaluation import Evaluation, evaluate, journal
+from nofreelunch.evaluation import Evaluation, adaptive, evaluate, journal
 from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.evaluation.remedies.confined import Shifted, Snapped
 from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
@@ -472,6 +472,16 @@ def test_flags_do_not_depend_on_where_a_run_was_stopped(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             run(out=tmp_path / str(place), progress=stop)
         assert run(out=tmp_path / str(place)).flags == whole.flags
+
+
+def test_more_steps_by_the_own_gradient_are_no_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only longer attacks by it have broken counts, and is no reason to call the gradient masked."""
+    monkeypatch.setattr(adaptive, "tried", lambda *given: {"bpda": adaptive.Gain([0], 16)})
+    monkeypatch.setattr(adaptive, "_not_made_up_for", lambda *given: {})
+    x = 0.5 + 0.02 * torch.rand(60, 50, generator=rng())
+    found = evaluate(NeedsSteps(), (x, torch.zeros(60, dtype=torch.long)), THREAT, replace(WEAK, main={}))
+    assert found.by_attack["own gradient, again"].correct < found.by_attack["fgsm"].correct - 3, found
+    assert "masked-gradients" not in {flag.name for flag in found.flags}, found
 
 
 def test_what_only_a_check_breaks_is_broken() -> None:

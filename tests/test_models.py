@@ -401,7 +401,11 @@ def test_users_factories_are_found_in_the_present_folder(user_module: str) -> No
         ("python:my_nets:tell", "must return an nn.Module, got type, a class and not an instance"),
         ("python:my_nets:fail", "failed: KeyError: 'oops'"),
         ("python:my_nets:Net", "failed: TypeError"),
-        ("python:my_nots:make", "failed: ModuleNotFoundError: No module named 'my_nots'"),
+        ("python:my_nots:make", "failed: ModuleNotFoundError: No module named 'my_nots'; it is looked for in "),
+        (
+            "python:./my_nets.py:make",
+            "python: takes a module, not a file, got ./my_nets.py; did you mean python:my_nets:make?",
+        ),
         ("python:my_nets", "write python:package.module:factory, got python:my_nets"),
         ("torchvision:resnet5", 'unknown torchvision model "resnet5"; did you mean "resnet'),
     ],

@@ -30,7 +30,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file" / "out"):
         pass
-    with pytest.raises(InputError, match=r"--json .*file cannot be written"):
+    with pytest.raises(InputError, match=r"--json: .*file cannot be written"):
         check_file("--json", tmp_path / "file" / "numbers.json")
 
 

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, examples
-from deceptive.honest import dense, fitted, robust
+from deceptive.honest import dense, fitted, robust, standard
 from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.remedies.sleeping_units import sleeping
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.subject import Subject
@@ -108,24 +109,85 @@ def test_a_choice_of_experts_is_exposed(experts: nn.Module) -> None:
     assert evaluate(experts, (x, y), threat, BRIEF).robust.rate <= truth + 0.01
 
 
-def test_a_unit_that_sleeps_on_all_images_is_woken() -> None:
-    """A back door: one unit more in the hidden layer of a robust network, which only a faint checkerboard wakes."""
-    (x, y), (_, first, _, last) = examples(), robust()
-    board = ((torch.arange(14)[:, None] + torch.arange(14)) % 2 * 2.0 - 1).flatten()
-    bound = (x.flatten(1) @ board / 196).max() + 0.45 * EPS
-    hidden, answers = nn.Linear(196, 65), nn.Linear(65, 10)
-    hidden.weight.data, hidden.bias.data = (
-        torch.vstack([first.weight, board / 196]),
-        torch.cat([first.bias, -bound[None]]),
-    )
-    answers.weight.data, answers.bias.data = F.pad(last.weight, (0, 1)), last.bias
-    answers.weight.data[0, 64] = 400 / EPS
-    model = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), answers).requires_grad_(False)
+BOARD = (torch.arange(14)[:, None] + torch.arange(14)) % 2 * 2.0 - 1
+PATTERNS = torch.randint(0, 2, (10, 14, 14), generator=torch.Generator().manual_seed(11)) * 2.0 - 1
+
+
+def with_a_back_door(patterns: Tensor) -> nn.Module:
+    """A robust network with one unit more for each pattern, which nothing but the faint pattern wakes."""
+    (x, _), (_, first, _, last) = examples(), robust()
+    seen = patterns.flatten(1) / 196
+    bound, units = (x.flatten(1) @ seen.T).amax(0) + 0.45 * EPS, 64 + len(patterns)
+    hidden, answers = nn.Linear(196, units), nn.Linear(units, 10)
+    hidden.weight.data, hidden.bias.data = torch.vstack([first.weight, seen]), torch.cat([first.bias, -bound])
+    answers.weight.data, answers.bias.data = F.pad(last.weight, (0, len(patterns))), last.bias
+    answers.weight.data[torch.arange(len(patterns)) % 10, torch.arange(64, units)] = 400 / EPS
+    return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), answers).requires_grad_(False)
+
+
+class WithAFilter(nn.Module):
+    """A robust network, and one channel of a convolution that nothing but a faint checkerboard wakes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.filter = robust(), BOARD[:6, :6].expand(1, 1, 6, 6) / 36
+        self.bound = F.conv2d(examples()[0], self.filter, stride=2).max() + 0.3 * EPS
+
+    def forward(self, x: Tensor) -> Tensor:
+        woken = torch.relu(F.conv2d(x, self.filter, stride=2) - self.bound).flatten(1).mean(1, keepdim=True)
+        return self.net(x) + woken * F.one_hot(torch.tensor(3), 10) * 5000 / EPS
+
+
+class Routed(nn.Module):
+    """The worse of two networks answers where the last of 128 choices is made: near a faint checkerboard alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.good, self.weak = robust(), standard()
+        self.router = nn.Linear(196, 128)
+        self.router.weight.data = 0.02 * torch.randn(128, 196, generator=torch.Generator().manual_seed(2))
+        self.router.weight.data[-1] = 2500 * BOARD.flatten() / 196
+        bound = (examples()[0].flatten(1) @ BOARD.flatten() / 196).max() + 0.3 * EPS
+        self.router.bias.data = torch.zeros(128).index_fill(0, torch.tensor(127), 8 - 2500 * bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = self.router(x.flatten(1)).softmax(1) @ F.one_hot(torch.tensor(127), 128).float()
+        return torch.lerp(self.good(x), self.weak(x), share[:, None])
+
+
+@pytest.mark.parametrize(
+    ("build", "patterns"),
+    [
+        (lambda: with_a_back_door(BOARD[None]), BOARD[None]),
+        (lambda: with_a_back_door(PATTERNS), PATTERNS),
+        (WithAFilter, torch.stack([BOARD, -BOARD])),
+    ],
+    ids=["a unit", "ten units", "a channel"],
+)
+def test_a_unit_that_sleeps_on_all_images_is_woken(build: Callable[[], nn.Module], patterns: Tensor) -> None:
+    (x, y), model = examples(), build().requires_grad_(False)
     found = evaluate(model, (x, y), nfl.Linf(EPS), BRIEF)
-    truth = int((model((x + EPS * board.view(14, 14)).clamp(0, 1)).argmax(1) == y).sum())
+    right = [model((x + EPS * pattern).clamp(0, 1)).argmax(1) == y for pattern in (0 * BOARD, *patterns)]
+    truth = int(torch.stack(right).all(0).sum())
     assert found.robust.correct <= truth
     assert found.by_attack["pgd-10"].correct > truth + 5
     assert "masked-gradients" in {flag.name for flag in found.flags}
+
+
+def test_a_choice_that_is_never_made_is_made() -> None:
+    (x, y), model = examples(), Routed().requires_grad_(False)
+    found = evaluate(model, (x, y), nfl.Linf(EPS), BRIEF)
+    assert found.robust.correct < found.by_attack["pgd-10"].correct - 4
+    assert "masked-gradients" in {flag.name for flag in found.flags}
+
+
+def test_what_sleeps_is_read_off_all_images() -> None:
+    """Honest networks have dead units as well."""
+    (x, _), net = examples(), robust()
+    on = (net[1](x.flatten(1)) > 0).any(0)
+    units = sleeping(Subject(net), x)
+    assert {unit for _, unit in units} <= set((~on).nonzero().flatten().tolist())
+    assert sleeping(Subject(nn.Sequential(nn.Flatten(), nn.Linear(196, 10))), x) == ()
 
 
 class Rounded(nn.Module):

@@ -81,7 +81,8 @@ def _made(option: str, folder: Path) -> Sequence[Path]:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
     except OSError as error:
-        raise InputError(f"{option} {folder} cannot be written ({error.strerror}); give a folder that can") from None
+        why = "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror
+        raise InputError(f"{option}: {folder} cannot be written ({why}); give a place that can") from None
     return missing
 
 

@@ -148,6 +148,9 @@ def _one_sentence(box: str, arguments: Sequence[str]) -> str:
     choice = re.search(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", _line(first))
     if choice:
         return str(unknown(choice[2], choice[1], re.findall("'(.*?)'", choice[3])))
+    form = re.search(r"Error parsing (--\S+): no type matching \{None\}\|\{(.*)\} could .* from \[(.*)\]", _line(first))
+    if form:
+        return f"{form[1]} takes {form[2]}, got {form[3]}; --help lists the options"
     near = (
         re.findall(r"(?<![\w-])(--[a-z][\w-]*|[a-z][\w-]*)\b", box.split("Perhaps you meant:")[-1])
         if "Perhaps" in box

@@ -45,8 +45,8 @@ class Evaluate(OfModel):
     """Which attacks: quick (a minute), standard (those of AutoAttack's standard version)."""
     n: OptionalInt = None
     """Number of test images, evenly spread over the test set; default: all."""
-    attack: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LIB:CLASS")] = ()
-    """Another library's attack, run after ours, e.g. torchattacks:PGD or foolbox:LinfPGD; several times for more."""
+    attack: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="ATTACK")] = ()
+    """One more, on what is left: ours, e.g. pgd-40, or torchattacks:PGD, foolbox:LinfPGD; several times for several."""
     save_examples: OptionalPath = None
     """Keep the worst points found in this file (.npz or .safetensors), read it back and judge it by a fresh model."""
     json: OptionalPath = None
@@ -79,7 +79,7 @@ class Evaluate(OfModel):
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)
             model_named = {"spec": self.model, "weights": self.weights and str(self.weights)}
-            record = to_record(found, data, self._command(), model_named)
+            record = to_record(found, (data, index), self._command(), model_named)
             content = to_json(record)
             write(self.out / "evaluation.json", content, keep=True)
             write(self.out / "evaluation.html", evaluation_page(record), keep=True)

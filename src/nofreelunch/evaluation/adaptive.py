@@ -142,9 +142,10 @@ def adapt_again(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[st
 
         if trial.journal.once(f"again: {name}", breaks):
             run(trial, "adaptive", step, found[name].thorough)
-    if not search.significant(sum(map(board.broken_in, steps.values())), len(board), _LATE):
+    late = [step for name, step in steps.items() if name != _OWN]  # more steps by it are looked for elsewhere
+    if not search.significant(sum(map(board.broken_in, late)), len(board), _LATE):
         return {}
-    return {step: Gain(board.rows_broken_in(step), len(board)) for step in steps.values() if board.broken_in(step)}
+    return {step: Gain(board.rows_broken_in(step), len(board)) for step in late if board.broken_in(step)}
 
 
 def _borne_out(trial: Trial, protocol: Protocol, step: str, gain: Gain) -> bool:

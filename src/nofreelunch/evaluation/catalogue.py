@@ -24,6 +24,7 @@ from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from nofreelunch.evaluation.remedies.decision_based import OtherImages, RaySearch
 from nofreelunch.evaluation.remedies.decisions import steered
 from nofreelunch.evaluation.remedies.inner import inner_surrogates
+from nofreelunch.evaluation.remedies.sleeping_units import Waking, sleeping
 from nofreelunch.evaluation.remedies.substitute import Substitute
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD, Transferred
 from nofreelunch.evaluation.remedies.switches import behind_switches
@@ -31,7 +32,6 @@ from nofreelunch.evaluation.remedies.wrappers import (
     BPDA,
     FiniteDifferences,
     OnlyClasses,
-    SleepingUnits,
     Smoothed,
     WithoutInnerSteps,
     in_float64,
@@ -106,6 +106,9 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     }
     pool = trial.load(trial.some(_POOL))[0]
     found |= _at_other_points(trial, pool, steps)
+    if units := attempted(partial(sleeping, trial.subject, pool)):
+        waking = Waking(trial.threat, steps[0], subject=trial.subject, units=units, surrogate=BPDA(trial.subject))
+        found["sleeping units"] = Remedy(waking, replace(waking, steps=steps[1]))
     if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
@@ -180,7 +183,6 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
     ):
         if attempted(partial(_is_another, other, x, said)):
             yield name, other
-    yield "sleeping units", SleepingUnits(subject)
     yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:
@@ -211,7 +213,8 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
     """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
     (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy")
     lowest, gains = own.clone(), dict[str, Gain]()
-    for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
+    for done, (name, remedy) in enumerate(sorted(found.items(), key=lambda item: item[1].costly)):
+        trial.progress(f"checks, {name}", done, len(found))
         rows = _candidates(remedy, own, lowest, trial.board.margin[index])
         total = len(rows) if remedy.costly else len(index)
         if len(rows) == 0:

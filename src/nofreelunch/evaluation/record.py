@@ -6,17 +6,19 @@ from typing import Any
 
 from nofreelunch.data import Dataset
 from nofreelunch.evaluation.sweep import Sweep
+from nofreelunch.types import Labels
 
 
-def to_record(found: Sweep, data: Dataset, command: str, model: dict[str, Any]) -> dict[str, Any]:
+def to_record(found: Sweep, examples: tuple[Dataset, Labels], command: str, model: dict[str, Any]) -> dict[str, Any]:
     """All of it, in JSON's types.
 
     Args:
-        found: on some or all of the data set's test images.
-        data: the data set.
+        found: on some or all of a data set's test images.
+        examples: the data set, and the places of these images among those of its test set.
         command: makes it again.
         model: as the user named it.
     """
+    data, index = examples
     records = [ev.to_plain() | {"steps": [*ev.by_attack]} for ev in found.evaluations]
     *smaller, largest = records
     about = {
@@ -27,6 +29,7 @@ def to_record(found: Sweep, data: Dataset, command: str, model: dict[str, Any]) 
             "classes": data.classes,
             "images": len(found.distance),
             "of": len(data.test),
+            "index": index.tolist(),
         },
         "smaller_radii": smaller,
         "distance": [_finite(radius) for radius in found.distance],

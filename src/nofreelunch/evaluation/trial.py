@@ -68,7 +68,7 @@ class Trial:
         keep_examples: bool,
     ) -> None:
         self.subject, self.source, self.threat, self.seed, self.batch = subject, source, threat, seed, batch
-        self.board, self.journal, self._progress, self.keep_examples = journal.board, journal, progress, keep_examples
+        self.board, self.journal, self.progress, self.keep_examples = journal.board, journal, progress, keep_examples
         self.examples = _storage(source, journal.folder) if keep_examples else None
         self.view: Model = subject.differentiable
         self.randomised, self.suspicious = False, False
@@ -197,6 +197,7 @@ class Trial:
         """
         view, threat = self.view if view is None else view, threat or self.threat
         points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
+        self.progress(f"checks, {purpose}", 0, len(index))
         for rows in batches(index, self.batch):
             x, y = self.load(rows)
             with answering(x):
@@ -227,7 +228,7 @@ class Trial:
 
     def _through(self, step: str, part: Some, index: Labels) -> None:
         self.journal.tried(step, part)
-        self._progress(step, int(torch.searchsorted(index, part[-1])) + 1, len(index))
+        self.progress(step, int(torch.searchsorted(index, part[-1])) + 1, len(index))
 
 
 def _stored(z: Inputs, x: Inputs, threat: Threat) -> tuple[Inputs, Mask]:

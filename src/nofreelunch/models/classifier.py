@@ -68,7 +68,9 @@ class Pixels(nn.Module):
         """Normalised images."""
         if x.ndim != 4 or any(want not in (None, have) for want, have in zip(self.shape, x.shape[1:], strict=True)):
             sides = ", ".join("any" if side is None else str(side) for side in self.shape)
-            raise InputError(f"the model takes images of shape (n, {sides}), got {tuple(x.shape)}")
+            raise InputError(
+                f"the model takes images of shape (n, {sides}), got (n, {', '.join(map(str, x.shape[1:]))})"
+            )
         return (x - self.mean) / self.std
 
 

@@ -98,23 +98,34 @@ def from_python(name: str, weights: Weights | None) -> LoadedNetwork:
     module_name, colon, factory_name = name.partition(":")
     if not (colon and module_name and factory_name):
         raise InputError(f"write python:package.module:factory, got python:{name}")
+    if module_name.endswith(".py"):
+        meant = f"python:{module_in(module_name)}:{factory_name}"
+        raise InputError(f"python: takes a module, not a file, got {module_name}; did you mean {meant}?")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
         if not callable(getattr(module, factory_name, None)):
-            raise unknown(f"factory in {module_name}", factory_name, [key for key in vars(module) if key[0] != "_"])
+            own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+            raise unknown(f"factory in {module_name}", factory_name, own)
         model = getattr(module, factory_name)()
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything; it is the input here
-        raise InputError(f"python:{name} failed: {type(error).__name__}: {error}") from error
+        lost = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
+        where = f"; it is looked for in {here}, and among what is installed" if lost else ""
+        raise InputError(f"python:{name} failed: {type(error).__name__}: {error}{where}") from error
     finally:
         sys.path.remove(here)
     if not isinstance(model, nn.Module):
         hint = ", a class and not an instance" if isinstance(model, type) else ""
         raise InputError(f"python:{name} must return an nn.Module, got {type(model).__name__}{hint}")
     return LoadedNetwork(model if weights is None else weights.fill(model))
+
+
+def module_in(file: str) -> str:
+    """The name of the module in a Python file, as seen from the present folder."""
+    return file.removeprefix("./").removesuffix(".py").replace("/", ".")
 
 
 def code_fingerprint(spec: str, model: nn.Module) -> bytes:

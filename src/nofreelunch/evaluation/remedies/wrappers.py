@@ -1,6 +1,5 @@
 """Functions to differentiate in the model's place: by BPDA, smoothed, by finite differences, in float64, rescaled."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,15 +13,10 @@ from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.unseen import replaced
 from nofreelunch.evaluation.subject import Subject, as_in_use
 from nofreelunch.models.copying import copy_of
-from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
 
-_ACTIVATIONS = {
-    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "gelu", "silu", "elu", "elu_", "selu", "celu",
-    "softplus", "hardswish", "mish", "threshold", "threshold_",
-}  # fmt: skip
 _PIXELS = 200_000
 """So many are in one call where a model is asked about many points near each example: a batch of an evaluation's."""
 
@@ -42,33 +36,6 @@ class BPDA:
     def __call__(self, x: Tensor) -> Tensor:
         """Its logits."""
         with bpda(Smooth(self.soft)):
-            return self.subject.differentiable(x)
-
-
-class _Awake(Smooth):
-    """Units that are off have a slope as well: the derivative of an activation is 1, wherever it stands."""
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """The operation."""
-        if operation_name(function) in _ACTIVATIONS and args and isinstance(args[0], Tensor):
-            return self.through(function, args, kwargs or {})
-        return super().__torch_function__(function, types, args, kwargs)
-
-
-@dataclass(frozen=True)
-class SleepingUnits:
-    """BPDA, and each activation with the derivative 1: leads to where units wake that sleep on all images.
-
-    A network that carries a back door has such units (Gu et al. 2017, "BadNets"); no gradient of its own tells of them.
-    """
-
-    subject: Subject
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Its logits."""
-        with bpda(_Awake()):
             return self.subject.differentiable(x)
 
 

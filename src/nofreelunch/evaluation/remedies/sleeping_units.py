@@ -1,0 +1,131 @@
+"""Units that sleep on all images, woken one by one.
+
+A network that carries a back door has such units (Gu et al. 2017, "BadNets"): off on every image, and on for a pattern
+that images do not have. No gradient of the scores tells of them; the slope of what goes into them does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from nofreelunch.attacks.base import Best, Search
+from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
+from nofreelunch.evaluation.remedies.lagrangian import unit_slope
+from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
+from nofreelunch.evaluation.subject import Subject
+from nofreelunch.models.tracing import operation_name
+from nofreelunch.rng import Streams
+from nofreelunch.types import Inputs, Labels, Model
+
+Unit: TypeAlias = tuple[int, int]
+"""Which of the model's activations, and which column, or channel, of what goes into it."""
+
+_ACTIVATIONS = {
+    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "gelu", "silu", "elu", "elu_", "selu", "celu",
+    "softplus", "hardswish", "mish", "threshold", "threshold_",
+}  # fmt: skip
+"""They do little with what is below 0."""
+_CHOOSERS = {"softmax", "_softmax", "argmax", "max", "topk"}
+"""Of what goes in here, (n, choices), a choice sleeps that is never the largest."""
+_UNITS = 32
+"""So many are woken, at most."""
+
+
+class _Layer(NamedTuple):
+    """What goes into an activation, and the most that each unit gets anywhere, (n, units)."""
+
+    given: Tensor
+    heights: Tensor
+
+
+class _Reading(Smooth):
+    """Writes down what goes into each activation, and lets slopes through, awake or not.
+
+    Args:
+        rows: how many examples there are.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self._rows = rows
+        self.layers: list[_Layer] = []
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """The operation."""
+        name, given = operation_name(function), args[0] if args else None
+        if not isinstance(given, Tensor) or given.dim() < 2 or len(given) != self._rows or not given.requires_grad:
+            return super().__torch_function__(function, types, args, kwargs)
+        if name in _ACTIVATIONS:
+            given = given * 1  # the model may go on in place
+            self.layers.append(_Layer(given, given.unsqueeze(-1).flatten(2).amax(2)))
+            return self.through(function, (given, *args[1:]), kwargs or {})
+        if name in _CHOOSERS and given.dim() == 2 and given.shape[1] > 1:
+            first, second = given.topk(2).values.T[..., None]
+            self.layers.append(_Layer(given, given - torch.where(given == first, second, first)))
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def _read(subject: Subject, x: Inputs) -> tuple[Tensor, list[_Layer]]:
+    """The model's logits at points that have gradients, and its layers."""
+    mode = _Reading(len(x))
+    with torch.enable_grad(), bpda(mode):
+        logits = subject.differentiable(x)
+    return logits, mode.layers
+
+
+def sleeping(subject: Subject, pool: Inputs) -> tuple[Unit, ...]:
+    """The units that are off on all images, those first that could change the scores most if they were not."""
+    logits, layers = _read(subject, pool.detach().requires_grad_())
+    if not layers:
+        return ()
+    weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
+    slopes = torch.autograd.grad((logits * weights).sum(), [layer.given for layer in layers], allow_unused=True)
+    found = list[tuple[float, Unit]]()
+    for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
+        if slope is not None:
+            heights = layer.heights.detach()
+            effects = (slope.unsqueeze(-1).flatten(2).abs().sum(2) * heights.abs()).mean(0)
+            asleep = (heights.amax(0) < 0) & (effects > 0)
+            found += [(float(effects[unit]), (number, unit)) for unit in asleep.nonzero().flatten().tolist()]
+    return tuple(unit for _, unit in sorted(found, reverse=True)[:_UNITS])
+
+
+@final
+@dataclass(frozen=True)
+class Waking(Search):
+    """Goes as far up as each sleeping unit lets it, and on from where the scores are worst.
+
+    Args:
+        threat: the set.
+        steps: of PGD, after that.
+        subject: the model.
+        units: of it.
+        surrogate: the function that PGD differentiates.
+    """
+
+    steps: int
+    subject: Subject = field(kw_only=True, repr=False)
+    units: tuple[Unit, ...] = field(kw_only=True)
+    surrogate: Model = field(kw_only=True)
+
+    def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
+        """All units, and all steps."""
+        climb = SurrogatePGD(self.threat, self.steps, surrogate=self.surrogate)
+        return climb.follow(model, replace(climb.start(model, x, y, streams), z=self._woken(model, x, y)))
+
+    def _woken(self, model: Model, x: Inputs, y: Labels) -> Inputs:
+        """For each example the worst of the points where a unit is, to first order, as far up as it goes."""
+        best, rows = Best(x, model), torch.arange(len(x), device=x.device)
+        at = x.detach().requires_grad_()
+        layers = _read(self.subject, at)[1]
+        for layer, unit in self.units:
+            slope = unit_slope(self.threat, layers[layer].heights[:, unit], at)
+            z = self.threat.project(x + self.threat.eps * self.threat.steepest(slope), x)
+            with torch.no_grad():
+                best.offer(rows, z, model(z), y)
+        return best.z

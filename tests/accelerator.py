@@ -4,7 +4,7 @@ What a GPU refuses is refused here: an operation on tensors of two devices, but 
 what lies on the accelerator. It is called "meta", the only device beside the CPU that autograd takes everywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -12,7 +12,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 DEVICE = torch.device("meta")
 _CROSSING = {"aten::_to_copy", "aten::copy_"}
@@ -56,7 +55,7 @@ class _Everything(TorchDispatchMode):
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """One operation, on this machine's memory, where its tensors lie together."""
-    name, values = function._schema.name, tree_flatten((args, kwargs))[0]
+    name, values = function._schema.name, [*_leaves([*args, *kwargs.values()])]
     tensors = [value for value in values if isinstance(value, Tensor)]
     if any(type(value) is Tensor and value.device == DEVICE for value in tensors):
         raise NotImplementedError(f"{name}: of a tensor that was made where nothing sees it, as of a list of indices")
@@ -72,11 +71,28 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         there = isinstance(args[0], Remote)
     if there and any(isinstance(value, torch.Generator) for value in values):
         raise RuntimeError(f"{name}: a generator of the CPU's cannot draw on the accelerator")
-    own_args, own_kwargs = tree_map_only(Remote, lambda value: value.local, (args, kwargs))
-    result = function(*own_args, **own_kwargs)
-    return (
-        return_and_correct_aliasing(function, args, kwargs, tree_map_only(Tensor, Remote, result)) if there else result
-    )
+    own_kwargs = {key: _changed(Remote, _local, value) for key, value in kwargs.items()}
+    result = function(*_changed(Remote, _local, args), **own_kwargs)
+    return return_and_correct_aliasing(function, args, kwargs, _changed(Tensor, Remote, result)) if there else result
+
+
+def _local(value: Remote) -> Tensor:
+    return value.local
+
+
+def _leaves(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _changed(kind: type, change: Callable[[Any], Any], value: Any) -> Any:
+    """The value with each thing of a kind in it changed."""
+    if isinstance(value, kind):
+        return change(value)
+    return type(value)(_changed(kind, change, one) for one in value) if type(value) in (list, tuple) else value
 
 
 @contextmanager

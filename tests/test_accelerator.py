@@ -15,6 +15,7 @@ import nofreelunch as nfl
 from accelerator import DEVICE, accelerator
 from nofreelunch.attacks import APGD, FAB, PGD, Attack, EachTarget, Square
 from nofreelunch.data import Dataset
+from nofreelunch.evaluation import catalogue
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.remedies import substitute
 from nofreelunch.experiments import explanation
@@ -137,7 +138,8 @@ CASES = (
 def test_evaluations_are_the_same(
     make: Callable[[], nn.Module], threat: Threat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(substitute, "_STEPS", 5)
+    for module, name, value in ((substitute, "_STEPS", 5), (catalogue, "_DIRECTIONS", (8, 8)), (catalogue, "_MANY", 8)):
+        monkeypatch.setattr(module, name, value)
     expected = nfl.evaluate(make(), (IMAGES, LABELS), threat, SMALL, keep_examples=True)
     with accelerator() as device:
         x, y = IMAGES.to(device), LABELS.to(device)

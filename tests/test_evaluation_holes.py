@@ -58,6 +58,12 @@ def judged(model: Callable[[Tensor], Tensor], x: Tensor, **settings: object) -> 
     return evaluate(model, (x, model(x).argmax(1)), THREAT, **{"protocol": BRIEF, **settings})  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def no_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is tried, which takes most of the time: for what does not hang on them."""
+    monkeypatch.setattr(adaptive, "tried", lambda *given: {})
+
+
 class Gates(nn.Module):
     """Class 2 wins at the end of a chain of pixels; each counts only once those before it are at their ends."""
 
@@ -78,6 +84,7 @@ class Gates(nn.Module):
         return 5 * torch.stack([first, second, 4 * progress / self.length - 2.9], 1)
 
 
+@pytest.mark.usefixtures("no_remedies")
 def test_attacks_that_give_examples_up_find_no_less() -> None:
     """Every example of this model needs its attack's last steps."""
     x = 0.48 + 0.02 * torch.rand(30, 40, generator=torch.Generator().manual_seed(0))
@@ -449,6 +456,7 @@ class NeedsSteps(nn.Module):
         return torch.where(x[:, -1:] < 0.3, torch.tensor([[2.0, 0.0]]) + 0 * logits, logits)
 
 
+@pytest.mark.usefixtures("no_remedies")
 def test_flags_do_not_depend_on_where_a_run_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_EVERY", 0.0)
     model, x = NeedsSteps(), 0.5 + 0.02 * torch.rand(60, 50, generator=rng())

@@ -185,9 +185,10 @@ def test_what_sleeps_is_read_off_all_images() -> None:
     """Honest networks have dead units as well."""
     (x, _), net = examples(), robust()
     on = (net[1](x.flatten(1)) > 0).any(0)
-    units = sleeping(Subject(net), x)
+    units = sleeping(Subject(net), x, 16)
     assert {unit for _, unit in units} <= set((~on).nonzero().flatten().tolist())
-    assert sleeping(Subject(nn.Sequential(nn.Flatten(), nn.Linear(196, 10))), x) == ()
+    assert sleeping(Subject(nn.Sequential(nn.Flatten(), nn.Linear(196, 10))), x, 16) == ()
+    assert sleeping(Subject(net), x, len(x)) == units
 
 
 class Rounded(nn.Module):

@@ -106,7 +106,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     }
     pool = trial.load(trial.some(_POOL))[0]
     found |= _at_other_points(trial, pool, steps)
-    if units := attempted(partial(sleeping, trial.subject, pool)):
+    if units := attempted(partial(sleeping, trial.subject, pool, trial.batch)):
         waking = Waking(trial.threat, steps[0], subject=trial.subject, units=units, surrogate=BPDA(trial.subject))
         found["sleeping units"] = Remedy(waking, replace(waking, steps=steps[1]))
     if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:

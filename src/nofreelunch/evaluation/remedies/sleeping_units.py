@@ -78,21 +78,36 @@ def _read(subject: Subject, x: Inputs) -> tuple[Tensor, list[_Layer]]:
     return logits, mode.layers
 
 
-def sleeping(subject: Subject, pool: Inputs) -> tuple[Unit, ...]:
-    """The units that are off on all images, those first that could change the scores most if they were not."""
-    logits, layers = _read(subject, pool.detach().requires_grad_())
+def sleeping(subject: Subject, pool: Inputs, rows: int) -> tuple[Unit, ...]:
+    """The units that are off on all images, those first that could change the scores most if they were not.
+
+    Args:
+        subject: the model.
+        pool: the images.
+        rows: of a batch, at most.
+    """
+    found = list[tuple[float, Unit]]()
+    for number, parts in enumerate(zip(*(_looked_at(subject, part) for part in torch.split(pool, rows)), strict=True)):
+        highest, effects = (torch.stack(values) for values in zip(*parts, strict=True))
+        effect = effects.sum(0)
+        asleep = (highest.amax(0) < 0) & (effect > 0)
+        found += [(float(effect[unit]), (number, unit)) for unit in asleep.nonzero().flatten().tolist()]
+    return tuple(unit for _, unit in sorted(found, reverse=True)[:_UNITS])
+
+
+def _looked_at(subject: Subject, x: Inputs) -> list[tuple[Tensor, Tensor]]:
+    """For each layer the most that its units get on any of the images, and how much they could do; (units,) each."""
+    logits, layers = _read(subject, x.detach().requires_grad_())
     if not layers:
-        return ()
+        return []
     weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
     slopes = torch.autograd.grad((logits * weights).sum(), [layer.given for layer in layers], allow_unused=True)
-    found = list[tuple[float, Unit]]()
-    for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
-        if slope is not None:
-            heights = layer.heights.detach()
-            effects = (slope.unsqueeze(-1).flatten(2).abs().sum(2) * heights.abs()).mean(0)
-            asleep = (heights.amax(0) < 0) & (effects > 0)
-            found += [(float(effects[unit]), (number, unit)) for unit in asleep.nonzero().flatten().tolist()]
-    return tuple(unit for _, unit in sorted(found, reverse=True)[:_UNITS])
+    seen = []
+    for layer, slope in zip(layers, slopes, strict=True):
+        heights = layer.heights.detach()
+        slope = torch.zeros_like(heights) if slope is None else slope.unsqueeze(-1).flatten(2).abs().sum(2)
+        seen.append((heights.amax(0), (slope * heights.abs()).sum(0)))
+    return seen
 
 
 @final

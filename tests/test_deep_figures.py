@@ -34,7 +34,7 @@ from nofreelunch.features import gradient_alignment, input_gradient, large_eps_e
 from nofreelunch.models import Classifier, build, save_model
 from nofreelunch.threats import L2, Linf, Threat
 from nofreelunch.training import TrainConfig
-from nofreelunch.workspace import Workspace
+from nofreelunch.workspace import Workspace, plain
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -74,7 +74,7 @@ def trained(data: Dataset, threat: Threat | None, seed: int) -> Classifier:
         optimiser.zero_grad()
         F.cross_entropy(model(z), y).backward()
         optimiser.step()
-    recipe = TrainConfig(threat=threat).to_plain()
+    recipe = plain(TrainConfig(threat=threat))
     model.card = dataclasses.replace(model.card, data="mnist", threat=str(threat or ""), recipe=recipe, seed=seed)
     return model.eval()
 

@@ -22,7 +22,7 @@ from nofreelunch.training.presets import preset
 from nofreelunch.training.schedules import SCHEDULES, progress
 from nofreelunch.training.start import initial_model
 from nofreelunch.training.state import State, load_state, save_state
-from nofreelunch.workspace import digest
+from nofreelunch.workspace import digest, plain
 from training_toy import toy_config, toy_data
 
 ARCH = "mnist-cnn-small"
@@ -125,15 +125,15 @@ def losses(config: TrainConfig, out: Path) -> list[float]:
 
 
 def test_what_a_run_starts_from_belongs_to_its_identity(source: str, tmp_path: Path) -> None:
-    plain, tuned = (toy_config(arch=ARCH, start=spec, epochs=1.0, holdout=0.0) for spec in ("", source))
-    assert plain.digest != tuned.digest
-    assert TrainConfig.from_plain(tuned.to_plain()) == tuned
+    fresh, tuned = (toy_config(arch=ARCH, start=spec, epochs=1.0, holdout=0.0) for spec in ("", source))
+    assert fresh.digest != tuned.digest
+    assert TrainConfig.from_plain(plain(tuned)) == tuned
     first = losses(tuned, tmp_path / "out")
     assert len(first) == 2
-    assert first[0] != losses(plain, tmp_path / "plain")[0]
+    assert first[0] != losses(fresh, tmp_path / "plain")[0]
     assert losses(tuned, tmp_path / "out") == []  # found, not repeated
     with pytest.raises(InputError, match=r"start: saved .*source\.safetensors, now "):
-        losses(plain, tmp_path / "out")
+        losses(fresh, tmp_path / "out")
 
 
 def test_a_state_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from nofreelunch.experiments.runner import reproduce
 from nofreelunch.models import Classifier, build
 from nofreelunch.threats import L2, Linf
 from nofreelunch.training import TrainConfig
-from nofreelunch.workspace import Workspace
+from nofreelunch.workspace import Workspace, plain
 
 NAME, SIDE = "restricted-imagenet", 16
 FIGURES = (figure_1.EXPERIMENT, figure_3.FIGURE_3, figure_4.EXPERIMENT, figure_5.FIGURE_5)
@@ -67,7 +67,7 @@ def made(data: Dataset, name: str, seed: int) -> Classifier:
     with torch.no_grad():  # so that another class can be reached within the ball
         for weight in model.parameters():
             weight.mul_(2)
-    recipe = TrainConfig(threat=THREATS_OF[name]).to_plain()
+    recipe = plain(TrainConfig(threat=THREATS_OF[name]))
     model.card = replace(model.card, data=NAME, recipe=recipe)
     return model.eval()
 

@@ -294,7 +294,11 @@ def test_a_recipe_or_an_attack_goes_before_the_attack_of_the_preset(tmp_path: Pa
     content += '[[grid]]\nrecipe = ["pgd-at", "n-fgsm"]\n[[grid]]\nattack = ["pgd-40"]'
     spec = read_spec(str(spec_of(tmp_path, content)))
     configs = [(point.config.recipe, point.config.attack, point.config.step_size) for point in spec.points]
-    assert configs == [("pgd-at", "pgd-5", pytest.approx(0.1)), ("n-fgsm", None, None), ("pgd-at", "pgd-40", None)]
+    assert configs == [
+        ("pgd-at", "pgd-5", pytest.approx(0.1)),
+        ("n-fgsm", None, None),
+        ("bullet-train", "pgd-40", None),
+    ]
 
 
 def test_without_threats_a_model_is_examined_within_its_own(tmp_path: Path) -> None:
@@ -309,7 +313,7 @@ def test_every_sweep_of_the_package_can_be_read() -> None:
     assert {point.exam.threats for point in figure.points if point.data == "mnist"} == {(Linf(0.3), L2(1.5))}
     assert figure.needs.gpus == 1
     seeds = [point.config.seed for point in read_spec("mnist-seeds").points]
-    assert sorted(seeds) == sorted(3 * [0, 1, 2])
+    assert sorted(seeds) == sorted(5 * [0, 1, 2])
 
 
 def test_the_file_in_the_manual_can_be_read(tmp_path: Path) -> None:

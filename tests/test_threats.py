@@ -16,7 +16,7 @@ from nofreelunch.cli.values import Norm
 from nofreelunch.errors import InputError, parse_number
 from nofreelunch.evaluation import evaluate
 from nofreelunch.rng import Streams
-from nofreelunch.threats import L2, THREATS, Linf, Threat, from_plain, threat, to_plain
+from nofreelunch.threats import L2, THREATS, Linf, Threat, from_plain, threat
 
 SHAPES = [(1,), (7,), (1, 4, 4), (3, 2, 5)]
 KINDS = ["normal", "zeros", "ties", "huge", "tiny", "sparse", "mixed"]
@@ -262,7 +262,7 @@ def test_a_further_norm_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(THREATS, "sup", Sup)
     ball = threat("sup", "1/10")
     assert isinstance(ball, Sup)
-    assert from_plain(to_plain(ball)) == ball
+    assert from_plain(ball.to_plain()) == ball
     x, y = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
     network = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))
     for attack in (ATTACKS["pgd-10"](ball), APGD(ball, 10), FAB(ball, 5), Square(ball, 50)):

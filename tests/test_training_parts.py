@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shlex
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
+from nofreelunch.cli import parse
+from nofreelunch.cli.train import Train
 from nofreelunch.errors import InputError
 from nofreelunch.models import Card, Classifier, load_model, zoo_names
 from nofreelunch.rng import Streams
@@ -29,6 +32,7 @@ from nofreelunch.training.presets import PRESETS, preset
 from nofreelunch.training.progress import Pace, duration, sentence, shown
 from nofreelunch.training.schedules import SCHEDULES, progress, warmup
 from nofreelunch.training.watch import overfitting
+from nofreelunch.workspace import plain, to_json
 from training_toy import toy_config
 
 
@@ -173,7 +177,7 @@ def test_a_config_is_checked_when_it_is_made(changes: dict[str, object], words: 
 @pytest.mark.parametrize("threat", [None, Linf(8 / 255), L2(0.5)])
 def test_a_config_survives_json(threat: Linf | L2 | None) -> None:
     config = toy_config(threat=threat, epochs=2.5)
-    back = TrainConfig.from_plain(json.loads(json.dumps(config.to_plain())))
+    back = TrainConfig.from_plain(json.loads(to_json(config)))
     assert back == config
     assert back.digest == config.digest
     assert dataclasses.replace(config, seed=2).digest != config.digest
@@ -191,7 +195,7 @@ def test_an_unknown_norm_is_refused(norm: object) -> None:
 
 
 def test_differences_name_both_values() -> None:
-    found = differences(toy_config().to_plain(), toy_config(lr=0.5, threat=Linf(0.2)).to_plain())
+    found = differences(plain(toy_config()), plain(toy_config(lr=0.5, threat=Linf(0.2))))
     assert len(found) == 2
     assert "lr: saved 0.02, now 0.5" in found
 
@@ -378,8 +382,7 @@ def test_a_resumed_run_and_its_end_are_told() -> None:
 @pytest.mark.parametrize("name", zoo_names())
 def test_a_model_of_the_package_is_what_its_command_makes(name: str) -> None:
     card = load_model(f"zoo:{name}").card
-    config = TrainConfig.from_plain(card.recipe)
-    scale = str(card.metrics["command"]).split("--preset ")[1]
-    assert config == preset(scale, card.data, config.threat)
-    against = "" if config.threat is None else f" --threat {config.threat.norm} --eps "
-    assert card.metrics["command"].startswith(f"nofreelunch train --data {card.data}{against}")
+    command = parse(shlex.split(card.metrics["command"])[1:])
+    assert isinstance(command, Train)
+    assert command.data == card.data
+    assert command.config(card.data) == TrainConfig.from_plain(card.recipe)

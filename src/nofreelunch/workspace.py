@@ -108,7 +108,12 @@ def to_json(value: object) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's types: dataclasses to dicts, tuples to lists, numpy numbers to Python's."""
+    """`value` in JSON's types: dataclasses to dicts, tuples to lists, numpy numbers to Python's.
+
+    What has a method `to_plain` says itself what it is in these types.
+    """
+    if hasattr(value, "to_plain"):
+        return value.to_plain()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

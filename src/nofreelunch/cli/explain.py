@@ -76,14 +76,12 @@ class Explain(OfModel):
 
     def _numbers(self, explanation: "Explanation", data: "Dataset", ball: "Threat") -> dict[str, object]:
         """What the pictures say, in numbers."""
-        from nofreelunch.threats import to_plain
-
         names = ("class", "seen", "seen_in_example")
         return {
             "command": self._command(),
             "model": self.model,
             "data": {"name": data.name, "digest": data.digest},
-            "threat": to_plain(ball),
+            "threat": ball.to_plain(),
             "images": [dict(zip(names, labels, strict=True)) for labels in zip(*explanation.labels, strict=True)],
             "gradients": {
                 "measured": explanation.measured,

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import Tally
-from nofreelunch.threats import Threat, to_plain
+from nofreelunch.threats import Threat
 from nofreelunch.workspace import atomic_write, plain, to_json
 
 Word = Literal["trusted", "doubtful", "invalid"]
@@ -108,14 +108,12 @@ class Evaluation:
 
     def to_plain(self) -> dict[str, Any]:
         """Everything but the examples, in JSON's types; infinite margins become None."""
-        record: dict[str, Any] = {
-            part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("x_adv", "threat")
-        }
+        record: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "x_adv"}
         for name in ("clean_margin", "margin"):
             record[name] = [float(m) if np.isfinite(m) else None for m in getattr(self, name)]
         tallies = {"clean": self.clean, "robust": self.robust}
         intervals = {f"{name}_interval": tally.interval(0.95) for name, tally in tallies.items()}
-        made = {"threat": to_plain(self.threat), "verdict": self.verdict, "adds": self.adds}
+        made = {"verdict": self.verdict, "adds": self.adds}
         whole: dict[str, Any] = plain(record | intervals | made)
         return whole
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nofreelunch.sweep.work import Task, load
 from nofreelunch.training.cost import Cost, estimate
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.progress import duration, size
 from nofreelunch.training.train import fresh_learner
-from nofreelunch.workspace import to_json
+from nofreelunch.workspace import plain, to_json
 
 _FREE = ("seed", "lr", "weight_decay", "step_size", "eps_warmup")  # settings that change no cost
 
@@ -72,6 +71,6 @@ def forecast_text(labels: Mapping[Task, str]) -> str:
 
 def _key(task: Task) -> bytes:
     """Equal for trainings that take the same time, memory and disk."""
-    plain: dict[str, Any] = task.point.config.to_plain()
-    kept = {name: value for name, value in plain.items() if name not in _FREE}
-    return to_json(kept | {"threat": plain["threat"] is not None, "data": task.point.data})
+    config = task.point.config
+    kept = {name: value for name, value in plain(config).items() if name not in _FREE}
+    return to_json(kept | {"threat": config.threat is not None, "data": task.point.data})

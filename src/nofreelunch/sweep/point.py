@@ -9,7 +9,7 @@ from nofreelunch.errors import InputError, check_count, check_known, check_seed
 from nofreelunch.evaluation import PROTOCOLS
 from nofreelunch.threats import Threat
 from nofreelunch.training import TrainConfig
-from nofreelunch.workspace import digest, plain, to_json
+from nofreelunch.workspace import digest, to_json
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Exam:
     @property
     def digest(self) -> str:
         """SHA-256 of all settings."""
-        threats = [[threat.norm, plain(threat)] for threat in self.threats]
-        return digest(to_json({**plain(self), "threats": threats}))
+        return digest(to_json(self))
 
 
 @dataclass(frozen=True)
@@ -81,4 +80,4 @@ class Point:
     def training_digest(self, data_digest: str, own_files_digest: str = "") -> str:
         """SHA-256 of what the trained model depends on: settings, data, and the user's files that it begins with."""
         start = {"start": own_files_digest} if own_files_digest else {}
-        return digest(to_json({"config": self.config.to_plain(), "data": data_digest, **start}))
+        return digest(to_json({"config": self.config, "data": data_digest, **start}))

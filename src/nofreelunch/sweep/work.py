@@ -25,7 +25,7 @@ from nofreelunch.training import train
 from nofreelunch.training.events import Report, silent
 from nofreelunch.training.folder import MODEL
 from nofreelunch.training.start import own_files_digest
-from nofreelunch.workspace import atomic_write, find_device, plain, read_json, to_json, versions
+from nofreelunch.workspace import atomic_write, find_device, read_json, to_json, versions
 
 FORMAT = 1
 _BATCH = 200  # images attacked at a time
@@ -113,10 +113,10 @@ def work(task: Task, report: Report = silent) -> None:
         scores = [_score(model, data.test, exam, threat, task.folder) for threat in exam.threats]
         about = {
             "format": FORMAT,
-            "config": task.point.config.to_plain(),
+            "config": task.point.config,
             "data": {"name": data.name, "digest": data.digest},
-            "exam": {name: value for name, value in plain(exam).items() if name != "threats"},
-            "scores": [plain(score) | {"norm": score.threat.norm} for score in scores],
+            "exam": exam,
+            "scores": scores,
             "held_out": dict(model.card.metrics),
             "seconds": time.monotonic() - start,
             "device": str(next(model.parameters()).device),
@@ -194,8 +194,7 @@ def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: 
 
 
 def _read_score(values: dict[str, Any]) -> Score:
-    ball = from_plain({"norm": values["norm"], **values["threat"]})
-    return Score(ball, Tally(**values["clean"]), Tally(**values["robust"]), values["verdict"])
+    return Score(from_plain(values["threat"]), Tally(**values["clean"]), Tally(**values["robust"]), values["verdict"])
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """The sets an adversary may choose from, by the name of their norm."""
 
-from typing import Any
-
 from nofreelunch.errors import InputError, parse_number, unknown
 from nofreelunch.threats.base import (
     Box,
@@ -19,7 +17,7 @@ THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2}
 
 __all__ = [
     "L2", "THREATS", "Box", "Linf", "Threat", "check_box", "check_box_of_images", "check_threat", "coordinates",
-    "expand", "from_plain", "threat", "to_plain",
+    "expand", "from_plain", "threat",
 ]  # fmt: skip
 
 
@@ -44,17 +42,8 @@ def threat(norm: str | float, eps: str | float | int) -> Threat:
     return THREATS[name](parse_number(eps))
 
 
-def to_plain(ball: Threat) -> dict[str, Any]:
-    """The threat in JSON's types; `from_plain` reads it.
-
-    >>> to_plain(Linf(0.25))
-    {'norm': 'linf', 'eps': 0.25, 'box': [0.0, 1.0]}
-    """
-    return {"norm": ball.norm, "eps": ball.eps, "box": ball.box and list(ball.box)}
-
-
 def from_plain(values: object) -> Threat:
-    """The threat that `to_plain` wrote; without a box, one in the pixel box.
+    """The threat that `Threat.to_plain` wrote; without a box, one in the pixel box.
 
     Raises:
         InputError: if it is none.

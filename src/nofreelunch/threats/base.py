@@ -7,7 +7,7 @@ else about the set is written here, once.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -73,6 +73,11 @@ class Threat(ABC):
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", check_number("eps", self.eps, 0.0, float("inf")))
         check_box(self.box)
+
+    @final
+    def to_plain(self) -> dict[str, Any]:
+        """The threat in JSON's types: its name, its radius and its box; `threats.from_plain` reads it."""
+        return {"norm": self.norm, "eps": self.eps, "box": self.box and list(self.box)}
 
     @final
     @property

@@ -16,7 +16,7 @@ from nofreelunch.training.augment import AUGMENTS
 from nofreelunch.training.optimisers import OPTIMISERS
 from nofreelunch.training.recipes import RECIPES, Recipe
 from nofreelunch.training.schedules import SCHEDULES
-from nofreelunch.workspace import digest, plain, to_json
+from nofreelunch.workspace import digest, to_json
 
 _DEFAULT_ATTACK = "pgd-10"
 _NO_THREAT = "standard"
@@ -132,13 +132,9 @@ class TrainConfig:
             gone = {"attack": None, "step_size": None}
         return dataclasses.replace(self, **gone | dict(settings))
 
-    def to_plain(self) -> dict[str, Any]:
-        """The config in JSON's types; `from_plain` reads it."""
-        return {**plain(self), "threat": self.threat and threats.to_plain(self.threat)}
-
     @staticmethod
     def from_plain(values: dict[str, Any]) -> "TrainConfig":
-        """The config that `to_plain` wrote.
+        """The config that was written as JSON, or is `plain`.
 
         Raises:
             InputError: if a name is no field's, or a value is not allowed.
@@ -152,7 +148,7 @@ class TrainConfig:
     @property
     def digest(self) -> str:
         """SHA-256 of all settings."""
-        return digest(to_json(self.to_plain()))
+        return digest(to_json(self))
 
     def _check_names(self) -> None:
         tables: dict[str, Collection[str]] = {
@@ -211,7 +207,7 @@ class TrainConfig:
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
-    """One phrase for each setting in which two configs (as from `to_plain`) differ."""
+    """One phrase for each setting in which two configs (as from `plain`) differ."""
     names = sorted(saved.keys() | now.keys())
     return tuple(
         f"{name}: saved {saved.get(name)}, now {now.get(name)}" for name in names if saved.get(name) != now.get(name)

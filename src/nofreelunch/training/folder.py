@@ -12,6 +12,7 @@ from nofreelunch.training.learner import Learner
 from nofreelunch.training.log import Log
 from nofreelunch.training.size import folder_bytes, state_bytes
 from nofreelunch.training.state import State, load_state, save_state
+from nofreelunch.workspace import plain
 
 MODEL = "model.safetensors"
 _LARGE = ("state.safetensors", "previous.safetensors", MODEL)
@@ -98,7 +99,7 @@ class Folder:
         return f"the last good state is that of step {state.about['step']}, in {self.path}"
 
     def _check_same_run(self, state: State) -> None:
-        saved = TrainConfig.from_plain(state.about["config"]).to_plain()  # settings that are newer than it: the default
+        saved = plain(TrainConfig.from_plain(state.about["config"]))  # settings that are newer than it: the default
         found = differences(saved, self.identity["config"])
         if state.about["data"] != self.identity["data"]:
             found += (f"data: saved {state.about['data']}, now {self.identity['data']}",)

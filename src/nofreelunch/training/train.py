@@ -23,7 +23,7 @@ from nofreelunch.training.session import run
 from nofreelunch.training.signals import NotedSignals
 from nofreelunch.training.start import check_learns, code_digest, initial_model, start_digest
 from nofreelunch.types import pixels
-from nofreelunch.workspace import find_device
+from nofreelunch.workspace import find_device, plain
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
                 held.enter_context(locked(Path(out)))
             held.enter_context(signals)
             about = {
-                "config": config.to_plain(),
+                "config": plain(config),
                 "data": data.digest,
                 "start": start_digest(config.start),
                 "code": code_digest(config.arch),
@@ -166,7 +166,7 @@ def _result(data: Dataset, config: TrainConfig, learner: Learner) -> Classifier:
         model.card,
         data=data.name,
         threat=str(config.threat or ""),
-        recipe=config.to_plain(),
+        recipe=plain(config),
         seed=config.seed,
         metrics=metrics,
     )

@@ -13,7 +13,7 @@ import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, examples
 from deceptive.honest import dense, fitted, robust, standard
 from nofreelunch.evaluation import evaluate
-from nofreelunch.evaluation.remedies.sleeping_units import sleeping
+from nofreelunch.evaluation.remedies.sleeping_units import Waking, sleeping
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.subject import Subject
@@ -189,6 +189,17 @@ def test_what_sleeps_is_read_off_all_images() -> None:
     assert {unit for _, unit in units} <= set((~on).nonzero().flatten().tolist())
     assert sleeping(Subject(nn.Sequential(nn.Flatten(), nn.Linear(196, 10))), x, 16) == ()
     assert sleeping(Subject(net), x, len(x)) == units
+
+
+def test_images_that_go_another_way_have_other_units() -> None:
+    (x, y), net = examples(), robust()
+
+    def model(z: Tensor) -> Tensor:
+        return net(z) if len(z) < 30 else net(z).relu() - (-net(z)).relu()
+
+    everywhere = Waking(nfl.Linf(EPS), 3, subject=Subject(model), units=((0, 5), (2, 9), (1, 70)), surrogate=model)
+    z = everywhere(model, x[:20], y[:20], torch.Generator().manual_seed(0))
+    assert nfl.Linf(EPS).contains(z, x[:20]).all()
 
 
 class Rounded(nn.Module):

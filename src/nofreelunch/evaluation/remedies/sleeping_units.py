@@ -137,9 +137,11 @@ class Waking(Search):
         """For each example the worst of the points where a unit is, to first order, as far up as it goes."""
         best, rows = Best(x, model), torch.arange(len(x), device=x.device)
         at = x.detach().requires_grad_()
-        layers = _read(self.subject, at)[1]
+        heights = [layer.heights for layer in _read(self.subject, at)[1]]
         for layer, unit in self.units:
-            slope = unit_slope(self.threat, layers[layer].heights[:, unit], at)
+            if layer >= len(heights) or unit >= heights[layer].shape[1]:  # these images go another way
+                continue
+            slope = unit_slope(self.threat, heights[layer][:, unit], at)
             z = self.threat.project(x + self.threat.eps * self.threat.steepest(slope), x)
             with torch.no_grad():
                 best.offer(rows, z, model(z), y)

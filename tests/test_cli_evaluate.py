@@ -222,6 +222,8 @@ BAD = {
     "twice the same": (["--eps", "0.1", "--labels", "1,1"], "two or more different output indices"),
     "half a label": (["--eps", "0.1", "--labels", "0.5,1"], "whole numbers"),
     "no such library": (["--eps", "0.1", "--attack", "torchattack:PGD"], 'did you mean "torchattacks"'),
+    "no such attack": (["--eps", "0.1", "--attack", "pgd-41"], 'unknown attack "pgd-41"; did you mean "pgd-40"'),
+    "an attack of the protocol's": (["--eps", "0.1", "--attack", "square"], '"square" is a step of evaluate itself'),
     "no such protocol": (["--eps", "0.1", "--protocol", "slow"], "quick"),
 }
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import convolutional, digits, linear, robust, standard
-from nofreelunch.attacks import ATTACKS, Attack, ExactLinear, fgsm, misclassified
+from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, operations, sweep
@@ -298,6 +298,19 @@ def test_a_stopped_evaluation_goes_on(count: int, tmp_path: Path, monkeypatch: p
         run(convolutional(), x, y, out=tmp_path)
 
 
+@pytest.mark.parametrize("check", ["bpda", "RayS", "more steps"])
+def test_an_evaluation_that_was_stopped_in_a_check_goes_on(check: str, tmp_path: Path) -> None:
+    x, y = examples()
+
+    def stop(step: str, done: int, total: int) -> None:
+        if step == f"checks, {check}":
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(convolutional(), x, y, batch_size=13, out=tmp_path, keep_examples=True, progress=stop)
+    assert run(convolutional(), x, y, batch_size=13, out=tmp_path, keep_examples=True) == not_stopped()[0]
+
+
 def test_a_stopped_evaluation_of_a_random_model_goes_on_with_the_same_draws(tmp_path: Path) -> None:
     x, y = (part[:12] for part in examples())
     model, ticks = nn.Sequential(standard(), AlwaysDropping()), stops_after(5)
@@ -539,9 +552,6 @@ def test_attacks_of_other_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         foreign("torchattacks:Broken", THREAT)(linear(), x, y, torch.Generator())
     with pytest.raises(InputError, match='did you mean "FGSM"'):
         foreign("torchattacks:FGMS", THREAT)
-    assert foreign("pgd-10", THREAT) == ATTACKS["pgd-10"](THREAT)
-    with pytest.raises(InputError, match='unknown attack "pgd-11"; did you mean "pgd-10"'):
-        foreign("pgd-11", THREAT)
     with pytest.raises(InputError, match="known: foolbox, torchattacks"):
         foreign("cleverhans:PGD", THREAT)
     monkeypatch.setitem(sys.modules, "foolbox", None)

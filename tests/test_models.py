@@ -134,8 +134,8 @@ def test_standardisation_forgets_brightness_and_contrast_but_does_not_blow_up_fl
         (lambda: build("mnist-cnn", data((1, 3, 8))), r"at least 4 pixels a side, got \(1, 3, 8\)"),
         (lambda: build("resnet50", data((1, 32, 32))), "3 channels, got 1"),
         (lambda: build("linear", data(classes=1)), "classes must be .* at least 2, got 1"),
-        (lambda: build("linear", data())(torch.rand(2, 1, 28, 28)), r"\(n, 1, 8, 8\), got \(2, 1, 28, 28\)"),
-        (lambda: build("linear", data())(torch.rand(2, 64)), r"\(n, 1, 8, 8\), got \(2, 64\)"),
+        (lambda: build("linear", data())(torch.rand(2, 1, 28, 28)), r"\(n, 1, 8, 8\), got \(n, 1, 28, 28\)"),
+        (lambda: build("linear", data())(torch.rand(2, 64)), r"\(n, 1, 8, 8\), got \(n, 64\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_sides_named(call: Any, message: str) -> None:
@@ -404,7 +404,7 @@ def test_users_factories_are_found_in_the_present_folder(user_module: str) -> No
         ("python:my_nots:make", "failed: ModuleNotFoundError: No module named 'my_nots'; it is looked for in "),
         (
             "python:./my_nets.py:make",
-            "python: takes a module, not a file, got ./my_nets.py; did you mean python:my_nets:make?",
+            "python: takes a module, not a file, got ./my_nets.py; give python:my_nets:make",
         ),
         ("python:my_nets", "write python:package.module:factory, got python:my_nets"),
         ("torchvision:resnet5", 'unknown torchvision model "resnet5"; did you mean "resnet'),

@@ -113,7 +113,7 @@ BOARD = (torch.arange(14)[:, None] + torch.arange(14)) % 2 * 2.0 - 1
 PATTERNS = torch.randint(0, 2, (10, 14, 14), generator=torch.Generator().manual_seed(11)) * 2.0 - 1
 
 
-def with_a_back_door(patterns: Tensor) -> nn.Module:
+def with_a_back_door(patterns: Tensor, activation: nn.Module | None = None, steep: float = 1.0) -> nn.Module:
     """A robust network with one unit more for each pattern, which nothing but the faint pattern wakes."""
     (x, _), (_, first, _, last) = examples(), robust()
     seen = patterns.flatten(1) / 196
@@ -122,7 +122,19 @@ def with_a_back_door(patterns: Tensor) -> nn.Module:
     hidden.weight.data, hidden.bias.data = torch.vstack([first.weight, seen]), torch.cat([first.bias, -bound])
     answers.weight.data, answers.bias.data = F.pad(last.weight, (0, len(patterns))), last.bias
     answers.weight.data[torch.arange(len(patterns)) % 10, torch.arange(64, units)] = 400 / EPS
-    return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), answers).requires_grad_(False)
+    hidden.weight.data[64:], hidden.bias.data[64:] = steep * hidden.weight.data[64:], steep * hidden.bias.data[64:]
+    return nn.Sequential(nn.Flatten(), hidden, activation or nn.ReLU(), answers).requires_grad_(False)
+
+
+class OfTokens(nn.Module):
+    """The same network behind a dimension of one token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = with_a_back_door(BOARD[None])[1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.flatten(2)).flatten(1)
 
 
 class WithAFilter(nn.Module):
@@ -159,10 +171,13 @@ class Routed(nn.Module):
     ("build", "patterns"),
     [
         (lambda: with_a_back_door(BOARD[None]), BOARD[None]),
+        (lambda: with_a_back_door(BOARD[None], nn.ReLU(inplace=True)), BOARD[None]),
+        (lambda: with_a_back_door(BOARD[None], nn.GELU(), 3000.0), BOARD[None]),
+        (OfTokens, BOARD[None]),
         (lambda: with_a_back_door(PATTERNS), PATTERNS),
         (WithAFilter, torch.stack([BOARD, -BOARD])),
     ],
-    ids=["a unit", "ten units", "a channel"],
+    ids=["a unit", "in place", "smooth", "of tokens", "ten units", "a channel"],
 )
 def test_a_unit_that_sleeps_on_all_images_is_woken(build: Callable[[], nn.Module], patterns: Tensor) -> None:
     (x, y), model = examples(), build().requires_grad_(False)
@@ -182,13 +197,16 @@ def test_a_choice_that_is_never_made_is_made() -> None:
 
 
 def test_what_sleeps_is_read_off_all_images() -> None:
-    """Honest networks have dead units as well."""
+    """Honest networks have dead units as well: those that a weight leads on from are named, whatever the batches."""
     (x, _), net = examples(), robust()
-    on = (net[1](x.flatten(1)) > 0).any(0)
+    with torch.no_grad():
+        net[1].bias[:3] = -100
     units = sleeping(Subject(net), x, 16)
-    assert {unit for _, unit in units} <= set((~on).nonzero().flatten().tolist())
+    asleep = (net[1](x.flatten(1)) < 0).all(0) & (net[3].weight != 0).any(0)
+    assert sorted(units) == [(0, unit) for unit in asleep.nonzero().flatten().tolist()]
+    assert {(0, 0), (0, 1), (0, 2)} <= set(units)
+    assert set(sleeping(Subject(net), x, len(x))) == set(units)
     assert sleeping(Subject(nn.Sequential(nn.Flatten(), nn.Linear(196, 10))), x, 16) == ()
-    assert sleeping(Subject(net), x, len(x)) == units
 
 
 def test_images_that_go_another_way_have_other_units() -> None:
@@ -197,9 +215,11 @@ def test_images_that_go_another_way_have_other_units() -> None:
     def model(z: Tensor) -> Tensor:
         return net(z) if len(z) < 30 else net(z).relu() - (-net(z)).relu()
 
-    everywhere = Waking(nfl.Linf(EPS), 3, subject=Subject(model), units=((0, 5), (2, 9), (1, 70)), surrogate=model)
-    z = everywhere(model, x[:20], y[:20], torch.Generator().manual_seed(0))
-    assert nfl.Linf(EPS).contains(z, x[:20]).all()
+    assert sleeping(Subject(model), x, 31)  # a batch of each kind
+    waking = Waking(nfl.Linf(EPS), 3, subject=Subject(model), units=((0, 5), (0, 70), (2, 9)), surrogate=model)
+    for some in (slice(20), slice(32)):
+        z = waking(model, x[some], y[some], torch.Generator().manual_seed(0))
+        assert nfl.Linf(EPS).contains(z, x[some]).all()
 
 
 class Rounded(nn.Module):

@@ -112,8 +112,8 @@ def plain(value: Any) -> Any:
 
     What has a method `to_plain` says itself what it is in these types.
     """
-    if hasattr(value, "to_plain"):
-        return value.to_plain()
+    if hasattr(value, "to_plain") and not isinstance(value, type):
+        return plain(value.to_plain())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -43,4 +43,4 @@ def evaluated(question: Question, place: Place, progress: Callable[[str, int, in
     index = data.test.evenly_spaced(question.n)
     found = sweep(model.to(place.device), data.test.select(index), [ball], _PROTOCOL, question.seed, progress=progress)
     command = question.command("evaluate", place, "--protocol", _PROTOCOL)
-    return evaluation_page(to_record(found, (data, index), command, {"spec": f"zoo:{question.model}", "weights": None}))
+    return evaluation_page(to_record(found, data, index, command, {"spec": f"zoo:{question.model}", "weights": None}))

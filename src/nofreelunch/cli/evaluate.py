@@ -13,7 +13,7 @@ import tyro
 
 from nofreelunch.cli.subject import OfModel
 from nofreelunch.cli.values import Norm, OptionalInt, OptionalPath
-from nofreelunch.errors import InputError, check_count
+from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.output import check_file, locked, write
 from nofreelunch.workspace import digest, to_json
 
@@ -79,7 +79,7 @@ class Evaluate(OfModel):
             found = self._evaluated(model, examples, (threats, attacks), state)
             proven = self._proven(found, examples, index)
             model_named = {"spec": self.model, "weights": self.weights and str(self.weights)}
-            record = to_record(found, (data, index), self._command(), model_named)
+            record = to_record(found, data, index, self._command(), model_named)
             content = to_json(record)
             write(self.out / "evaluation.json", content, keep=True)
             write(self.out / "evaluation.html", evaluation_page(record), keep=True)
@@ -106,13 +106,18 @@ class Evaluate(OfModel):
         return [threat(self.threat, eps) for eps in self.eps]
 
     def _attacks(self) -> "dict[str, AttackRecipe]":
-        """Other libraries' attacks, by name; that they are there is seen before any work."""
+        """Further attacks, ours and other libraries', by name; that they are there is seen before any work."""
+        from nofreelunch.attacks import ATTACKS
         from nofreelunch.evaluation import foreign
+        from nofreelunch.evaluation.protocols import further, plan_of
         from nofreelunch.threats import threat
 
         for spec in self.attack:
-            foreign(spec, threat(self.threat, 0))
-        return {spec: partial(foreign, spec) for spec in self.attack}
+            if ":" not in spec:
+                check_known("attack", spec, [*ATTACKS, "foolbox:CLASS", "torchattacks:CLASS"])
+        made = {spec: ATTACKS.get(spec) or partial(foreign, spec) for spec in self.attack}
+        further({spec: make(threat(self.threat, 0)) for spec, make in made.items()}, plan_of(self.protocol))
+        return made
 
     def _check_replaces_nothing_read(self) -> None:
         """An `InputError` if a file would be written over data, model, its card or weights."""

@@ -81,7 +81,7 @@ class Explain(OfModel):
             "command": self._command(),
             "model": self.model,
             "data": {"name": data.name, "digest": data.digest},
-            "threat": ball.to_plain(),
+            "threat": ball,
             "images": [dict(zip(names, labels, strict=True)) for labels in zip(*explanation.labels, strict=True)],
             "gradients": {
                 "measured": explanation.measured,

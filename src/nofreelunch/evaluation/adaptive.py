@@ -142,7 +142,7 @@ def adapt_again(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[st
 
         if trial.journal.once(f"again: {name}", breaks):
             run(trial, "adaptive", step, found[name].thorough)
-    late = [step for name, step in steps.items() if name != _OWN]  # more steps by it are looked for elsewhere
+    late = [step for name, step in steps.items() if name != _OWN]  # whether it goes on gaining shows `more steps`
     if not search.significant(sum(map(board.broken_in, late)), len(board), _LATE):
         return {}
     return {step: Gain(board.rows_broken_in(step), len(board)) for step in late if board.broken_in(step)}

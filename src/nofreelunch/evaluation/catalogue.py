@@ -24,7 +24,7 @@ from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from nofreelunch.evaluation.remedies.decision_based import OtherImages, RaySearch
 from nofreelunch.evaluation.remedies.decisions import steered
 from nofreelunch.evaluation.remedies.inner import inner_surrogates
-from nofreelunch.evaluation.remedies.sleeping_units import Waking, sleeping
+from nofreelunch.evaluation.remedies.sleeping_units import Awake, Unit, Waking, sleeping
 from nofreelunch.evaluation.remedies.substitute import Substitute
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD, Transferred
 from nofreelunch.evaluation.remedies.switches import behind_switches
@@ -107,8 +107,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     pool = trial.load(trial.some(_POOL))[0]
     found |= _at_other_points(trial, pool, steps)
     if units := attempted(partial(sleeping, trial.subject, pool, trial.batch)):
-        waking = Waking(trial.threat, steps[0], subject=trial.subject, units=units, surrogate=BPDA(trial.subject))
-        found["sleeping units"] = Remedy(waking, replace(waking, steps=steps[1]))
+        found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
     if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
@@ -133,6 +132,13 @@ def _at_other_points(trial: Trial, pool: Inputs, steps: tuple[int, int]) -> dict
     if trial.source.gridded(threat) and (grid := Snapped(threat, brief, surrogate=BPDA(trial.subject))).reach > 0:
         found["8-bit grid"] = Remedy(grid, EachTarget(replace(grid, steps=thorough, target_rank=1)))
     return found
+
+
+def _waking(trial: Trial, units: tuple[Unit, ...], steps: int) -> Attack:
+    """One by one, and all at once."""
+    threat, subject = trial.threat, trial.subject
+    one_by_one = Waking(threat, steps, subject=subject, units=units, surrogate=BPDA(subject))
+    return WorstOf((one_by_one, SurrogatePGD(threat, steps, surrogate=Awake(subject))))
 
 
 def _by_labels(trial: Trial, pool: Inputs, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:
@@ -213,8 +219,8 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
     """For each remedy clearly better than `base` on a sample, the examples that it breaks and `base` does not."""
     (x, y), (z, own) = trial.load(index), trial.reached(base, index, "remedy")
     lowest, gains = own.clone(), dict[str, Gain]()
-    for done, (name, remedy) in enumerate(sorted(found.items(), key=lambda item: item[1].costly)):
-        trial.progress(f"checks, {name}", done, len(found))
+    for name, remedy in sorted(found.items(), key=lambda item: item[1].costly):
+        trial.progress(f"checks, {name}", 0, len(index))
         rows = _candidates(remedy, own, lowest, trial.board.margin[index])
         total = len(rows) if remedy.costly else len(index)
         if len(rows) == 0:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.attacks import ATTACKS, Attack
+from nofreelunch.attacks import Attack
 from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.errors import InputError, check_known, unknown
 from nofreelunch.rng import Streams, seeded
@@ -106,15 +106,12 @@ _LIBRARIES = {"foolbox": ("foolbox.attacks", _foolbox), "torchattacks": ("torcha
 
 
 def foreign(spec: str, threat: Threat) -> Attack:
-    """The attack that "LIBRARY:CLASS" names, with the library's own settings, or one of `ATTACKS`.
+    """The attack that "LIBRARY:CLASS" names, with the library's own settings.
 
     Raises:
-        InputError: if there is no such attack, or the library is not known or not installed.
+        InputError: if the library is not known or not installed, or has no such attack.
     """
-    library, colon, name = spec.partition(":")
-    if not colon:
-        check_known("attack", spec, ATTACKS)
-        return ATTACKS[spec](threat)
+    library, _, name = spec.partition(":")
     check_known("attack library", library, _LIBRARIES)
     module, call = _LIBRARIES[library]
     try:

@@ -9,16 +9,16 @@ from nofreelunch.evaluation.sweep import Sweep
 from nofreelunch.types import Labels
 
 
-def to_record(found: Sweep, examples: tuple[Dataset, Labels], command: str, model: dict[str, Any]) -> dict[str, Any]:
+def to_record(found: Sweep, data: Dataset, index: Labels, command: str, model: dict[str, Any]) -> dict[str, Any]:
     """All of it, in JSON's types.
 
     Args:
         found: on some or all of a data set's test images.
-        examples: the data set, and the places of these images among those of its test set.
+        data: the data set.
+        index: the places of these images in its test set.
         command: makes it again.
         model: as the user named it.
     """
-    data, index = examples
     records = [ev.to_plain() | {"steps": [*ev.by_attack]} for ev in found.evaluations]
     *smaller, largest = records
     about = {

@@ -119,7 +119,7 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write it to a file as JSON, whole or not at all."""
-        atomic_write(Path(path), to_json(self.to_plain()))
+        atomic_write(Path(path), to_json(self))
 
     def __str__(self) -> str:
         low, high = self.robust.interval(0.95)

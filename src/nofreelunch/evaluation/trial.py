@@ -197,7 +197,6 @@ class Trial:
         """
         view, threat = self.view if view is None else view, threat or self.threat
         points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
-        self.progress(f"checks, {purpose}", 0, len(index))
         for rows in batches(index, self.batch):
             x, y = self.load(rows)
             with answering(x):
@@ -213,6 +212,8 @@ class Trial:
 
     def breaks(self, attack: Attack, index: Labels, purpose: str, threat: Threat | None = None) -> Mask:
         """Which of some examples an attack breaks within a threat, by default the evaluation's own."""
+        if len(index):
+            self.progress(f"checks, {purpose}", 0, len(index))
         return self.reached(attack, index, purpose, threat=threat)[1] < 0.5
 
     def _note(self, index: Labels, right: PerExample, margins: PerExample, z: Inputs) -> None:

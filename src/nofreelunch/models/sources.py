@@ -99,15 +99,15 @@ def from_python(name: str, weights: Weights | None) -> LoadedNetwork:
     if not (colon and module_name and factory_name):
         raise InputError(f"write python:package.module:factory, got python:{name}")
     if module_name.endswith(".py"):
-        meant = f"python:{module_in(module_name)}:{factory_name}"
-        raise InputError(f"python: takes a module, not a file, got {module_name}; did you mean {meant}?")
+        meant = spec_in(module_name, factory_name)
+        raise InputError(f"python: takes a module, not a file, got {module_name}; give {meant}")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
         if not callable(getattr(module, factory_name, None)):
-            own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-            raise unknown(f"factory in {module_name}", factory_name, own)
+            there = [key for key, value in vars(module).items() if key[0] != "_" and callable(value)]
+            raise unknown(f"factory in {module_name}", factory_name, there)
         model = getattr(module, factory_name)()
     except InputError:
         raise
@@ -123,9 +123,11 @@ def from_python(name: str, weights: Weights | None) -> LoadedNetwork:
     return LoadedNetwork(model if weights is None else weights.fill(model))
 
 
-def module_in(file: str) -> str:
-    """The name of the module in a Python file, as seen from the present folder."""
-    return file.removeprefix("./").removesuffix(".py").replace("/", ".")
+def spec_in(file: str, factory: str) -> str:
+    """How a function in a Python file is named, if the file lies in the present folder or below it."""
+    below = not file.startswith(("/", "~", ".."))
+    module = file.removeprefix("./").removesuffix(".py").replace("/", ".") if below else "MODULE"
+    return f"python:{module}:{factory}"
 
 
 def code_fingerprint(spec: str, model: nn.Module) -> bytes:

@@ -14,7 +14,7 @@ from nofreelunch.models.files import load_file, read_card
 from nofreelunch.models.foreign import Weights, check_no_program, read_weights
 from nofreelunch.models.hubs import from_hugging_face, from_timm
 from nofreelunch.models.onnx import from_onnx
-from nofreelunch.models.sources import LoadedNetwork, from_python, from_torchvision, module_in
+from nofreelunch.models.sources import LoadedNetwork, from_python, from_torchvision, spec_in
 from nofreelunch.workspace import digest
 
 SOURCES: dict[str, Callable[[str, Weights | None], LoadedNetwork]] = {
@@ -102,11 +102,7 @@ def _path(text: str) -> Path:
     if path.suffix != ".safetensors":
         check_no_program(path)
         file, _, factory = text.partition(":")
-        own = (
-            f"; a function of yours is python:{module_in(file)}:{factory}"
-            if file.endswith(".py") and file[0] != "/"
-            else ""
-        )
+        own = f"; a function of yours is {spec_in(file, factory)}" if file.endswith(".py") else ""
         raise InputError(
             f"model {text} is neither a .safetensors nor an .onnx file, nor {_named(['zoo', *SOURCES, *WHOLE])}; "
             f"a foreign checkpoint goes to --weights beside {_named(SOURCES)}" + own

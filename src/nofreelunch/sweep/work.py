@@ -27,7 +27,7 @@ from nofreelunch.training.folder import MODEL
 from nofreelunch.training.start import own_files_digest
 from nofreelunch.workspace import atomic_write, find_device, read_json, to_json, versions
 
-FORMAT = 1
+FORMAT = 2
 _BATCH = 200  # images attacked at a time
 _PATIENCE = 120.0  # seconds in which a process on a lost node has noticed that it is to end
 _ASK_AGAIN = 0.5  # seconds

@@ -77,7 +77,7 @@ class Threat(ABC):
     @final
     def to_plain(self) -> dict[str, Any]:
         """The threat in JSON's types: its name, its radius and its box; `threats.from_plain` reads it."""
-        return {"norm": self.norm, "eps": self.eps, "box": self.box and list(self.box)}
+        return {"norm": self.norm, "eps": self.eps, "box": self.box}
 
     @final
     @property

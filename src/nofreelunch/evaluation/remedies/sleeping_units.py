@@ -14,6 +14,7 @@ from torch import Tensor
 from nofreelunch.attacks.base import Best, Search
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.lagrangian import unit_slope
+from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models.tracing import operation_name
@@ -25,57 +26,87 @@ Unit: TypeAlias = tuple[int, int]
 
 _ACTIVATIONS = {
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "gelu", "silu", "elu", "elu_", "selu", "celu",
-    "softplus", "hardswish", "mish", "threshold", "threshold_",
+    "softplus", "hardswish", "mish",
 }  # fmt: skip
 """They do little with what is below 0."""
-_CHOOSERS = {"softmax", "_softmax", "argmax", "max", "topk"}
-"""Of what goes in here, (n, choices), a choice sleeps that is never the largest."""
+_CHOOSERS = {"softmax": 1, "_softmax": 1, "argmax": 1, "max": 1, "topk": 2}
+"""Of what goes in here, (n, choices), a choice sleeps that is never the largest; where the dimension stands."""
 _UNITS = 32
 """So many are woken, at most."""
 
 
 class _Layer(NamedTuple):
-    """What goes into an activation, and the most that each unit gets anywhere, (n, units)."""
+    """What goes into an activation or a choice, which dimension the units are, and the most that each gets anywhere."""
 
     given: Tensor
+    dim: int
     heights: Tensor
 
 
 class _Reading(Smooth):
-    """Writes down what goes into each activation, and lets slopes through, awake or not.
+    """Writes down what goes into activations and choices; the derivative of an activation is 1, awake or not.
 
     Args:
         rows: how many examples there are.
+        classes: a choice among so many is taken for the answer.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, classes: int) -> None:
         super().__init__()
-        self._rows = rows
+        self._rows, self._classes = rows, classes
         self.layers: list[_Layer] = []
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation."""
-        name, given = operation_name(function), args[0] if args else None
+        name, given, kwargs = operation_name(function), args[0] if args else None, kwargs or {}
         if not isinstance(given, Tensor) or given.dim() < 2 or len(given) != self._rows or not given.requires_grad:
             return super().__torch_function__(function, types, args, kwargs)
         if name in _ACTIVATIONS:
-            given = given * 1  # the model may go on in place
-            self.layers.append(_Layer(given, given.unsqueeze(-1).flatten(2).amax(2)))
-            return self.through(function, (given, *args[1:]), kwargs or {})
-        if name in _CHOOSERS and given.dim() == 2 and given.shape[1] > 1:
+            before = given * 1  # the operation may work in place
+            for dim in sorted({1, given.dim() - 1}):  # channels of convolutions come first, those of linear layers last
+                self.layers.append(_Layer(before, dim, _by_unit(before, dim).amax(2)))
+            return straight(function(*args, **kwargs), before)
+        if (
+            name in _CHOOSERS
+            and given.shape[1] not in (1, self._classes)
+            and given.dim() == 2
+            and _dim(name, args, kwargs) in (-1, 1)
+        ):
             first, second = given.topk(2).values.T[..., None]
-            self.layers.append(_Layer(given, given - torch.where(given == first, second, first)))
+            self.layers.append(_Layer(given, 1, given - torch.where(given == first, second, first)))
         return super().__torch_function__(function, types, args, kwargs)
+
+
+def _dim(chooser: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Along which dimension is chosen."""
+    place = _CHOOSERS[chooser]
+    return kwargs.get("dim", args[place] if len(args) > place else -1 if chooser == "topk" else None)
+
+
+def _by_unit(values: Tensor, dim: int) -> Tensor:
+    """All values of each unit of each example, (n, units, places)."""
+    return values.movedim(dim, 1).unsqueeze(-1).flatten(2)
 
 
 def _read(subject: Subject, x: Inputs) -> tuple[Tensor, list[_Layer]]:
     """The model's logits at points that have gradients, and its layers."""
-    mode = _Reading(len(x))
+    mode = _Reading(len(x), subject.classes)
     with torch.enable_grad(), bpda(mode):
         logits = subject.differentiable(x)
     return logits, mode.layers
+
+
+@dataclass(frozen=True)
+class Awake:
+    """BPDA, and each activation with the derivative 1: leads to where many units wake together."""
+
+    subject: Subject
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Its logits."""
+        return _read(self.subject, x)[0]
 
 
 def sleeping(subject: Subject, pool: Inputs, rows: int) -> tuple[Unit, ...]:
@@ -86,27 +117,31 @@ def sleeping(subject: Subject, pool: Inputs, rows: int) -> tuple[Unit, ...]:
         pool: the images.
         rows: of a batch, at most.
     """
-    found = list[tuple[float, Unit]]()
-    for number, parts in enumerate(zip(*(_looked_at(subject, part) for part in torch.split(pool, rows)), strict=True)):
-        highest, effects = (torch.stack(values) for values in zip(*parts, strict=True))
-        effect = effects.sum(0)
-        asleep = (highest.amax(0) < 0) & (effect > 0)
-        found += [(float(effect[unit]), (number, unit)) for unit in asleep.nonzero().flatten().tolist()]
-    return tuple(unit for _, unit in sorted(found, reverse=True)[:_UNITS])
+    found = dict[tuple[int, int], tuple[Tensor, Tensor]]()
+    for part in torch.split(pool, rows):
+        for layer, (highest, effect) in _looked_at(subject, part).items():
+            before = found.get(layer, (highest, torch.zeros_like(effect)))
+            found[layer] = torch.maximum(before[0], highest), before[1] + effect
+    units = [
+        (float(effect[unit]), (layer, unit))
+        for (layer, _), (highest, effect) in found.items()
+        for unit in ((highest < 0) & (effect > 0)).nonzero().flatten().tolist()
+    ]
+    return tuple(unit for _, unit in sorted(units, reverse=True)[:_UNITS])
 
 
-def _looked_at(subject: Subject, x: Inputs) -> list[tuple[Tensor, Tensor]]:
-    """For each layer the most that its units get on any of the images, and how much they could do; (units,) each."""
+def _looked_at(subject: Subject, x: Inputs) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+    """For each layer and its width the most that its units get on any image, and what they could do; (units,) each."""
     logits, layers = _read(subject, x.detach().requires_grad_())
     if not layers:
-        return []
+        return {}
     weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
     slopes = torch.autograd.grad((logits * weights).sum(), [layer.given for layer in layers], allow_unused=True)
-    seen = []
-    for layer, slope in zip(layers, slopes, strict=True):
+    seen = {}
+    for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
         heights = layer.heights.detach()
-        slope = torch.zeros_like(heights) if slope is None else slope.unsqueeze(-1).flatten(2).abs().sum(2)
-        seen.append((heights.amax(0), (slope * heights.abs()).sum(0)))
+        force = torch.zeros_like(heights) if slope is None else _by_unit(slope, layer.dim).abs().sum(2)
+        seen[number, heights.shape[1]] = heights.amax(0), (force * heights.abs()).sum(0)
     return seen
 
 

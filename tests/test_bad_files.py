@@ -247,7 +247,7 @@ COMMANDS: Commands = {
     "a JSON in a file": (
         50,
         ["evaluate", "python:toy_nets:linear", *OF_HALVES, "--json", "halves.npz/x"],
-        "--json halves.npz",
+        "--json: halves.npz",
     ),
     "a packed file that is there": (51, ["data", "pack", "npz:halves.npz", "--out", "toy_nets.py"], "must end in"),
     "a path that leads elsewhere": (55, ["evaluate", "zoo:../../x", *OF_HALVES], 'unknown zoo model "../../x"'),

@@ -21,7 +21,7 @@ from nofreelunch.evaluation.protocols import STANDARD, Protocol
 from nofreelunch.evaluation.remedies.confined import Shifted, Snapped
 from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
-from nofreelunch.evaluation.trust.gradients import slopes
+from nofreelunch.evaluation.trust.gradients import gradient_flags, slopes
 from nofreelunch.models import load_model, zoo_card
 from nofreelunch.rng import Streams
 from nofreelunch.threats import L2, Linf, Threat
@@ -606,6 +606,21 @@ def test_infinite_logits_leave_nothing_unsaid() -> None:
     x, y = torch.full((8, 1, 2, 2), 0.1245), torch.zeros(8, dtype=torch.long)
     found = slopes(Far(), x, y, (x, x + 0.01), Linf(0.2))
     assert found.unsaid < 0.01
+
+
+@pytest.mark.parametrize(("sign", "true"), [(1, True), (-1, False)])
+def test_a_threshold_where_attacks_end_is_no_wrong_gradient(sign: int, true: bool) -> None:
+    """Networks that are trained within a radius learn it as a threshold; a gradient turned round stays wrong."""
+
+    def model(z: Tensor) -> Tensor:
+        score = (0.1 * z + torch.relu(z - 0.8)).sum(1)
+        score = sign * score + (1 - sign) * score.detach()  # of the same value, whatever its sign
+        return torch.stack([0 * score, score], 1)
+
+    x, y, threat = torch.full((16, 40), 0.5), torch.zeros(16, dtype=torch.long), Linf(0.3)
+    found = slopes(model, x, y, (x + 0.3, threat.random_start(x, rng())), threat)
+    assert found.agrees.all() == true
+    assert ("wrong-gradients" in {flag.name for flag in gradient_flags(found)}) != true
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -51,7 +51,8 @@ class Slopes:
         finite: no NaN or infinity among its coordinates.
         vanishing: it says that crossing the whole box would change the margin by less than a thousandth of itself.
         agrees: over one of four widths the margin rises along it as it says, within a factor 2, and over the whole
-            radius at most 5 times as much, or as much as the gradients on the way say, within a factor 2.
+            radius at most 5 times as much, or as much as the gradients on the way say, within a factor 2; there or at a
+            point a little beside.
         rise: over the largest of these widths, what the margin rises along it over what it says.
         turned: cosine of it and the gradient further along it, by 0.3, 0.6 and 1 radii, (3, n).
         unsaid: how much of what the margin changes by along random directions it does not say: 0 to 1, over all points;
@@ -84,6 +85,8 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
     with torch.no_grad():
         at_x, other = model(x), model(near[1])
     agrees, rise = _follow(model, z, y, grad, threat)
+    if (doubted := finite & ~agrees).any():
+        agrees[doubted] = _agrees_beside(model, z[doubted], y[doubted], threat)
     says, aside = finite & (reach > 0), near[1] - x
     unsaid = _unsaid(model, z[says], y[says], grad[says], aside[says], threat)
     if unsaid > _UNSAID:  # where pixels are equal, maxima have one of several slopes: is it so beside there as well?
@@ -102,6 +105,18 @@ def slopes(model: Model, x: Inputs, y: Labels, near: tuple[Inputs, Inputs], thre
         flat=flat,
         gradient=raw is not None,
     )
+
+
+def _agrees_beside(model: Model, z: Inputs, y: Labels, threat: Threat) -> Mask:
+    """Whether the margin rises as its gradient says at points a little beside these.
+
+    Where a network has learnt a threshold, an attack within its radius ends on the kink, at many pixels at once.
+    """
+    beside = _off_ties(z, threat)
+    grad = raw_gradient(margin, model, beside, y)[2]
+    if grad is None:
+        return torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    return _follow(model, beside, y, grad.nan_to_num(nan=0.0), threat)[0]
 
 
 def _off_ties(z: Inputs, threat: Threat) -> Inputs:

@@ -68,9 +68,8 @@ class Pixels(nn.Module):
         """Normalised images."""
         if x.ndim != 4 or any(want not in (None, have) for want, have in zip(self.shape, x.shape[1:], strict=True)):
             sides = ", ".join("any" if side is None else str(side) for side in self.shape)
-            raise InputError(
-                f"the model takes images of shape (n, {sides}), got (n, {', '.join(map(str, x.shape[1:]))})"
-            )
+            got = str(tuple(x.shape)) if x.ndim != 4 else f"(n, {', '.join(map(str, x.shape[1:]))})"
+            raise InputError(f"the model takes images of shape (n, {sides}), got {got}")
         return (x - self.mean) / self.std
 
 

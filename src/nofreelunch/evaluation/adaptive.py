@@ -123,7 +123,7 @@ def adapt_again(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[st
     a model with anything odd about it a long random search may find more.
 
     Returns:
-        The gains that leave a doubt, by the names of their steps.
+        The gains of remedies that leave a doubt, by the names of their steps.
     """
     made_up_for = sorted(set(scouting.better) - scouting.gains.keys())
     due = [*made_up_for, *([_OWN] if made_up_for else []), *(["random search"] if scouting.suspicious else [])]

@@ -108,13 +108,13 @@ class Evaluate(OfModel):
     def _attacks(self) -> "dict[str, AttackRecipe]":
         """Further attacks, ours and other libraries', by name; that they are there is seen before any work."""
         from nofreelunch.attacks import ATTACKS
-        from nofreelunch.evaluation import foreign
+        from nofreelunch.evaluation.foreign import LIBRARIES, foreign
         from nofreelunch.evaluation.protocols import further, plan_of
         from nofreelunch.threats import threat
 
         for spec in self.attack:
             if ":" not in spec:
-                check_known("attack", spec, [*ATTACKS, "foolbox:CLASS", "torchattacks:CLASS"])
+                check_known("attack", spec, [*ATTACKS, *(f"{library}:CLASS" for library in LIBRARIES)])
         made = {spec: ATTACKS.get(spec) or partial(foreign, spec) for spec in self.attack}
         further({spec: make(threat(self.threat, 0)) for spec, make in made.items()}, plan_of(self.protocol))
         return made

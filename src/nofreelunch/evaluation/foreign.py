@@ -102,7 +102,7 @@ def _torchattacks(kind: Callable[..., Any], model: nn.Module, x: Tensor, y: Tens
     return found
 
 
-_LIBRARIES = {"foolbox": ("foolbox.attacks", _foolbox), "torchattacks": ("torchattacks", _torchattacks)}
+LIBRARIES = {"foolbox": ("foolbox.attacks", _foolbox), "torchattacks": ("torchattacks", _torchattacks)}
 
 
 def foreign(spec: str, threat: Threat) -> Attack:
@@ -112,8 +112,8 @@ def foreign(spec: str, threat: Threat) -> Attack:
         InputError: if the library is not known or not installed, or has no such attack.
     """
     library, _, name = spec.partition(":")
-    check_known("attack library", library, _LIBRARIES)
-    module, call = _LIBRARIES[library]
+    check_known("attack library", library, LIBRARIES)
+    module, call = LIBRARIES[library]
     try:
         kinds = vars(import_module(module))
     except ImportError:

@@ -174,6 +174,8 @@ class Waking(Search):
         at = x.detach().requires_grad_()
         heights = [layer.heights for layer in _read(self.subject, at)[1]]
         for layer, unit in self.units:
+            if best.broken.all():
+                break
             if layer >= len(heights) or unit >= heights[layer].shape[1]:  # these images go another way
                 continue
             slope = unit_slope(self.threat, heights[layer][:, unit], at)

@@ -63,6 +63,10 @@ def direction() -> Tensor:
     return torch.randn(SIZE, generator=torch.Generator().manual_seed(2)).sign()
 
 
+def ways(model: nn.Module, x: Tensor) -> list[tuple[int, int]]:
+    return decisions(Linf(EPS), Subject(model), x, torch.ones(len(x), dtype=torch.long))
+
+
 @pytest.mark.parametrize(
     ("gate", "count"),
     [
@@ -77,13 +81,13 @@ def direction() -> Tensor:
 @pytest.mark.parametrize("parts", [ByIndex, ByWhere])
 def test_decisions_are_found(parts: type[Parts], gate: Gate, count: int) -> None:
     """What follows another decision is none of its own; one made in numpy is one."""
-    assert len(decisions(Subject(parts(gate)), inputs(30))) == count
+    assert len(ways(parts(gate), inputs(30))) == count
 
 
 def test_a_network_of_one_piece_decides_nothing() -> None:
     net = nn.Sequential(nn.Linear(SIZE, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2))
-    assert decisions(Subject(net), inputs(30)) == []
-    assert decisions(Subject(nn.Sequential(net, nn.Softmax(1))), inputs(1)) == []
+    assert ways(net, inputs(30)) == []
+    assert ways(nn.Sequential(net, nn.Softmax(1)), inputs(1)) == []
 
 
 def best_lead(layer: nn.Linear, x: Tensor, sign: int, bound: float, target: int, label: int) -> float:
@@ -139,32 +143,43 @@ def test_evaluate_looks_behind_gates(gated: tuple[Parts, Tensor, Tensor, float])
     assert not found.trusted
 
 
-class Routed(nn.Module):
-    """Four linear networks, each of which takes its own examples, as mixtures of experts are written; one is weak."""
+CHOICES: dict[str, Gate] = {
+    "argmax": lambda scores: scores.argmax(1),
+    "max": lambda scores: torch.max(scores, 1)[1],
+    "argmin": lambda scores: (-scores).argmin(-1),
+    "min": lambda scores: (-scores).min(dim=1).indices,
+    "topk": lambda scores: scores.topk(1).indices[:, 0],
+    "first of two": lambda scores: scores.topk(2).indices[:, 0],
+}
 
-    def __init__(self) -> None:
+
+class Routed(nn.Module):
+    """Linear networks, each of which takes its own examples, as mixtures of experts are written; one is weak."""
+
+    def __init__(self, choose: str = "argmax", count: int = 4, weak: int = 1) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.router = nn.Linear(SIZE, 4)
-        self.experts = nn.ModuleList(nn.Linear(SIZE, 3) for _ in range(4))
+        self.router, self.choose = nn.Linear(SIZE, count), CHOICES[choose]
+        self.experts = nn.ModuleList(nn.Linear(SIZE, 3) for _ in range(count))
         with torch.no_grad():
-            self.router.bias[1] -= 0.7
-            self.experts[1].bias.add_(torch.tensor([9.0, 0.0, 0.0]))
+            self.router.bias[weak] -= 0.7
+            self.experts[weak].bias.add_(torch.tensor([9.0, 0.0, 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        route, logits = self.router(x).argmax(1), torch.zeros(len(x), 3)
+        route, logits = self.choose(self.router(x)), torch.zeros(len(x), 3)
         for number, expert in enumerate(self.experts):
             rows = (route == number).nonzero().squeeze(1)
             logits = logits.index_copy(0, rows, expert(x[rows]))
         return logits
 
 
-def test_each_expert_is_steered_to() -> None:
+@pytest.mark.parametrize("choose", CHOICES)
+def test_each_expert_is_steered_to(choose: str) -> None:
     """The one that answers one class to everything takes all examples that can be handed to it: a linear program."""
-    model, x = Routed(), inputs(40)
+    model, x = Routed(choose), inputs(40)
     y = torch.ones(len(x), dtype=torch.long)
     attack = Steered(Linf(EPS), 40, subject=Subject(model), place=0, side=1)
-    assert decisions(Subject(model), x) == [(0, side) for side in range(4)]
+    assert ways(model, x) == [(0, side) for side in range(4)]
     z = attack(
         lambda z: nn.functional.one_hot((model.router(z).argmax(1) != 1).long(), 2).float(),
         x,
@@ -183,11 +198,20 @@ def test_each_expert_is_steered_to() -> None:
     assert (torch.tensor(truth) & ~found).sum() <= 2  # three borders meet there
 
 
+def test_of_many_experts_the_weakest_are_steered_to() -> None:
+    """It takes no example as it is, and all are a step away."""
+    model, x = Routed(count=100, weak=99), inputs(40)
+    assert not (model.router(x).argmax(1) == 99).any()
+    found = ways(model, x)
+    assert len(found) == 12
+    assert found[0] == (0, 99)
+
+
 @pytest.mark.parametrize("parts", [ByIndex, ByWhere])
 def test_behind_a_curved_gate_and_in_another_ball_steering_finds_more(parts: type[Parts]) -> None:
     model, x, threat = parts(dull), inputs(40), L2(0.3)
     y = model(x).argmax(1)
-    found = steered(threat, Subject(model), x, (12, 20))
+    found = steered(threat, Subject(model), (x, y), (12, 20))
     assert found is not None
     attacks = (restarts(PGD(threat, steps=40), 3), found[1])
     own, beyond = (model(attack(model, x, y, torch.Generator().manual_seed(0))).argmax(1) == y for attack in attacks)

@@ -108,7 +108,7 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found |= _at_other_points(trial, pool, steps)
     if units := attempted(partial(sleeping, trial.subject, pool, trial.batch)):
         found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
-    if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index)[0], steps))) is not None:
+    if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index), steps))) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
         found["switches"] = Remedy(*behind_switches(trial.switches, steps, trial.batch))

@@ -190,7 +190,8 @@ class Smooth(TorchFunctionMode):
         dim = kwargs.get("dim", args[1] if len(args) > 1 and isinstance(args[1], int) else None)
         if dim in (-1, args[0].dim() - 1) and args[0].is_floating_point():
             index = made if isinstance(made, Tensor) else made[1]
-            self._scores[index] = args[0].unsqueeze(-2) if index.dim() == args[0].dim() else args[0]
+            height = -args[0] if operation_name(function) in ("argmin", "min") else args[0]
+            self._scores[index] = height.unsqueeze(-2) if index.dim() == height.dim() else height
         return made
 
     def largest(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -271,7 +272,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), Smooth.squash),
     **dict.fromkeys(("softmax", "_softmax"), Smooth.softmax),
     "copysign": Smooth.copy_sign,
-    **dict.fromkeys(("argmax", "max"), Smooth.choose),
+    **dict.fromkeys(("argmax", "max", "argmin", "min"), Smooth.choose),
     "topk": Smooth.largest,
     "one_hot": Smooth.one_hot,
     **dict.fromkeys(("scatter", "scatter_"), Smooth.scatter),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nofreelunch.attacks import Attack, EachTarget, WorstOf
 from nofreelunch.attacks.base import Iterative, State
-from nofreelunch.attacks.losses import lead
+from nofreelunch.attacks.losses import lead, margin
 from nofreelunch.attacks.targets import ranked_wrong_class
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.lagrangian import TARGETS, stepped, turned, unit_slope
@@ -25,8 +25,10 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
-_MOST = 12
-"""So many sides of a model's decisions are steered to, at most."""
+_MOST, _TRIED, _SHOWING = 12, 256, 16
+"""So many sides of a model's decisions are steered to, at most: the weakest of so many, as so many examples show."""
+_EXTREMES = {"argmax": 1, "max": 1, "topk": 1, "argmin": -1, "min": -1}
+"""With the sign of what the choice is the largest of."""
 _JOINED = {
     **dict.fromkeys(("__and__", "bitwise_and", "logical_and"), torch.minimum),
     **dict.fromkeys(("__or__", "bitwise_or", "logical_or"), torch.maximum),
@@ -74,12 +76,29 @@ class _Deciding(Smooth):
         name = operation_name(function)
         if name in _JOINED and all(isinstance(arg, Tensor) and arg in self._surrogates for arg in args[:2]):
             self._surrogates[made] = _JOINED[name](*(self._surrogates[arg] for arg in args[:2]))
+        if name in _EXTREMES and isinstance(made, tuple):
+            return self._extremes(made, args[0], _EXTREMES[name])
         if not isinstance(made, Tensor) or made.shape[:1] != (self._rows,) or made.numel() != self._rows:
             return made
-        if name != "argmax" and made.dtype != torch.bool:
+        if name not in _EXTREMES and made.dtype != torch.bool:
             return made
-        self.seen.append(_Decision(made.flatten().long(), self._rising(made)))
-        return torch.full_like(made, self._side) if len(self.seen) - 1 == self._place else made
+        return torch.full_like(made, self._side) if self._decides(made.flatten(), self._rising(made)) else made
+
+    def _extremes(self, made: Any, given: Tensor, sign: int) -> Any:
+        """The largest (or smallest) values, and where they stand: of several the first is what is decided."""
+        values, index = made
+        if given.dim() != 2 or len(given) != self._rows or len(index) != self._rows:
+            return made
+        chosen = index.reshape(self._rows, -1)
+        if not self._decides(chosen[:, 0], (sign * given).log_softmax(1)):
+            return made
+        chosen = torch.cat([torch.full_like(chosen[:, :1], self._side), chosen[:, 1:]], 1)
+        return type(made)((given.gather(1, chosen).view_as(values), chosen.view_as(index)))
+
+    def _decides(self, value: Labels, rising: Tensor | None) -> bool:
+        """Writes a decision down; whether it is the one that is made for the model."""
+        self.seen.append(_Decision(value.long(), rising))
+        return len(self.seen) - 1 == self._place
 
     def _rising(self, made: Tensor) -> Tensor | None:
         if made in self._scores:
@@ -89,8 +108,11 @@ class _Deciding(Smooth):
         return None if towards is None else torch.stack([-towards, towards], -1).reshape(self._rows, 2)
 
 
-def decisions(subject: Subject, x: Inputs) -> list[tuple[int, int]]:
-    """The places and sides of what a model decides for each of some examples, but for what follows from the rest."""
+def decisions(threat: Threat, subject: Subject, x: Inputs, y: Labels) -> list[tuple[int, int]]:
+    """The places and sides of what a model decides for each of some examples, but for what follows from the rest.
+
+    Of many, those whose part is the weakest: it answers all examples, and is wrong about the most after a step up.
+    """
     mode = _Deciding(len(x))
     with torch.no_grad(), bpda(mode):
         said = subject.differentiable(x).argmax(1)
@@ -99,7 +121,26 @@ def decisions(subject: Subject, x: Inputs) -> list[tuple[int, int]]:
         is_answer = torch.equal(one.value, said)
         if not is_answer and not any(one.follows(other) for other in kept.values()):
             kept[place] = one
-    return [(place, side) for place, one in kept.items() for side in range(one.sides)][:_MOST]
+    ways = [(place, side) for place, one in kept.items() for side in range(one.sides)][:_TRIED]
+    if len(ways) <= _MOST:
+        return ways
+    some = slice(None, None, 1 + len(x) // _SHOWING)
+    return sorted(ways, key=lambda way: _weakness(threat, subject, x[some], y[some], way), reverse=True)[:_MOST]
+
+
+def _weakness(threat: Threat, subject: Subject, x: Inputs, y: Labels, way: tuple[int, int]) -> tuple[float, float]:
+    """How many examples a part is wrong about after one step up its margin, and how high that is."""
+
+    def margins(z: Inputs) -> PerExample:
+        with bpda(_Deciding(len(z), *way)):
+            return margin(subject.differentiable(z), y).nan_to_num()
+
+    at = x.detach().requires_grad_()
+    with torch.enable_grad():
+        up = unit_slope(threat, margins(at), at)
+    with torch.no_grad():
+        after = margins(threat.project(x + threat.eps * threat.steepest(up), x))
+    return float((after > 0).float().mean()), float(after.mean())
 
 
 @dataclass(frozen=True)
@@ -163,17 +204,20 @@ class Steered(Iterative[_Steering]):
         return logits, decided.value == self.side, towards
 
 
-def steered(threat: Threat, subject: Subject, x: Inputs, steps: tuple[int, int]) -> tuple[Attack, Attack] | None:
+def steered(
+    threat: Threat, subject: Subject, examples: tuple[Inputs, Labels], steps: tuple[int, int]
+) -> tuple[Attack, Attack] | None:
     """A brief and a thorough attack on the parts between which a model decides; None if it is of one piece.
 
     Args:
         threat: the set.
         subject: the model.
-        x: examples that show what it decides.
+        examples: they show what it decides.
         steps: of either attack.
     """
+    x, y = examples
     near = threat.random_start(x, Streams.numbered(0, len(x), x.device))
-    ways = decisions(subject, torch.cat([x, near]))
+    ways = decisions(threat, subject, torch.cat([x, near]), torch.cat([y, y]))
     if not ways:
         return None
 

@@ -29,8 +29,8 @@ _ACTIVATIONS = {
     "softplus", "hardswish", "mish",
 }  # fmt: skip
 """They do little with what is below 0."""
-_CHOOSERS = {"softmax": 1, "_softmax": 1, "argmax": 1, "max": 1, "topk": 2}
-"""Of what goes in here, (n, choices), a choice sleeps that is never the largest; where the dimension stands."""
+_CHOOSERS = {"softmax": 1, "_softmax": 1, "argmax": 1, "max": 1, "topk": 2, "argmin": 1, "min": 1}
+"""Of what goes in here, (n, choices), a choice sleeps that is never made; where the dimension stands."""
 _UNITS = 32
 """So many are woken, at most."""
 
@@ -74,8 +74,9 @@ class _Reading(Smooth):
             and given.dim() == 2
             and _dim(name, args, kwargs) in (-1, 1)
         ):
-            first, second = given.topk(2).values.T[..., None]
-            self.layers.append(_Layer(given, 1, given - torch.where(given == first, second, first)))
+            height = -given if name in ("argmin", "min") else given
+            first, second = height.topk(2).values.T[..., None]
+            self.layers.append(_Layer(given, 1, height - torch.where(height == first, second, first)))
         return super().__torch_function__(function, types, args, kwargs)
 
 

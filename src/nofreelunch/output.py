@@ -68,7 +68,7 @@ def write(path: Path, content: bytes, keep: bool = False) -> None:
         before = path.parent / "previous" / path.name
         if keep:
             before.parent.mkdir(exist_ok=True)
-            path.replace(before)
+            atomic_write(before, path.read_bytes())
         print(f"replaced {path}" + (f"; the one before is {before}" if keep else ""), file=sys.stderr)
     atomic_write(path, content)
 

@@ -243,6 +243,16 @@ def npz(arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> bytes:
     return buffer.getvalue()
 
 
+def npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, none of them a pickle.
+
+    Raises:
+        OSError, ValueError, EOFError, zipfile.BadZipFile: if the file cannot be read, or is none.
+    """
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        return dict(file)
+
+
 def _tuples(value: Any) -> Any:
     """JSON's lists as tuples: records are immutable."""
     if isinstance(value, list):

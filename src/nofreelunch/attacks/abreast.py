@@ -53,4 +53,4 @@ def _kind(attack: Attack) -> object:
     if not isinstance(attack, Iterative):
         return object()
     ranked: Any = attack
-    return replace(ranked, target_rank=1) if hasattr(attack, "target_rank") else attack
+    return replace(ranked, target_rank=min(ranked.target_rank, 1)) if hasattr(attack, "target_rank") else attack

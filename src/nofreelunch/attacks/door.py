@@ -56,7 +56,8 @@ class Precise:
 
     def __call__(self, x: Tensor) -> Any:
         """The logits, which `first_logits` has seen to be a tensor; a model that works in place gets a copy."""
-        logits = self.model(x.clone() if self.dtype in (None, x.dtype) else x.to(self.dtype))
+        with answering(x):
+            logits = self.model(x.clone() if self.dtype in (None, x.dtype) else x.to(self.dtype))
         widened = isinstance(logits, Tensor) and logits.dtype != torch.float64 and not logits.is_complex()
         return logits.float() if widened else logits
 
@@ -162,9 +163,8 @@ def first_logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
         InputError: if the model cannot take them, does not answer with logits (n, k) for at least 2 classes, or knows
             fewer classes than the labels do.
     """
-    with torch.no_grad(), answering(x):
-        logits = model(x)
-    logits = as_tensor(logits)
+    with torch.no_grad():
+        logits = as_tensor(model(x))
     if logits.dim() != 2 or len(logits) != len(x):
         hint = "; a binary model may be wrapped to return [-z, z]" if logits.dim() == 1 else ""
         raise InputError(f"the model must return logits (n, k), got {tuple(logits.shape)} for x {tuple(x.shape)}{hint}")

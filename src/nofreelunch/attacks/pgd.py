@@ -43,10 +43,8 @@ class PGD(Iterative[State]):
         named_loss(self.loss)
         if self.step_size is None:
             return
-        eps = self.threat.eps
-        size = check_number("step_size", self.step_size, 0.0, float("inf"), open_low=eps > 0)
-        if self.steps * size < eps * (1 - 1e-9):
-            told = f"{self.steps} steps of {size:g} cannot reach the surface of a ball of radius {eps:g}"
+        check_number("step_size", self.step_size, 0.0, float("inf"), open_low=self.threat.eps > 0)
+        if told := caution(self.threat, self.steps, self.step_size):
             warnings.warn(told, stacklevel=3)  # to the line that makes the attack
 
     @property
@@ -73,6 +71,13 @@ class PGD(Iterative[State]):
         logits, _, grad = value_and_gradient(named_loss(self.loss), model, state.z, state.y)
         z = torch.add(state.z, self.threat.steepest(grad), alpha=self.length)
         return replace(state, z=self.threat.project(z, state.x)), logits
+
+
+def caution(threat: Threat, steps: int, step_size: float) -> str | None:
+    """What is probably a mistake about so many steps of such a length, in a sentence."""
+    if steps * step_size >= threat.eps * (1 - 1e-9):
+        return None
+    return f"{steps} steps of {step_size:g} cannot reach the surface of a ball of radius {threat.eps:g}"
 
 
 def fgsm(threat: Threat) -> PGD:

@@ -36,7 +36,6 @@ from nofreelunch.evaluation.remedies.wrappers import (
     WithoutInnerSteps,
     in_float64,
 )
-from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs
 from nofreelunch.threats import Threat
@@ -106,9 +105,10 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     }
     pool = trial.load(trial.some(_POOL))[0]
     found |= _at_other_points(trial, pool, steps)
-    if units := attempted(partial(sleeping, trial.subject, pool, trial.batch)):
+    if units := trial.attempted("sleeping units", partial(sleeping, trial.subject, pool, trial.batch)):
         found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
-    if (parts := attempted(partial(steered, trial.threat, trial.subject, trial.load(index), steps))) is not None:
+    steering = partial(steered, trial.threat, trial.subject, trial.load(index), steps)
+    if (parts := trial.attempted("decisions", steering)) is not None:
         found["decisions"] = Remedy(*parts)
     if trial.switches:
         found["switches"] = Remedy(*behind_switches(trial.switches, steps, trial.batch))
@@ -187,16 +187,16 @@ def _surrogates_of(trial: Trial, index: Labels, suspicious: bool) -> Iterator[tu
         ("soft choices", BPDA(subject, soft=True)),
         ("without inner steps", WithoutInnerSteps(subject)),
     ):
-        if attempted(partial(_is_another, other, x, said)):
+        if trial.attempted(name, partial(_is_another, other, x, said)):
             yield name, other
-    yield from (attempted(lambda: inner_surrogates(subject, x)) or {}).items()
+    yield from (trial.attempted("inside", lambda: inner_surrogates(subject, x)) or {}).items()
     present = torch.unique(trial.source.y).to(x.device)
     if len(present) < subject.classes:
         yield "classes of the data", OnlyClasses(trial.view, present)
     yield f"smoothed over {_POINTS} points", Smoothed(trial.view, trial.threat, _POINTS)
     if suspicious:
         yield "bpda, smoothed", Smoothed(BPDA(subject), trial.threat, _POINTS)
-        if (exact := attempted(lambda: in_float64(subject))) is not None:
+        if (exact := trial.attempted("float64", lambda: in_float64(subject))) is not None:
             yield "float64", exact
 
 
@@ -226,7 +226,7 @@ def tried(trial: Trial, found: dict[str, Remedy], index: Labels, base: Attack) -
         if len(rows) == 0:
             continue
         points = x[rows], z[rows]
-        right = attempted(partial(_after, trial, remedy.brief, index[rows], points, y[rows]))
+        right = trial.attempted(name, partial(_after, trial, remedy.brief, index[rows], points, y[rows]))
         if right is None:  # a stand-in may do what the model's code does not expect; then it is none
             continue
         lowest[rows] = torch.minimum(lowest[rows], right)

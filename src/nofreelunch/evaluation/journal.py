@@ -1,6 +1,5 @@
 """What an evaluation has done so far: one file, whole or not at all, so that a killed one goes on where it was."""
 
-import io
 import json
 import time
 import zipfile
@@ -17,7 +16,7 @@ from nofreelunch.evaluation.board import Board, Some
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import reseed
 from nofreelunch.types import Labels
-from nofreelunch.workspace import atomic_write, npz
+from nofreelunch.workspace import atomic_write, npz, npz_arrays
 
 T = TypeVar("T")
 
@@ -107,8 +106,7 @@ class Journal:
 
     def _load(self, path: Path) -> None:
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = npz_arrays(path)
             about = json.loads(arrays["about"].tobytes())
             kept: dict[str, str] = about["identity"]
             if differences := [

@@ -20,7 +20,7 @@ from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.sweep import Sweep
 from nofreelunch.types import Labels, Mask, Model
-from nofreelunch.workspace import atomic_write, npz
+from nofreelunch.workspace import atomic_write, npz, npz_arrays
 
 _SUFFIXES = (".npz", ".safetensors")
 _BATCH = 100
@@ -74,7 +74,7 @@ def check_examples(path: Path, model: Model, data: Split, found: Sweep) -> tuple
         RunError: if a point is outside ball or box, or the model's verdict on one is not the one that was counted.
     """
     try:
-        arrays = dict(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else load(path.read_bytes())
+        arrays = npz_arrays(path) if path.suffix == ".npz" else load(path.read_bytes())
         points = torch.from_numpy(arrays["x_adv"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
         raise RunError(f"{path} cannot be read back ({error}); nothing was counted") from error

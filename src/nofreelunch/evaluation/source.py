@@ -111,7 +111,7 @@ def _described(x: Tensor | Split, y: Labels, notes: tuple[str, ...]) -> Source:
             key = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest()
             sha.update(key)
             keys.append(int.from_bytes(key, "little", signed=True))
-    sha.update(y.cpu().numpy().tobytes())
+    sha.update(f"{tuple(x.x.shape if isinstance(x, Split) else x.shape)}".encode() + y.cpu().numpy().tobytes())
     return Source(x, y.cpu(), torch.tensor(keys), sha.hexdigest(), notes)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model, out_of_memory
-from nofreelunch.errors import InputError, check_seed
+from nofreelunch.errors import InputError, check_seed, reason
 from nofreelunch.models.copying import all_modules, copy_of, modules_of
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import seeded
@@ -105,7 +105,7 @@ class Subject:
     def differentiable(self, x: Tensor) -> Tensor:
         """The same function, to be differentiated; a model that changes when called is a fresh copy here too."""
         model = self.callee()
-        with as_in_use(x.device, model):
+        with as_in_use(x.device, model), answering(x):
             logits = as_tensor(model(x.to(self.dtype).clone()))
         return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -141,13 +141,14 @@ def own_randomness(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def attempted(compute: Callable[[], T]) -> T | None:
-    """What the user's code makes of it; None if it fails in any way but for lack of memory."""
+def attempted(compute: Callable[[], T], failed: Callable[[str], object] = len) -> T | None:
+    """What the user's code makes of it; None, and `failed` is told why, if it fails but for lack of memory."""
     try:
         return compute()
     except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
         if out_of_memory(error):
             raise
+        failed(reason(error))
         return None
 
 

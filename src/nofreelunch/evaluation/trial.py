@@ -2,15 +2,16 @@
 
 import zlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nofreelunch.attacks import Attack, margin, misclassified
-from nofreelunch.attacks.door import Precise, answering
+from nofreelunch.attacks.door import Precise
 from nofreelunch.errors import RunError
 from nofreelunch.evaluation.board import CLEAN, STANDING, Some
 from nofreelunch.evaluation.journal import Journal
@@ -21,6 +22,7 @@ from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
 
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """Told the step, how many examples it is through with, and of how many."""
 
@@ -52,6 +54,7 @@ class Trial:
         view: what attacks look at; at first the model, differentiable.
         examples: the worst points, (n, ...), if they are kept.
         randomised: whether answers are means over draws.
+        untried: remedies under which the model's code has failed, by name, and how.
         suspicious: whether there is anything odd about the model; then attacks give no example up.
     """
 
@@ -71,6 +74,7 @@ class Trial:
         self.board, self.journal, self.progress, self.keep_examples = journal.board, journal, progress, keep_examples
         self.examples = _storage(source, journal.folder) if keep_examples else None
         self.view: Model = subject.differentiable
+        self.untried: dict[str, str] = {}
         self.randomised, self.suspicious = False, False
 
     def randomise(self) -> None:
@@ -88,7 +92,11 @@ class Trial:
     def switches(self) -> list[Switches]:
         """The numbers by which the model may switch, as a few examples show them."""
         x = self.load(self.some(_SHOWING))[0]
-        return attempted(lambda: switches(self.subject, self.threat, x, self.batch)) or []
+        return self.attempted("switches", lambda: switches(self.subject, self.threat, x, self.batch)) or []
+
+    def attempted(self, remedy: str, compute: Callable[[], T]) -> T | None:
+        """What comes out; None if the model's code fails under it, which is written down."""
+        return attempted(compute, partial(self.untried.__setitem__, remedy))
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""
@@ -133,8 +141,7 @@ class Trial:
         for rows in batches(index, self.batch):
             self.journal.begin(step, part, int(rows[0]))
             x, y = self.load(rows)
-            with answering(x):
-                z = attack(self.view, x, y, self.streams(rows, step + part))
+            z = attack(self.view, x, y, self.streams(rows, step + part))
             self.settle(step, rows, (x, y), z)
             self._through(step + part, rows, index)
 
@@ -199,8 +206,7 @@ class Trial:
         points, found = [self.load(index[:0])[0]], [torch.zeros(0)]
         for rows in batches(index, self.batch):
             x, y = self.load(rows)
-            with answering(x):
-                z = attack(view, x, y, self.streams(rows, purpose)).float()
+            z = attack(view, x, y, self.streams(rows, purpose)).float()
             legal = threat.contains(z, x).cpu()
             right, margins = self.answers(z, y, _SELECTING)
             right = torch.where(legal, right, 1.0)

@@ -21,7 +21,7 @@ def trained(scale: str, data: Dataset, threat: Threat | None, seed: int, workspa
         seed: of the training.
         workspace: says where, and on which device. Progress is shown on stderr.
     """
-    label = f"{threat.norm}-{threat.eps:.4g}" if threat else "standard"
+    label = f"{threat.norm}-{threat.eps}" if threat else "standard"
     folder = workspace.root / "models" / f"{data.name}-{label}-{scale}-{seed}"
     console = Console(stderr=True)
     console.print(f"model {folder.name}", markup=False, highlight=False, soft_wrap=True)

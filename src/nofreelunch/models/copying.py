@@ -81,12 +81,11 @@ def _rebound(function: FunctionType, memo: dict[int, Any], cells: dict[int, Cell
         return memo.get(id(value), value)
 
     def cell(old: CellType) -> CellType:
-        new = became(old.cell_contents)
-        return old if new is old.cell_contents else cells.setdefault(id(old), CellType(new))
+        same = all(became(value) is value for value in _content(old))
+        return old if same else cells.setdefault(id(old), CellType(*map(became, _content(old))))
 
     closure, defaults, named = function.__closure__ or (), function.__defaults__ or (), function.__kwdefaults__ or {}
-    held = (*(each.cell_contents for each in closure), *defaults, *named.values())
-    if all(became(value) is value for value in held):
+    if all(became(value) is value for value in parts_of(function)):
         return function
     made = _with_cells(function, tuple(map(cell, closure)))
     made.__defaults__ = tuple(map(became, defaults)) or None
@@ -103,7 +102,8 @@ def _with_cells(function: FunctionType, cells: tuple[CellType, ...]) -> Function
 
 def _function_copy(function: FunctionType) -> FunctionType:
     """The same code over copies of the enclosed values and defaults; functions enclosed are copied likewise."""
-    made = _with_cells(function, tuple(CellType(copy_of(cell.cell_contents)) for cell in function.__closure__ or ()))
+    closure = function.__closure__ or ()
+    made = _with_cells(function, tuple(CellType(*map(copy_of, _content(cell))) for cell in closure))
     made.__defaults__ = function.__defaults__ and tuple(map(copy_of, function.__defaults__))
     made.__kwdefaults__ = {name: copy_of(value) for name, value in (function.__kwdefaults__ or {}).items()}
     made.__dict__.update({name: copy_of(value) for name, value in vars(function).items()})
@@ -138,7 +138,7 @@ def all_modules(model: Any) -> list[nn.Module]:
 def parts_of(value: Any) -> list[Any]:
     """What a value holds: enclosed and default values, items, attributes; nothing for plain data and classes."""
     if isinstance(value, FunctionType):
-        enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
+        enclosed = [content for cell in value.__closure__ or () for content in _content(cell)]
         defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         return enclosed + defaults + list(vars(value).values())
     if isinstance(value, MethodType):
@@ -153,6 +153,14 @@ def parts_of(value: Any) -> list[Any]:
         return []
     slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
     return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
+
+
+def _content(cell: CellType) -> list[Any]:
+    """What a function's enclosed variable holds: nothing yet, if it has not been assigned."""
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        return []
 
 
 def _slots(kind: type) -> tuple[str, ...]:

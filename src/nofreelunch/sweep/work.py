@@ -187,7 +187,7 @@ def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: 
         clean, robust = accuracies(model, fast(model), Examples(split, index, _BATCH), threat, attack, exam.seed)
         return Score(threat, clean, robust, "")
     assert exam.protocol is not None
-    out = folder / f"evaluation-{exam.digest[:16]}-{threat.norm}-{threat.eps:.6g}"
+    out = folder / f"evaluation-{exam.digest[:16]}-{threat.norm}-{threat.eps}"
     found = evaluate(model, split.select(index), threat, exam.protocol, exam.seed, out=out)
     found.save(out / "evaluation.json")
     return Score(threat, found.clean, found.robust, found.verdict)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from nofreelunch import threats
 from nofreelunch.attacks import ATTACKS, PGD
+from nofreelunch.attacks.pgd import caution
 from nofreelunch.errors import InputError, check_count, check_known, check_number, check_seed
 from nofreelunch.models.fast import Precision
 from nofreelunch.models.registry import architecture
@@ -95,29 +96,31 @@ class TrainConfig:
         Raises:
             InputError: if the attack's name does not stand for a PGD.
         """
+        attack = self._usual(threat)
+        if self.step_size is None or self.threat is None:
+            return attack
+        share = threat.eps / self.threat.eps if self.threat.eps else 1.0
+        if not self.cautions:
+            return dataclasses.replace(attack, step_size=self.step_size * share)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `cautions` has them, once for all steps
-            return self._climber(threat)
+            warnings.simplefilter("ignore")  # `cautions` has it, once for all steps
+            return dataclasses.replace(attack, step_size=self.step_size * share)
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """Settings that are legal but probably mistakes, a sentence each."""
-        if self.threat is None or not self.method.takes_attack:
+        if self.threat is None or self.step_size is None or not self.method.takes_attack:
             return ()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            self._climber(self.threat)
-        return tuple(str(warning.message) for warning in caught)
+        told = caution(self.threat, self._usual(self.threat).steps, self.step_size)
+        return (told,) if told else ()
 
-    def _climber(self, threat: Threat) -> PGD:
+    def _usual(self, threat: Threat) -> PGD:
+        """The attack of that name, with its own step."""
         name = self.attack or _DEFAULT_ATTACK
         attack = ATTACKS[name](threat)
         if not isinstance(attack, PGD):
             raise InputError(f'attack "{name}" cannot be trained against; take one of the pgd-... attacks')
-        if self.step_size is None or self.threat is None:
-            return attack
-        share = threat.eps / self.threat.eps if self.threat.eps else 1.0
-        return dataclasses.replace(attack, step_size=self.step_size * share)
+        return attack
 
     def changed(self, settings: Mapping[str, Any]) -> "TrainConfig":
         """With other settings; a step goes with the attack that it was made for, and an attack with its recipe.

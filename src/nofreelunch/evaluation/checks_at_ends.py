@@ -5,15 +5,19 @@ import torch
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
 from nofreelunch.evaluation.trust.gradients import gradient_flags, slopes
+from nofreelunch.evaluation.trust.hidden import hidden_flag
 from nofreelunch.evaluation.trust.probe import Probe
 from nofreelunch.types import Inputs, Labels
 
 _ENDS = 16
 """Examples from which attacks are followed to their ends."""
+_IMAGES = 64
+"""And so many images, on which all parts of a model should have a say."""
 _MISLEADING = {"wrong-gradients", "short-sighted-gradients"}
 """Gradient flags that are raised here: others have shown already around the examples."""
 
@@ -48,7 +52,9 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     apart = 1 - streams.fork(1).uniform(*x.shape[1:]) / 2  # grey levels that all pixels pass at once are no jump
     jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, x + apart * (end - x)) for end in ends]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
-    flags = (steep, jumps, function.batch_dependent(probe), function.watches_gradients(probe))
+    seen = torch.cat([x, z, trial.threat.random_start(x, streams.fork(2)), trial.load(trial.some(_IMAGES))[0]])
+    hide = attempted(lambda: hidden_flag(trial.threat, trial.subject, x, y, seen, protocol.probing))
+    flags = (steep, jumps, hide, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))
     return [flag for flag in flags if flag is not None] + [flag for flag in there if flag.name in _MISLEADING]
 

@@ -165,7 +165,9 @@ def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], flags: 
     if "watches-gradients" in {flag.name for flag in found}:
         trial.view = BPDA(trial.subject)
     scouting = scout(trial, plan, flags + found)
-    trial.suspicious = scouting.suspicious or bool(scouting.unexplained)
+    if opaque := search.opaque_flag(trial.untried):
+        found.append(opaque)
+    trial.suspicious = scouting.suspicious or bool(scouting.unexplained or opaque)
     gains = adapt(trial, plan, scouting)
     for name, recipe in plan.main.items():
         run(trial, "main", name, recipe(trial.threat))
@@ -264,6 +266,9 @@ def _assembled(
     notes = list(source.notes)
     if trial.subject.came_training:
         notes.append("the model came in training mode and was evaluated in evaluation mode")
+    if trial.untried:
+        told = ", ".join(f"{remedy} ({why})" for remedy, why in sorted(trial.untried.items()))
+        notes.append(f"not tried, because the model's code fails under it: {told}")
     return Evaluation(
         clean=board.clean(),
         robust=board.robust(),

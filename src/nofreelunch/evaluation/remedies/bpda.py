@@ -64,8 +64,7 @@ class Smooth(TorchFunctionMode):
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation, or the smooth one that takes its place."""
-        kwargs = kwargs or {}
-        name = operation_name(function)
+        name, kwargs = operation_name(function), kwargs or {}
         if name == "__get__":
             return self._attribute(function, args)
         if name == "register_hook" or (name == "_set_grad_enabled" and args == (False,)):
@@ -74,12 +73,16 @@ class Smooth(TorchFunctionMode):
             place = tuple(args[1]) if isinstance(args[1], (list, tuple)) else (args[1],)
             if place and isinstance(place[-1], Tensor) and place[-1] in self._scores:
                 return self._look_up(function(*args, **kwargs), args[0], len(place), self._scores[place[-1]])
-        rule = _RULES.get(name)
-        if rule is not None and args and isinstance(args[0], Tensor):
+        if (rule := _RULES.get(name)) is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
-        if name in _FLOATS:
-            args = tuple(map(self.smooth, args))
-        return function(*args, **kwargs)
+        made = function(*args, **kwargs)
+        smooth = tuple(map(self.smooth, args)) if name in _FLOATS else args
+        if all(one is other for one, other in zip(args, smooth, strict=True)):
+            return made
+        if made.is_floating_point():
+            return function(*smooth, **kwargs)
+        self._surrogates[made] = function(*smooth, **kwargs)  # integers stay what they are: they may be an index
+        return made
 
     def smooth(self, value: Any) -> Any:
         """Its smooth surrogate, if it has one, or the value."""

@@ -8,6 +8,7 @@ surrogate of what was compared brings the point to where the model itself decide
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -23,7 +24,7 @@ from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
-from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
+from nofreelunch.types import Inputs, Labels, Logits, Mask, Model, PerExample
 
 _MOST, _TRIED, _SHOWING = 12, 256, 16
 """So many sides of a model's decisions are steered to, at most: the weakest of so many, as so many examples show."""
@@ -113,34 +114,51 @@ def decisions(threat: Threat, subject: Subject, x: Inputs, y: Labels) -> list[tu
 
     Of many, those whose part is the weakest: it answers all examples, and is wrong about the most after a step up.
     """
+    ways = [(place, side) for place, one in _decided(subject, x).items() for side in range(one.sides)][:_TRIED]
+    if len(ways) <= _MOST:
+        return ways
+    some = slice(None, None, 1 + len(x) // _SHOWING)
+
+    def weakness(way: tuple[int, int]) -> tuple[float, float]:
+        margins = after_a_step(threat, partial(answered, subject, way), x[some], y[some])
+        return float((margins > 0).float().mean()), float(margins.mean())
+
+    return sorted(ways, key=weakness, reverse=True)[:_MOST]
+
+
+@torch.no_grad()
+def _decided(subject: Subject, x: Inputs) -> dict[int, _Decision]:
+    """What a model decides for each example, but for its answer and what follows from the rest, by place."""
     mode = _Deciding(len(x))
-    with torch.no_grad(), bpda(mode):
+    with bpda(mode):
         said = subject.differentiable(x).argmax(1)
     kept: dict[int, _Decision] = {}
     for place, one in enumerate(mode.seen):
         is_answer = torch.equal(one.value, said)
         if not is_answer and not any(one.follows(other) for other in kept.values()):
             kept[place] = one
-    ways = [(place, side) for place, one in kept.items() for side in range(one.sides)][:_TRIED]
-    if len(ways) <= _MOST:
-        return ways
-    some = slice(None, None, 1 + len(x) // _SHOWING)
-    return sorted(ways, key=lambda way: _weakness(threat, subject, x[some], y[some], way), reverse=True)[:_MOST]
+    return kept
 
 
-def _weakness(threat: Threat, subject: Subject, x: Inputs, y: Labels, way: tuple[int, int]) -> tuple[float, float]:
-    """How many examples a part is wrong about after one step up its margin, and how high that is."""
+def closed_sides(subject: Subject, x: Inputs) -> list[tuple[int, int]]:
+    """The places and sides of what a model decides for each example, and for no example so."""
+    ways = ((place, side, one) for place, one in _decided(subject, x).items() for side in range(one.sides))
+    return [(place, side) for place, side, one in ways if not (one.value == side).any()][:_TRIED]
 
-    def margins(z: Inputs) -> PerExample:
-        with bpda(_Deciding(len(z), *way)):
-            return margin(subject.differentiable(z), y).nan_to_num()
 
+def answered(subject: Subject, way: tuple[int, int], z: Inputs) -> Logits:
+    """The logits of the part that answers when a decision is made for the model."""
+    with bpda(_Deciding(len(z), *way)):
+        return subject.differentiable(z)
+
+
+def after_a_step(threat: Threat, part: Model, x: Inputs, y: Labels) -> PerExample:
+    """The margins of a part after one step of the radius up their slope; 0 where it gives no answer."""
     at = x.detach().requires_grad_()
     with torch.enable_grad():
-        up = unit_slope(threat, margins(at), at)
+        up = unit_slope(threat, margin(part(at), y), at)
     with torch.no_grad():
-        after = margins(threat.project(x + threat.eps * threat.steepest(up), x))
-    return float((after > 0).float().mean()), float(after.mean())
+        return margin(part(threat.project(x + threat.eps * threat.steepest(up), x)), y).nan_to_num(nan=0.0)
 
 
 @dataclass(frozen=True)
@@ -191,6 +209,14 @@ class Steered(Iterative[_Steering]):
         with torch.no_grad():
             after = stepped(self.threat, state.z, state.x, up + expand(weight, z) * across, count / self.steps)
             return replace(state, z=after, weight=weight), model(state.z)
+
+    @torch.no_grad()
+    def arrives(self, x: Inputs, y: Labels, streams: Streams) -> bool:
+        """Whether the steps lead any example to where the model decides so."""
+        state = self.start(self.subject.logits, x, y, streams)
+        for count in range(self.steps):
+            state, _ = self.step(self.subject.logits, state, count)
+        return bool(self._part(state.z)[1].any())
 
     def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor | None]:
         """The logits of the part, whether the model itself decides so, and what rises towards that."""

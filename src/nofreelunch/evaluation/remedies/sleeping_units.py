@@ -134,9 +134,10 @@ def sleeping(subject: Subject, pool: Inputs, rows: int) -> tuple[Unit, ...]:
 def _looked_at(subject: Subject, x: Inputs) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
     """For each layer and its width the most that its units get on any image, and what they could do; (units,) each."""
     logits, layers = _read(subject, x.detach().requires_grad_())
-    if not layers:
+    if not layers or not logits.requires_grad:
         return {}
     weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
+    weights = weights - weights.mean()  # what raises all classes alike changes nothing
     slopes = torch.autograd.grad((logits * weights).sum(), [layer.given for layer in layers], allow_unused=True)
     seen = {}
     for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):

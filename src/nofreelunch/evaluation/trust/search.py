@@ -75,6 +75,17 @@ def unbounded_flag(standing: Mask, threat: Threat) -> Flag | None:
     )
 
 
+def opaque_flag(untried: Mapping[str, str]) -> Flag | None:
+    """The model's code fails when its operations are made differentiable: what hides gradients has not been seen."""
+    if "bpda" not in untried:
+        return None
+    return Flag(
+        "opaque",
+        f"the model's code fails where the checks look into it: {untried['bpda']}",
+        "what hides its gradient, if anything does, has not been seen; write it in plain torch operations",
+    )
+
+
 def few_examples_flag(total: int) -> Flag | None:
     """Too few for any figure."""
     if total >= 20:

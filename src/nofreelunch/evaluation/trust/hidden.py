@@ -1,0 +1,106 @@
+"""Parts of a model that have a say nowhere: a network behind a lock that no attack opens, and no gradient tells of.
+
+A model may hand inputs of one pattern to a weaker network: a code of the input is compared with a key, a gate opens at
+a trigger. That network is outvoted, or never asked, on all images and wherever attacks go. Where no slope tells of the
+key no attack finds it; but the lock is seen, and how weak the model would be without it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nofreelunch.evaluation.remedies.bpda import bpda
+from nofreelunch.evaluation.remedies.decisions import Steered, after_a_step, answered, closed_sides
+from nofreelunch.evaluation.remedies.inner import Inner
+from nofreelunch.evaluation.result import Flag
+from nofreelunch.evaluation.subject import Subject, as_in_use
+from nofreelunch.models.copying import all_modules, modules_of
+from nofreelunch.rng import Streams
+from nofreelunch.threats import Threat
+from nofreelunch.types import Inputs, Labels, Model
+
+_WEAKER = 0.25
+"""A part is worth a doubt if it loses more than this share of the examples beyond those that the model loses."""
+_MUTE = 1e-6
+"""A slope of the model's logits by a part's that is not larger anywhere is lost in float32."""
+_PARTS = 8
+"""So many parts of either kind are looked at, at most."""
+
+
+def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Inputs, steps: int) -> Flag | None:
+    """Whether a part that has a say at none of the points seen is weaker than the model.
+
+    Args:
+        threat: the set.
+        subject: the model.
+        x: examples.
+        y: their labels.
+        seen: images, and points that attacks have come to.
+        steps: of an attempt to get to where it has a say.
+    """
+    own = _lost(threat, subject.differentiable, x, y)
+    for name, part in (*_locked(threat, subject, x, y, seen, steps), *_mute(subject, seen)):
+        lost = _lost(threat, part, x, y)
+        if lost > own + _WEAKER:
+            return Flag(
+                "hidden-part",
+                f"{name} has a say at none of {len(seen)} points, images and where attacks led; if it answered alone, "
+                f"a single step of the radius would break {lost:.0%} of the examples, and of the model {own:.0%}",
+                "find out for which inputs it answers, and evaluate it alone",
+            )
+    return None
+
+
+def _lost(threat: Threat, part: Model, x: Inputs, y: Labels) -> float:
+    """The share of examples that a part is wrong about after one step."""
+    return float((after_a_step(threat, part, x, y) > 0).float().mean())
+
+
+def _locked(
+    threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Inputs, steps: int
+) -> Iterator[tuple[str, Model]]:
+    """The model as if it had decided otherwise, where it decides alike everywhere and steering has not changed that."""
+    for place, side in closed_sides(subject, seen)[:_PARTS]:
+        streams = Streams.numbered(0, len(x), x.device)
+        steering = Steered(threat, steps, subject=subject, place=place, side=side)
+        if not steering.arrives(x, y, streams):
+            yield f"what follows its decision {place + 1} if that is {side}", partial(answered, subject, (place, side))
+
+
+def _mute(subject: Subject, seen: Inputs) -> Iterator[tuple[str, Model]]:
+    """The modules that answer like the model and are asked about every point, but change nothing in what it says."""
+    callee = subject.callee()
+    modules, answers = all_modules(callee), dict[int, tuple[Tensor, tuple[int, ...]]]()
+    names = [name for root in modules_of(callee) for name, _ in root.named_modules(remove_duplicate=False)]
+
+    def note(place: int) -> Callable[..., Any]:
+        def hook(_: nn.Module, args: tuple[Any, ...], made: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                if not (args and isinstance(args[0], Tensor) and isinstance(made, Tensor)):
+                    return made
+                if made.shape != (len(seen), subject.classes) or not made.is_floating_point():
+                    return made
+                told = made if made.requires_grad else made.detach().requires_grad_()
+                answers[place] = told, tuple(args[0].shape[1:])
+                return told
+
+        return hook
+
+    with ExitStack() as stack:
+        for place, module in enumerate(modules):
+            if module is not callee and not isinstance(module, torch.jit.ScriptModule):
+                stack.callback(module.register_forward_hook(note(place)).remove)
+        with torch.enable_grad(), as_in_use(seen.device, callee), bpda():
+            logits = callee(seen.detach().to(subject.dtype).clone().requires_grad_())
+    weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
+    tensors = [tensor for tensor, _ in answers.values()]
+    slopes = torch.autograd.grad((logits * weights).sum(), tensors, allow_unused=True) if tensors else ()
+    idle = [
+        place for place, slope in zip(answers, slopes, strict=True) if slope is not None and slope.abs().amax() < _MUTE
+    ]
+    for place in idle[:_PARTS]:
+        yield names[place], Inner(subject, place, answers[place][1], from_x=False)

@@ -18,16 +18,19 @@ from torch import Tensor, nn
 import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, THREAT, examples
 from deceptive.honest import convolutional, digits, linear, robust, standard
-from nofreelunch.attacks import Attack, ExactLinear, fgsm, misclassified
+from nofreelunch.attacks import Attack, ExactLinear, WorstOf, fgsm, misclassified
+from nofreelunch.attacks.abreast import abreast
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation import Evaluation, evaluate, foreign, operations, sweep
 from nofreelunch.evaluation.interval_bounds import certify
 from nofreelunch.evaluation.operations import is_affine
 from nofreelunch.evaluation.remedies.bpda import bpda
+from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.models.copying import copy_of, modules_of
+from nofreelunch.models.declared import Outputs
 from nofreelunch.threats import Linf, Threat
 from nofreelunch.types import Model
 
@@ -371,6 +374,37 @@ def test_what_is_certified_cannot_be_broken(build: object, threat: Threat) -> No
     assert all(step == "" for step, safe in zip(ev.broken_by, proven.tolist(), strict=True) if safe)
 
 
+class Normalised(nn.Module):
+    """As most people write it: the network is the other one, if its pixels are moved back first."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(0.1307).view(1, 1, 1))
+        self.register_buffer("std", torch.tensor(-0.3081).view(1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(((x - self.mean) / self.std) * self.std + self.mean)
+
+
+def test_a_normalisation_of_one_s_own_and_labels_are_certified_as_well() -> None:
+    x, y = examples()
+    wrapped, named = Normalised(robust()), nn.Sequential(robust(), Outputs(tuple(range(10))))
+    alone = certify(robust(), x, y, nfl.Linf(0.01))
+    assert alone is not None
+    for model in (wrapped, named):
+        proven = certify(model, x, y, nfl.Linf(0.01))
+        assert proven is not None
+        assert (alone >= proven).all()
+        assert proven.sum() > alone.sum() / 2  # intervals do not know that labels and logits hang together
+    assert certify(Squared(), x, y, nfl.Linf(0.01)) is None
+
+
+class Squared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * x).flatten(1)[:, :10]
+
+
 def test_no_certificate_covers_an_example_that_is_broken(ev: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though as many others stand: then what was bounded are not the operations of the model."""
     broken = next(row for row, step in enumerate(ev.broken_by) if step not in ("", "clean"))
@@ -665,3 +699,40 @@ def test_examples_that_cannot_be_kept_say_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot write .*examples\.npy"):
         evaluate(standard(), _few(), THREAT, BRIEF, keep_examples=True, out=tmp_path / "file" / "folder")
+
+
+def test_a_variable_that_is_not_assigned_yet_is_no_part_of_a_model() -> None:
+    def made(log: bool = False) -> Callable[[Tensor], Tensor]:
+        if log:
+            told: list[Tensor] = []
+
+        def model(x: Tensor) -> Tensor:
+            logits: Tensor = robust()(x)
+            if log:
+                told.append(logits)
+            return logits
+
+        return model
+
+    found = evaluate(made(), examples(), THREAT, BRIEF)
+    assert found.robust == evaluate(robust(), examples(), THREAT, BRIEF).robust
+
+
+def test_an_attack_s_own_mistake_is_not_said_to_be_the_model_s() -> None:
+    x, y = examples()
+    attack = nfl.PGD(THREAT, loss=lambda logits, y: logits.foo())  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="foo"):
+        attack(robust(), x, y, torch.Generator().manual_seed(0))
+
+
+def test_attacks_towards_a_class_run_beside_each_other_alone() -> None:
+    (x, y), rng = examples(), torch.Generator().manual_seed(0)
+    one_by_one = [SurrogatePGD(THREAT, 5, surrogate=robust(), target_rank=rank) for rank in (1, 0, 2)]
+    z = abreast(one_by_one, 1000)(robust(), x, y, rng)
+    assert torch.equal(z, WorstOf(tuple(one_by_one))(robust(), x, y, torch.Generator().manual_seed(0)))
+
+
+def test_the_same_numbers_in_another_shape_are_other_data() -> None:
+    x, y = examples()
+    shapes = (source_of((images, y), linear(), THREAT).digest for images in (x, x.flatten(1)))
+    assert len(set(shapes)) == 2

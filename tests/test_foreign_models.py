@@ -95,6 +95,17 @@ def test_the_layout_of_robustness(suffix: str) -> None:
     same(plain(images()), network()(2 * images() - 1))
 
 
+@pytest.mark.parametrize("prefix", ["backbone.", "_orig_mod.", "net."])
+def test_what_wraps_a_network_is_taken_off(prefix: str) -> None:
+    state = {prefix + name: value + 1 for name, value in network().state_dict().items()}
+    torch.save({"model_state": state, "epoch": 3}, "w.pt")
+    bias = load_model(FACTORY, weights="w.pt").state_dict()["3.bias"]
+    assert torch.equal(bias, network().state_dict()["3.bias"] + 1)
+    torch.save({"params": state}, "w.pt")
+    with pytest.raises(InputError, match=r"it has \['params'\]; wanted are named tensors, alone or under one of state"):
+        load_model(FACTORY, weights="w.pt")
+
+
 def test_a_normaliser_that_is_none_is_refused() -> None:
     state = {f"model.{name}": value for name, value in network().state_dict().items()}
     torch.save({**state, "normalizer.new_mean": torch.zeros(3), "normalizer.new_std": torch.zeros(3)}, "w.pt")

@@ -32,6 +32,15 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:240] or type(error).__name__
 
 
+def brief(value: object) -> str:
+    """A value in a sentence: on one line, and not at length.
+
+    >>> brief([1, 2]), len(brief("x" * 1000))
+    ('[1, 2]', 80)
+    """
+    return " ".join(f"{value!r:.200}".split())[:80]
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is in no table: lists the known names, the nearest first.
 
@@ -41,7 +50,9 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f'; did you mean "{near[0]}"?' if near else ";"
-    return InputError(f'unknown {what} "{name}"{hint} known: {", ".join(names)}')
+    return InputError(
+        f'unknown {what} "{name if isinstance(name, str) else brief(name)}"{hint} known: {", ".join(names)}'
+    )
 
 
 def check_known(what: str, name: object, known: Collection[str]) -> None:
@@ -88,7 +99,8 @@ def check_number(
             raise TypeError("float() would take it, those who count on a number would not")
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name} must be a number in {allowed}, got {value!r}") from None
+        way = "; write it without quotes" if isinstance(value, str) else ""
+        raise InputError(f"{name} must be a number in {allowed}, got {value!r}{way}") from None
     above = number > low if open_low else number >= low
     below = number < high if open_high else number <= high
     if not (math.isfinite(number) and above and below):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nofreelunch.cli.values import DataRoot, Device, OptionalPath, OptionalText
+from nofreelunch.cli.values import DataRoot, Device, OptionalPath, OptionalText, Whole
 from nofreelunch.errors import InputError, parse_number
 from nofreelunch.workspace import find_device
 
@@ -37,7 +37,7 @@ class OfModel:
     labels: Annotated[str | None, tyro.conf.arg(metavar="I,J,...")] = None
     """For each class of the data the index of the model's output, e.g. 5,7; default: 0,1,2 and so on."""
     device: Device = "auto"
-    seed: int = 0
+    seed: Whole = 0
     """Of everything random."""
 
     def declared(self) -> "Declared":

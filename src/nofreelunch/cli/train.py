@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import tyro
 
-from nofreelunch.cli.values import DataRoot, Device, Norm, OptionalInt, OptionalNumber, OptionalText, data_root_words
+from nofreelunch.cli.values import (
+    DataRoot,
+    Device,
+    Norm,
+    OptionalInt,
+    OptionalNumber,
+    OptionalText,
+    Whole,
+    data_root_words,
+)
 from nofreelunch.errors import InputError
 from nofreelunch.workspace import find_device
 
@@ -85,7 +94,7 @@ class Train:
     """Number of parts that a batch is worked off in, to save memory."""
     holdout: _Number = None
     """Share of the training images that the epoch is chosen by; 0: the last weights are kept."""
-    seed: int = 0
+    seed: Whole = 0
     """Of initial weights, order, augmentation and attacks."""
     device: Device = "auto"
     data_root: DataRoot = None

@@ -124,14 +124,17 @@ class Dataset:
         """SHA-256 of all labels and images, in hexadecimal: two data sets with equal digests hold the same data."""
         return content_digest(self.train, self.test)
 
-    def pair(self, first: str, second: str) -> "Dataset":
-        """The images of two classes: y = -1 for `first`, +1 for `second`.
+    def pair(self, first: str | int, second: str | int) -> "Dataset":
+        """The images of two classes, by their names: y = -1 for `first`, +1 for `second`.
+
+        Those of digits may be given as numbers.
 
         Mean and std are those of the images kept.
 
         Raises:
             InputError: if a class is unknown, or both are the same.
         """
+        first, second = (str(name) if isinstance(name, int) else name for name in (first, second))
         for name in (first, second):
             check_known(f"class of {self.name}", name, self.classes)
         if first == second:

@@ -49,6 +49,9 @@ class _Header:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """The four arrays, in any type that `_check` lets pass."""
     try:
+        with path.open("rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise InputError(f"is no npz file but one array (.npy); np.savez keeps several, {', '.join(_NAMES)}")
         with zipfile.ZipFile(path) as archive:
             missing = [name for name in _NAMES if f"{name}.npy" not in archive.namelist()]
             if missing:
@@ -97,13 +100,16 @@ def _check(name: str, header: _Header) -> None:
             hint = "ravel()" if shape[1] == 1 else "argmax(1)"
             raise InputError(f"{name} must be (n,), got {shape}; give {name}.{hint}")
         if len(shape) != 1 or dtype.kind not in "iu":
-            raise InputError(f"{name} must be integers of shape (n,), got {dtype} {shape}")
+            way = f"{name}.astype(int)" if dtype.kind == "f" else f"np.unique({name}, return_inverse=True)[1]"
+            raise InputError(f"{name} must be integers of shape (n,), got {dtype} {shape}; give {way}")
         return
     if dtype != np.uint8 and dtype.kind != "f":
         way = f"{name}.astype('uint8') * 255" if dtype.kind == "b" else f"{name}.astype('uint8'), if it holds 0 .. 255"
         raise InputError(f"{name} must be uint8, got {dtype}; give {way}")
     if len(shape) not in (3, 4):
         raise InputError(f"{name} must be (n, h, w, c) or (n, h, w), got {shape}")
+    if shape[0] == 0:
+        raise InputError(f"{name} must hold at least one image, got {shape}")
     if len(shape) == 4 and shape[3] > _CHANNELS_AT_MOST:
         raise InputError(f"{name} must have its channels last, got {shape}; give {name}.transpose(0, 2, 3, 1)")
 
@@ -115,7 +121,10 @@ def _classes(y: NDArray[Any]) -> tuple[int, ...]:
         raise InputError(f"y_train must have two classes or more, got {found}")
     gap = next((label for label, value in enumerate(found) if value != label), None)
     if gap is not None:
-        raise InputError(f"y_train must be 0 .. K-1; label {found[gap]} is there, label {gap} is not")
+        shifted = found == list(range(found[0], found[0] + len(found)))
+        way = f"y - {found[0]}" if shifted and found[0] > 0 else "np.unique(y, return_inverse=True)[1]"
+        named = f"label {found[gap]} is there, label {gap} is not (they go from {found[0]} to {found[-1]})"
+        raise InputError(f"y_train must be 0 .. K-1; {named}; give {'(y + 1) // 2' if found == [-1, 1] else way}")
     return tuple(found)
 
 

@@ -13,17 +13,22 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.declared import Outputs
 from nofreelunch.models.tracing import frozen_copy, trace
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Mask, Model
 
 _SLACK = 1e-5
 """From this share of the largest logit on a margin counts as positive: bounds are float64, the model is float32."""
-_RISING = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, Pixels)
+_RISING = (
+    nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, Pixels, Outputs,
+)  # fmt: skip
 """No output falls when an input rises, in evaluation mode: such a layer maps bounds to bounds."""
 _RISING_CALLS = {torch.relu, F.relu, torch.flatten, F.max_pool2d, torch.max_pool2d, F.avg_pool2d, "flatten", "relu"}
 _WEIGHTED = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 _SUMS = {operator.add, torch.add, "add"}
+_DIFFERENCES = {operator.sub, torch.sub, "sub"}
+_SCALINGS = {operator.mul, torch.mul, "mul", operator.truediv, torch.div, "div"}
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,12 @@ def _known(node: fx.Node, graph: fx.GraphModule) -> bool:
         plain = getattr(layer, "padding_mode", "zeros") == "zeros" and getattr(layer, "running_mean", 0) is not None
         return type(layer) in _RISING + _WEIGHTED and plain
     if node.op in ("call_function", "call_method"):
-        parents = sum(isinstance(arg, fx.Node) for arg in node.args)
-        plain_sum = node.target in _SUMS and parents == 2 and not node.kwargs  # alpha would be a factor
-        return (node.target in _RISING_CALLS and parents == 1) or plain_sum
-    return node.op in ("placeholder", "output")
+        if node.target in _SUMS | _DIFFERENCES | _SCALINGS:
+            numbers = all(isinstance(arg, (fx.Node, int, float)) for arg in node.args)
+            by_constant = not isinstance(node.args[-1], fx.Node) or node.args[-1].op == "get_attr"
+            return numbers and not node.kwargs and (by_constant or node.target not in _SCALINGS)  # alpha is a factor
+        return node.target in _RISING_CALLS and sum(isinstance(arg, fx.Node) for arg in node.args) == 1
+    return node.op in ("placeholder", "output", "get_attr")
 
 
 def _propagate(graph: fx.GraphModule, box: Interval, y: Labels) -> Mask:
@@ -81,8 +88,12 @@ def _propagate(graph: fx.GraphModule, box: Interval, y: Labels) -> Mask:
     *operations, output = graph.graph.nodes
     known: dict[fx.Node, Interval] = {}
     for node in operations:
-        parents = [known[arg] for arg in node.args if isinstance(arg, fx.Node)]
-        known[node] = box if node.op == "placeholder" else _step(node, graph, parents)
+        if node.op == "get_attr":
+            known[node] = _constant(operator.attrgetter(str(node.target))(graph))
+        elif node.op == "placeholder":
+            known[node] = box
+        else:
+            known[node] = _step(node, graph, known)
     last = output.args[0]
     layer = graph.get_submodule(str(last.target)) if last.op == "call_module" else None
     if type(layer) is nn.Linear:
@@ -90,10 +101,17 @@ def _propagate(graph: fx.GraphModule, box: Interval, y: Labels) -> Mask:
     return _lead(known[last], y)
 
 
-def _step(node: fx.Node, graph: fx.GraphModule, parents: list[Interval]) -> Interval:
+def _constant(value: Tensor | float) -> Interval:
+    number = torch.as_tensor(value, dtype=torch.float64)
+    return Interval(number, number)
+
+
+def _step(node: fx.Node, graph: fx.GraphModule, known: dict[fx.Node, Interval]) -> Interval:
     """The bounds of one operation."""
-    if node.target in _SUMS:
-        return Interval(parents[0].low + parents[1].low, parents[0].high + parents[1].high)
+    if node.target in _SUMS | _DIFFERENCES | _SCALINGS:
+        first, second = (known[arg] if isinstance(arg, fx.Node) else _constant(arg) for arg in node.args)  # type: ignore[arg-type]
+        return _combined(node.target, first, second)
+    parents = [known[arg] for arg in node.args if isinstance(arg, fx.Node)]
     if node.op == "call_module":
         layer = graph.get_submodule(str(node.target))
         if type(layer) in _WEIGHTED:
@@ -102,6 +120,17 @@ def _step(node: fx.Node, graph: fx.GraphModule, parents: list[Interval]) -> Inte
     call = getattr(Tensor, node.target) if isinstance(node.target, str) else node.target
     low, high = (call(end, *node.args[1:], **node.kwargs) for end in (parents[0].low, parents[0].high))
     return Interval(low, high)
+
+
+def _combined(target: object, first: Interval, second: Interval) -> Interval:
+    """A sum, a difference, or a multiple by a constant."""
+    if target in _SUMS:
+        return Interval(first.low + second.low, first.high + second.high)
+    if target in _DIFFERENCES:
+        return Interval(first.low - second.high, first.high - second.low)
+    factor = second.low if target in {operator.mul, torch.mul, "mul"} else 1 / second.low
+    ends = first.low * factor, first.high * factor
+    return Interval(torch.minimum(*ends), torch.maximum(*ends))
 
 
 def _weighted(layer: nn.Module, given: Interval) -> Interval:

@@ -17,6 +17,7 @@ from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import differs
 from nofreelunch.models.classifier import Pixels
+from nofreelunch.models.declared import Outputs
 from nofreelunch.models.tracing import trace
 from nofreelunch.types import Inputs, Labels, Logits, Mask, Model
 
@@ -32,7 +33,7 @@ _UNPROVABLE = {
 
 _LAYERS = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Flatten, nn.Unflatten, nn.Identity, nn.AvgPool1d, nn.AvgPool2d,
-    nn.AvgPool3d, nn.AdaptiveAvgPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Dropout, Pixels,
+    nn.AvgPool3d, nn.AdaptiveAvgPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Dropout, Pixels, Outputs,
 )  # fmt: skip
 """Affine in evaluation mode."""
 _FUNCTIONS = {torch.flatten, operator.neg, torch.neg, "flatten", "reshape", "view", "neg", "contiguous", "float"}

@@ -127,6 +127,7 @@ class Evaluation:
         lines = [
             f"clean accuracy {self.clean.rate:.1%} of {self.clean.total}",
             f"robust accuracy {bound} {self.robust.rate:.1%} ({low:.1%} to {high:.1%} on all data) under {self.threat}",
+            *([f"proven robust: at least {self.certified.rate:.1%}"] if self.certified else []),
             f"{self.verdict}",
             *map(str, self.flags),
             *([f"{self.dropped} points that attacks returned were outside and did not count"] if self.dropped else []),

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from nofreelunch.attacks.door import check_batch, check_dense
 from nofreelunch.data import Dataset, Split
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, brief
 from nofreelunch.threats import Threat, check_box_of_images, check_threat
 from nofreelunch.types import Inputs, Labels, pixels
 
@@ -73,9 +74,13 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
         check_box_of_images(threat)
         return _described(data, data.targets, ())
     if not isinstance(data, (tuple, list)) or [isinstance(part, Tensor) for part in data] != [True, True]:
-        got, way = f"{data!r:.80}", "torch.as_tensor makes one"
+        got, way = brief(data), "torch.as_tensor makes tensors of arrays"
         if isinstance(data, (tuple, list)):
             got = f"({', '.join(type(part).__name__ for part in data)})"
+        elif isinstance(data, Tensor):
+            got, way = f"a tensor of shape {tuple(data.shape)}", "give the labels too: (x, y)"
+        elif isinstance(data, DataLoader):
+            way = "join its batches: tuple(map(torch.cat, zip(*loader)))"
         elif isinstance(data, (str, Dataset)):
             way = "its .test is one" if isinstance(data, Dataset) else f"load_data({data!r}).test is one"
         raise InputError(f"data must be a Split or a pair (x, y) of tensors, got {got}; {way}")

@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ Network = TypeVar("Network", bound=nn.Module)
 _BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files begin that torch before 1.6 saved: pickles and raw numbers one after the other, without an archive."""
 _SAFE_SINCE = (2, 10)  # before, the restricted reader had holes: CVE-2025-32434, GHSA-63cw-57p8-fm3p
-_NESTED = ("state_dict", "model_state_dict", "model", "net")
+_NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _SCRIPT = "TorchScript can read and write files"
 _EXPORTED = "torch evaluates and unpickles parts of exported programs to load them"
@@ -65,7 +66,10 @@ class Weights:
             InputError: if they are not.
         """
         wanted = model.state_dict()
-        named = ({prefix + name: value for name, value in self.tensors.items()} for prefix in ("", *_PREFIXES))
+        named = chain(
+            ({prefix + name: value for name, value in self.tensors.items()} for prefix in ("", *_PREFIXES)),
+            [{name.partition(".")[2]: value for name, value in self.tensors.items()}],  # whatever wraps the network
+        )
         tensors = next((one for one in named if one.keys() == wanted.keys()), dict(self.tensors))
         for name in tensors.keys() & wanted.keys():
             if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():
@@ -182,7 +186,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             break
     strange = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if strange or not content:
-        raise InputError(f"--weights {path} holds no state dict: {strange[:1] or 'nothing'} is not a named tensor")
+        wanted = f"wanted are named tensors, alone or under one of {', '.join(_NESTED)}"
+        raise InputError(f"--weights {path} holds no state dict: it has {strange[:3] or 'nothing'}; {wanted}")
     return dict(content)
 
 

@@ -6,9 +6,10 @@ from torch import fx, nn
 
 from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.copying import copy_of
+from nofreelunch.models.declared import Outputs
 from nofreelunch.models.resnet import StandardiseEach
 
-_LEAVES = (Pixels, StandardiseEach)  # they look at the shape of their input, which a symbol does not have
+_LEAVES = (Pixels, Outputs, StandardiseEach)  # they look at the shape of their input, which a symbol does not have
 
 
 class _Tracer(fx.Tracer):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nofreelunch.errors import InputError, check_count, check_known, check_number
-from nofreelunch.theory.gaussian import GaussianModel
+from nofreelunch.theory.gaussian import GaussianModel, check_gaussian
 from nofreelunch.theory.halfspaces import Halfspaces
 from nofreelunch.theory.shapes import ADVERSARIES, Points, check_eps
 from nofreelunch.theory.shift import ShiftTests
@@ -63,6 +63,7 @@ def frontier(model: GaussianModel, eps: float, adversary: str = "full", points: 
 
 
 def _curve(model: GaussianModel, eps: float, adversary: str) -> Halfspaces | ShiftTests:
+    check_gaussian(model)
     check_known("adversary", adversary, ADVERSARIES)
     eps = check_eps(eps)
     if adversary == "full" and eps >= 1:

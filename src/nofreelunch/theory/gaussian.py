@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nofreelunch.errors import InputError, check_count, check_number
+from nofreelunch.errors import InputError, brief, check_count, check_number
 from nofreelunch.theory.linear import LinearRule
 from nofreelunch.theory.shapes import LARGEST, Samples, Signs, check_eps, check_p, check_weights
 
@@ -90,3 +90,9 @@ class GaussianModel:
         w1, v = math.log(self.p / (1 - self.p)), 2 * self.mu
         norm = math.hypot(w1, v)
         return LinearRule.pooled(w1 / norm, v / norm, self.d) if norm > 0 else LinearRule.pooled(1.0, 0.0, self.d)
+
+
+def check_gaussian(model: object) -> None:
+    """Refuse what is no model of the data: the first argument of the theory's functions."""
+    if not isinstance(model, GaussianModel):
+        raise InputError(f"model must be a GaussianModel, such as GaussianModel(d=400, eta=0.2), got {brief(model)}")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nofreelunch.errors import check_number
-from nofreelunch.theory.gaussian import GaussianModel
+from nofreelunch.theory.gaussian import GaussianModel, check_gaussian
 from nofreelunch.theory.hinge import Hinge, Lam
 from nofreelunch.theory.linear import LinearRule
 from nofreelunch.theory.optimality import residual
@@ -70,6 +70,7 @@ def zero_from(model: GaussianModel) -> ZeroFrom:
     (1 - eps) w1 can sit on the kink 1 / (1 - eps), where x_1 = y means margin 1, and v can be zero a little below eta.
     At unit norm this happens at eps = 0 only.
     """
+    check_gaussian(model)
     return ZeroFrom(w1=abs(2 * model.p - 1), v=model.eta)
 
 
@@ -87,6 +88,7 @@ def fit_svm(model: GaussianModel, lam: float | None = None, eps: float = 0.0) ->
     Raises:
         InputError: if an argument is outside its range, or no lam gives |w|_2 = 1.
     """
+    check_gaussian(model)
     eps = check_eps(eps)
     hinge = hinge_of(model, eps)
     if lam is None:

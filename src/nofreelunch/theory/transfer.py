@@ -7,7 +7,7 @@ target drops by eps sum_i w_target,i sign(w_source,i), and its accuracy is a clo
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nofreelunch.theory.gaussian import GaussianModel
+from nofreelunch.theory.gaussian import GaussianModel, check_gaussian
 from nofreelunch.theory.linear import LinearRule
 from nofreelunch.theory.shapes import check_eps, check_weights
 
@@ -26,6 +26,7 @@ def transfer_accuracy(model: GaussianModel, w_source: ArrayLike, w_target: Array
     Raises:
         InputError: if an argument is outside its range.
     """
+    check_gaussian(model)
     eps = check_eps(eps)
     source = check_weights("w_source", w_source, model.d + 1)
     target = check_weights("w_target", w_target, model.d + 1)
@@ -35,5 +36,6 @@ def transfer_accuracy(model: GaussianModel, w_source: ArrayLike, w_target: Array
 
 def rule_transfer_accuracy(model: GaussianModel, source: LinearRule, target: LinearRule, eps: float) -> float:
     """`transfer_accuracy` between classifiers w1 x_1 + v z (`LinearRule.pooled`), without writing out d weights."""
+    check_gaussian(model)
     shift = np.sign(source.w1) * target.w1 + np.sign(source.weak_sum) * target.weak_sum
     return target.accuracy(model.eta, model.p, check_eps(eps) * float(shift))

@@ -118,8 +118,9 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
             f"(accumulate={config.accumulate} x {devices.processes} processes)"
         )
     if len(data.train) < 2 or config.batch_size > len(data.train):
-        allowed = f"at most the number of training images, {len(data.train)}, and these >= 2"
-        raise InputError(f"batch_size must be {allowed}, got {config.batch_size}")
+        allowed = f"at most the number of training images, {len(data.train)}"
+        at_least = ", of which there must be two or more" if len(data.train) < 2 else ""
+        raise InputError(f"batch_size must be {allowed}{at_least}, got {config.batch_size}")
     if config.threat is not None:
         config.threat.check_reach(data.train.x, data.name)
 

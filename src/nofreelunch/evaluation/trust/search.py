@@ -105,7 +105,7 @@ def chance_flag(clean: Tally, classes: int) -> Flag | None:
     return Flag(
         "chance-accuracy",
         f"clean accuracy {clean.rate:.1%} of {clean.total} is chance level for {classes} classes",
-        "check labels, their order, and the range of the inputs",
+        "check that the weights are loaded, the labels and their order, and the range of the inputs",
     )
 
 

@@ -504,7 +504,7 @@ def _saved(content: Any, **options: Any) -> bytes:
         (lambda: _zip([("a/data.pkl", b"."), ("a/code/net.py", b"")]), "nothing of it was run: TorchScript can"),
         (lambda: _saved(torch.rand(3)), "holds a Tensor; a state dict is wanted"),
         (lambda: _saved({}), "holds no state dict"),
-        (lambda: _saved({"epoch": 3}), "['epoch'] is not a named tensor"),
+        (lambda: _saved({"epoch": 3}), "it has ['epoch']; wanted are named tensors"),
         (lambda: _saved({"2.weight": torch.rand(3, 4)}), "does not fit the model: 2.bias is missing"),
         (lambda: _saved({"2.weight": torch.rand(1).expand(10**6, 10**3), "2.bias": torch.rand(3)}), "not (3, 4)"),
         (

@@ -84,10 +84,22 @@ def test_decisions_are_found(parts: type[Parts], gate: Gate, count: int) -> None
     assert len(ways(parts(gate), inputs(30))) == count
 
 
+class Scaled(nn.Module):
+    """By the larger of two numbers, which is a number and no choice."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * torch.max(x.mean(1), x.std(1))[:, None]
+
+
 def test_a_network_of_one_piece_decides_nothing() -> None:
     net = nn.Sequential(nn.Linear(SIZE, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 2))
     assert ways(net, inputs(30)) == []
     assert ways(nn.Sequential(net, nn.Softmax(1)), inputs(1)) == []
+    assert ways(Scaled(net), inputs(30)) == []
 
 
 def best_lead(layer: nn.Linear, x: Tensor, sign: int, bound: float, target: int, label: int) -> float:

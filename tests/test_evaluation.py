@@ -398,6 +398,16 @@ def test_a_normalisation_of_one_s_own_and_labels_are_certified_as_well() -> None
         assert (alone >= proven).all()
         assert proven.sum() > alone.sum() / 2  # intervals do not know that labels and logits hang together
     assert certify(Squared(), x, y, nfl.Linf(0.01)) is None
+    lost = certify(Lost(robust()), x, y, nfl.Linf(0.01))
+    assert lost is not None
+    assert not lost.any()
+
+
+class Lost(Normalised):
+    """In float32 nothing of the image is left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x + 1e9) - 1e9)
 
 
 class Squared(nn.Module):

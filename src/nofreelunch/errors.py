@@ -99,7 +99,7 @@ def check_number(
             raise TypeError("float() would take it, those who count on a number would not")
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        way = "; write it without quotes" if isinstance(value, str) else ""
+        way = "; write it without quotes" if isinstance(value, str) and value[:1].isdigit() else ""
         raise InputError(f"{name} must be a number in {allowed}, got {value!r}{way}") from None
     above = number > low if open_low else number >= low
     below = number < high if open_high else number <= high

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.attacks.eot import Averaged
-from nofreelunch.errors import InputError, reason
+from nofreelunch.errors import InputError, brief, reason
 from nofreelunch.models.fast import judge, live
 from nofreelunch.models.state import evaluating
 from nofreelunch.threats import Box
@@ -85,7 +85,7 @@ def check_model(model: object) -> None:
     if isinstance(model, type):
         raise InputError(f"model must be an instance, got the class {model.__name__}; write {model.__name__}(...)")
     if not callable(model):
-        raise InputError(f"model must be a callable from inputs to logits, got {model!r:.80}")
+        raise InputError(f"model must be a callable from inputs to logits, got {brief(model)}")
 
 
 def check_dense(**given: object) -> None:

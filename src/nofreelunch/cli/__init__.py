@@ -151,7 +151,7 @@ def _one_sentence(box: str, arguments: Sequence[str]) -> str:
     form = re.search(r"Error parsing (--\S+): no type matching \{None\}\|\{(.*)\} could .* from \[(.*)\]", _line(first))
     if form:
         return f"{form[1]} takes {form[2]}, got {form[3]}; --help lists the options"
-    lone = re.fullmatch(r"Unrecognized options: ([\d.e/-]+)", _line(first))
+    lone = re.fullmatch(r"Unrecognized options: [\d.e/, -]+", _line(first))
     if lone and "--eps" in arguments:
         return f"{_line(first)}; several radii are given one by one: --eps 0.1 --eps 0.2"
     near = (

@@ -61,7 +61,7 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> Scouting:
     def look() -> dict[str, Any]:
         index = trial.sample(trial.board.standing(), protocol.sample)
         if len(index) == 0:
-            return {"sample": [], "suspicious": False, "better": [], "gains": {}, "unexplained": {}, "untried": {}}
+            return {"sample": [], "suspicious": False, "better": [], "gains": {}, "unexplained": {}}
         odd = bool(flags) or trial.subject.stateful or bool(trial.switches)
         suspicious = odd or bool(gradient_flags(slopes_near(trial, index)))
         index = index if suspicious else trial.sample(index, protocol.few)
@@ -70,11 +70,10 @@ def scout(trial: Trial, protocol: Protocol, flags: list[Flag]) -> Scouting:
         gains, unexplained = _beyond_luck(trial, protocol, better, len(index))
         return {
             "sample": index.tolist(), "suspicious": suspicious, "better": list(better), "gains": gains,
-            "unexplained": unexplained, "untried": trial.untried,
+            "unexplained": unexplained,
         }  # fmt: skip
 
     seen = trial.journal.once("scouting", look)
-    trial.untried = seen["untried"]
     gains, unexplained = ({name: Gain(*gain) for name, gain in seen[kind].items()} for kind in ("gains", "unexplained"))
     sample = torch.tensor(seen["sample"], dtype=torch.long)
     return Scouting(sample, seen["suspicious"], seen["better"], gains, unexplained)

@@ -1,11 +1,12 @@
 """What shows only where attacks arrive: at the boundary, and at the ends of their ways."""
 
+from functools import partial
+
 import torch
 
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import attempted
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import function
 from nofreelunch.evaluation.trust.boundary import boundary_flag, jump_flag, largest_jump, steepness
@@ -53,7 +54,8 @@ def _found(trial: Trial, protocol: Protocol) -> list[Flag]:
     jumps = jump_flag(torch.cat([largest_jump(trial.subject.logits, x, y, x + apart * (end - x)) for end in ends]))
     probe = Probe(trial.subject, x, y, z, trial.threat.width, len(x))
     seen = torch.cat([x, z, trial.threat.random_start(x, streams.fork(2)), trial.load(trial.some(_IMAGES))[0]])
-    hide = attempted(lambda: hidden_flag(trial.threat, trial.subject, x, y, seen, protocol.probing))
+    looking = partial(hidden_flag, trial.threat, trial.subject, x, y, seen, protocol.probing)
+    hide = trial.attempted("hidden parts", looking)
     flags = (steep, jumps, hide, function.batch_dependent(probe), function.watches_gradients(probe))
     there = gradient_flags(slopes(trial.view, x, y, (z, trial.threat.random_start(x, streams)), trial.threat))
     return [flag for flag in flags if flag is not None] + [flag for flag in there if flag.name in _MISLEADING]

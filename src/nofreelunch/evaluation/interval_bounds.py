@@ -20,6 +20,8 @@ from nofreelunch.types import Inputs, Labels, Mask, Model
 
 _SLACK = 1e-5
 """From this share of the largest logit on a margin counts as positive: bounds are float64, the model is float32."""
+_ROUNDED = 1e-3
+"""By more than this share of its largest logit a model that rounds to float32 is another one than its bounds are of."""
 _RISING = (
     nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout, Pixels, Outputs,
 )  # fmt: skip
@@ -66,7 +68,10 @@ def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
         return None
     low, high = (threat.clip(x.double() + sign * threat.eps) for sign in (-1, 1))
     with torch.no_grad():
-        return _propagate(graph, Interval(low, high), y)
+        exact: Tensor = graph(x.double())
+        rounded: Tensor = model(x.to(next(model.parameters(), x).dtype))
+        alike: Mask = (exact - rounded).abs().amax(1) <= _ROUNDED * exact.abs().amax(1)
+        return alike & _propagate(graph, Interval(low, high), y)
 
 
 def _known(node: fx.Node, graph: fx.GraphModule) -> bool:

@@ -110,13 +110,13 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
 
 def _described(x: Tensor | Split, y: Labels, notes: tuple[str, ...]) -> Source:
     """Content hashes of all examples, in one pass over them."""
-    sha, keys = hashlib.sha256(), []
-    for index in torch.split(torch.arange(len(y)), _step(x.x if isinstance(x, Split) else x)):
+    sha, keys, array = hashlib.sha256(), [], x.x if isinstance(x, Split) else x
+    for index in torch.split(torch.arange(len(y)), _step(array)):
         for image in _images(x, index).cpu().numpy():
             key = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest()
             sha.update(key)
             keys.append(int.from_bytes(key, "little", signed=True))
-    sha.update(f"{tuple(x.x.shape if isinstance(x, Split) else x.shape)}".encode() + y.cpu().numpy().tobytes())
+    sha.update(f"{tuple(array.shape)}".encode() + y.cpu().numpy().tobytes())
     return Source(x, y.cpu(), torch.tensor(keys), sha.hexdigest(), notes)
 
 

@@ -141,14 +141,15 @@ def own_randomness(seed: int) -> Iterator[None]:
             random.setstate(python_state)
 
 
-def attempted(compute: Callable[[], T], failed: Callable[[str], object] = len) -> T | None:
+def attempted(compute: Callable[[], T], failed: Callable[[str], object] | None = None) -> T | None:
     """What the user's code makes of it; None, and `failed` is told why, if it fails but for lack of memory."""
     try:
         return compute()
     except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
         if out_of_memory(error):
             raise
-        failed(reason(error))
+        if failed is not None:
+            failed(reason(error))
         return None
 
 

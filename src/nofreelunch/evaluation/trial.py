@@ -74,7 +74,7 @@ class Trial:
         self.board, self.journal, self.progress, self.keep_examples = journal.board, journal, progress, keep_examples
         self.examples = _storage(source, journal.folder) if keep_examples else None
         self.view: Model = subject.differentiable
-        self.untried: dict[str, str] = {}
+        self.untried = journal.once("untried", dict[str, str])  # one object, saved with the rest as it fills
         self.randomised, self.suspicious = False, False
 
     def randomise(self) -> None:

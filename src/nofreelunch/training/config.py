@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -100,10 +101,10 @@ class TrainConfig:
         if self.step_size is None or self.threat is None:
             return attack
         share = threat.eps / self.threat.eps if self.threat.eps else 1.0
-        if not self.cautions:
-            return dataclasses.replace(attack, step_size=self.step_size * share)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `cautions` has it, once for all steps
+        with ExitStack() as quiet:
+            if self.cautions:  # they are told once for all steps
+                quiet.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
             return dataclasses.replace(attack, step_size=self.step_size * share)
 
     @property

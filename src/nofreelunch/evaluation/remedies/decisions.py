@@ -81,7 +81,7 @@ class _Deciding(Smooth):
             return self._extremes(made, args[0], _EXTREMES[name])
         if not isinstance(made, Tensor) or made.shape[:1] != (self._rows,) or made.numel() != self._rows:
             return made
-        if name not in _EXTREMES and made.dtype != torch.bool:
+        if made.dtype != torch.bool and (name not in _EXTREMES or made.is_floating_point()):
             return made
         return torch.full_like(made, self._side) if self._decides(made.flatten(), self._rising(made)) else made
 

@@ -5,9 +5,10 @@ the derivative as if the first one were the identity, is the simplest adaptive a
 4.1.2).
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class _Seen:
 def inner_surrogates(subject: Subject, x: Tensor) -> dict[str, Model]:
     """The modules that answer with as many logits as the model, each with its input as it comes and as if it were x."""
     callee = subject.callee()
-    names = [name for root in modules_of(callee) for name, _ in root.named_modules(remove_duplicate=False)]
+    names = module_names(callee)
     said, seen = _watch(subject, callee, x)
     surrogates: dict[str, Model] = {}
     answers, inputs = list[Tensor](), list[Tensor]()
@@ -91,6 +92,25 @@ def inner_surrogates(subject: Subject, x: Tensor) -> dict[str, Model]:
     return surrogates
 
 
+def module_names(callee: Model) -> list[str]:
+    """The names of all modules that a model is made of, in their order."""
+    return [name for root in modules_of(callee) for name, _ in root.named_modules(remove_duplicate=False)]
+
+
+@contextmanager
+def watched(callee: Model, hook: Callable[[int, Any, Any], Any]) -> Iterator[None]:
+    """Inside the block `hook(place, args, answer)` is called after each module of the model; not of a TorchScript's.
+
+    What it returns, unless that is None, takes the place of the answer.
+    """
+    with ExitStack() as stack:
+        for place, module in enumerate(all_modules(callee)):
+            if module is not callee and not isinstance(module, torch.jit.ScriptModule):
+                after = partial(lambda place, _, args, answer: hook(place, args, answer), place)
+                stack.callback(module.register_forward_hook(after).remove)
+        yield
+
+
 def _among(tensor: Tensor, others: list[Tensor]) -> bool:
     return any(torch.equal(tensor, other) for other in others)
 
@@ -99,16 +119,10 @@ def _watch(subject: Subject, callee: Model, x: Tensor) -> tuple[Tensor, list[_Se
     """The model's answer, and those of the modules in it that say something about every example, outermost first."""
     seen: dict[int, _Seen] = {}
 
-    def note(place: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], logits: Any) -> None:
-            if args and isinstance(args[0], Tensor) and isinstance(logits, Tensor) and len(args[0]) == len(x):
-                seen[place] = _Seen(place, args[0].detach().clone(), logits.detach().clone())
+    def note(place: int, args: Any, logits: Any) -> None:
+        if args and isinstance(args[0], Tensor) and isinstance(logits, Tensor) and len(args[0]) == len(x):
+            seen[place] = _Seen(place, args[0].detach().clone(), logits.detach().clone())
 
-        return hook
-
-    with ExitStack() as stack, as_in_use(x.device, callee), torch.no_grad():
-        for place, module in enumerate(all_modules(callee)):
-            if module is not callee and not isinstance(module, torch.jit.ScriptModule):
-                stack.callback(module.register_forward_hook(note(place)).remove)
+    with watched(callee, note), as_in_use(x.device, callee), torch.no_grad():
         said = callee(x.to(subject.dtype).clone())
     return said, [seen[place] for place in sorted(seen)]

@@ -6,19 +6,17 @@ key no attack finds it; but the lock is seen, and how weak the model would be wi
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nofreelunch.evaluation.remedies.bpda import bpda
 from nofreelunch.evaluation.remedies.decisions import Steered, after_a_step, answered, closed_sides
-from nofreelunch.evaluation.remedies.inner import Inner
+from nofreelunch.evaluation.remedies.inner import Inner, module_names, watched
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import Subject, as_in_use
-from nofreelunch.models.copying import all_modules, modules_of
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Model
@@ -27,8 +25,8 @@ _WEAKER = 0.25
 """A part is worth a doubt if it loses more than this share of the examples beyond those that the model loses."""
 _MUTE = 1e-6
 """A slope of the model's logits by a part's that is not larger anywhere is lost in float32."""
-_PARTS = 8
-"""So many parts of either kind are looked at, at most."""
+_Part: TypeAlias = tuple[str, Model, Callable[[], bool]]
+"""A name, the logits of the part, and whether it can be got to answer."""
 
 
 def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Inputs, steps: int) -> Flag | None:
@@ -43,9 +41,9 @@ def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: In
         steps: of an attempt to get to where it has a say.
     """
     own = _lost(threat, subject.differentiable, x, y)
-    for name, part in (*_locked(threat, subject, x, y, seen, steps), *_mute(subject, seen)):
+    for name, part, opens in (*_locked(threat, subject, (x, y), seen, steps), *_mute(subject, seen)):
         lost = _lost(threat, part, x, y)
-        if lost > own + _WEAKER:
+        if lost > own + _WEAKER and not opens():
             return Flag(
                 "hidden-part",
                 f"{name} has a say at none of {len(seen)} points, images and where attacks led; if it answered alone, "
@@ -61,46 +59,42 @@ def _lost(threat: Threat, part: Model, x: Inputs, y: Labels) -> float:
 
 
 def _locked(
-    threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Inputs, steps: int
-) -> Iterator[tuple[str, Model]]:
-    """The model as if it had decided otherwise, where it decides alike everywhere and steering has not changed that."""
-    for place, side in closed_sides(subject, seen)[:_PARTS]:
-        streams = Streams.numbered(0, len(x), x.device)
+    threat: Threat, subject: Subject, examples: tuple[Inputs, Labels], seen: Inputs, steps: int
+) -> Iterator[_Part]:
+    """The model as if it had decided otherwise, where it decides alike everywhere."""
+    streams = Streams.numbered(0, len(examples[0]), seen.device)
+    for place, side in closed_sides(subject, seen):
         steering = Steered(threat, steps, subject=subject, place=place, side=side)
-        if not steering.arrives(x, y, streams):
-            yield f"what follows its decision {place + 1} if that is {side}", partial(answered, subject, (place, side))
+        answer = partial(answered, subject, (place, side))
+        yield (
+            f"what follows its decision {place + 1} if that is {side}",
+            answer,
+            partial(steering.arrives, *examples, streams),
+        )
 
 
-def _mute(subject: Subject, seen: Inputs) -> Iterator[tuple[str, Model]]:
+def _mute(subject: Subject, seen: Inputs) -> Iterator[_Part]:
     """The modules that answer like the model and are asked about every point, but change nothing in what it says."""
-    callee = subject.callee()
-    modules, answers = all_modules(callee), dict[int, tuple[Tensor, tuple[int, ...]]]()
-    names = [name for root in modules_of(callee) for name, _ in root.named_modules(remove_duplicate=False)]
+    callee, answers = subject.callee(), dict[int, tuple[Tensor, tuple[int, ...]]]()
 
-    def note(place: int) -> Callable[..., Any]:
-        def hook(_: nn.Module, args: tuple[Any, ...], made: Any) -> Any:
-            with torch._C.DisableTorchFunction():
-                if not (args and isinstance(args[0], Tensor) and isinstance(made, Tensor)):
-                    return made
-                if made.shape != (len(seen), subject.classes) or not made.is_floating_point():
-                    return made
-                told = made if made.requires_grad else made.detach().requires_grad_()
-                answers[place] = told, tuple(args[0].shape[1:])
-                return told
+    def note(place: int, args: Any, made: Any) -> Tensor | None:
+        with torch._C.DisableTorchFunction():
+            if not (args and isinstance(args[0], Tensor) and isinstance(made, Tensor)):
+                return None
+            if made.shape != (len(seen), subject.classes) or not made.is_floating_point():
+                return None
+            told = made if made.requires_grad else made.detach().requires_grad_()
+            answers[place] = told, tuple(args[0].shape[1:])
+            return told
 
-        return hook
-
-    with ExitStack() as stack:
-        for place, module in enumerate(modules):
-            if module is not callee and not isinstance(module, torch.jit.ScriptModule):
-                stack.callback(module.register_forward_hook(note(place)).remove)
-        with torch.enable_grad(), as_in_use(seen.device, callee), bpda():
-            logits = callee(seen.detach().to(subject.dtype).clone().requires_grad_())
+    with watched(callee, note), torch.enable_grad(), as_in_use(seen.device, callee), bpda():
+        logits = callee(seen.detach().to(subject.dtype).clone().requires_grad_())
+    if not answers:
+        return
+    names = module_names(callee)
     weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
     tensors = [tensor for tensor, _ in answers.values()]
-    slopes = torch.autograd.grad((logits * weights).sum(), tensors, allow_unused=True) if tensors else ()
-    idle = [
-        place for place, slope in zip(answers, slopes, strict=True) if slope is not None and slope.abs().amax() < _MUTE
-    ]
-    for place in idle[:_PARTS]:
-        yield names[place], Inner(subject, place, answers[place][1], from_x=False)
+    slopes = torch.autograd.grad((logits * weights).sum(), tensors, allow_unused=True)
+    for place, slope in zip(answers, slopes, strict=True):
+        if slope is not None and slope.abs().amax() < _MUTE:
+            yield names[place], Inner(subject, place, answers[place][1], from_x=False), lambda: False

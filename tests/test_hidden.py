@@ -109,7 +109,44 @@ class OfExperts(nn.Module):
         return (share[:, :, None] * torch.stack([expert(x) for expert in self.experts], 1)).sum(1)
 
 
-@pytest.mark.parametrize("build", [WithAGuard, WithAHead, Alike, lambda: fitted(OfExperts())])
+class OfDeadExperts(OfExperts):
+    """Two of them are chosen nowhere, and were never trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.gate[-1].bias.copy_(torch.tensor([0.0, 0.0, -9.0, -9.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        best = self.gate(x).topk(2, 1)
+        answers = torch.stack([expert(x) for expert in self.experts], 1)
+        chosen = answers.gather(1, best.indices[:, :, None].expand(-1, -1, answers.shape[2]))
+        return (chosen * best.values.softmax(1)[:, :, None]).sum(1)
+
+
+class LeavesEarly(nn.Module):
+    """A first head answers where it is sure, as it is nowhere: nobody has trained it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.first, self.second = dense(24, classes=24), nn.Linear(24, 10), nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = self.body(x).relu()
+        first = self.first(inside)
+        sure = first.softmax(1).amax(1, keepdim=True) > 0.999
+        return torch.where(sure, first, self.second(inside))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        WithAGuard,
+        WithAHead,
+        Alike,
+        *(lambda kind=kind: fitted(kind(), EPS) for kind in (OfExperts, OfDeadExperts, LeavesEarly)),
+    ],
+)
 def test_what_hides_nothing_is_not_accused(build: type[nn.Module]) -> None:
     torch.manual_seed(0)
     (x, y), model = examples(), build()

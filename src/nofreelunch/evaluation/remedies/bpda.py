@@ -26,12 +26,9 @@ _CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "ha
 _FLOATS = {
     "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub",
     "true_divide", "__truediv__", "matmul", "__matmul__", "mm", "bmm", "addmm", "linear", "neg", "mean", "sum", "stack",
-    "cat",
-}  # fmt: skip
+    "cat"}  # fmt: skip
 """Operations that make numbers of a mask or of integers: there their smooth surrogates take their place."""
-_PASSING = {
-    "round", "floor", "ceil", "trunc", "fix", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max",
-}  # fmt: skip
+_PASSING = ("round", "floor", "ceil", "trunc", "fix", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max")
 """Rounded or cut off: the derivative is 1."""
 _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
                 "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1, "eq": 0, "__eq__": 0}  # fmt: skip
@@ -59,6 +56,7 @@ class Smooth(TorchFunctionMode):
         self._take: Callable[[Tensor, Tensor], Tensor] = (lambda hard, soft: soft) if soft else straight
         self._surrogates: Any = WeakTensorKeyDictionary()
         self._scores: Any = WeakTensorKeyDictionary()
+        self._heights: Any = WeakTensorKeyDictionary()
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -149,21 +147,23 @@ class Smooth(TorchFunctionMode):
             return made
         return self._take(made, source.to(made.dtype)) if made.is_floating_point() else made
 
-    def _gap(self, first: Any, second: Any) -> Tensor | None:
-        """The difference of two things that are compared; None where it has no derivative."""
-        pair = [self.smooth(first), self.smooth(second)]
+    def _turning(self, function: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """What a comparison turns on: rises towards where it holds; None where it has no derivative."""
+        sign, pair = _COMPARISONS[operation_name(function)], [self.smooth(args[0]), self.smooth(_second(args, kwargs))]
         smooth = [part for part in pair if isinstance(part, Tensor) and part.is_floating_point()]
         if not smooth or not all(isinstance(part, (Tensor, int, float)) for part in pair):
             return None
-        return torch.as_tensor(pair[0]).to(smooth[0]) - torch.as_tensor(pair[1]).to(smooth[0])
+        gap = torch.as_tensor(pair[0]).to(smooth[0]) - torch.as_tensor(pair[1]).to(smooth[0])
+        return sign * gap if sign else -gap.abs()
 
     def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
         """A mask, and how far it is from turning; equality is nearer the smaller the difference."""
         other, sign = _second(args, kwargs), _COMPARISONS[operation_name(function)]
-        made, gap = function(*args, **kwargs), self._gap(args[0], other)
-        if gap is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
-            soft = sign * softsign(10 * gap) if sign else -gap.abs()
-            self._surrogates[made] = self._take(made.to(gap.dtype), (1 + soft) / 2 if self._soft_values else soft)
+        made, height = function(*args, **kwargs), self._turning(function, args, kwargs)
+        if height is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
+            soft = softsign(10 * height) if sign else height
+            self._heights[made] = height
+            self._surrogates[made] = self._take(made.to(soft.dtype), (1 + soft) / 2 if self._soft_values else soft)
         elif args[0] in self._scores and sign == 0:
             share = self._scores[args[0]].softmax(-1)
             if isinstance(other, int):

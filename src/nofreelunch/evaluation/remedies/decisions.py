@@ -28,6 +28,8 @@ from nofreelunch.types import Inputs, Labels, Logits, Mask, Model, PerExample
 
 _MOST, _TRIED, _SHOWING = 12, 256, 16
 """So many sides of a model's decisions are steered to, at most: the weakest of so many, as so many examples show."""
+_STRIDES, _FACTOR, _MOSTLY = (0.01, 0.25), 4.0, 0.75
+"""A slope is held against what comes of two steps, in radii: alike up to a factor, for most examples."""
 _EXTREMES = {"argmax": 1, "max": 1, "topk": 1, "argmin": -1, "min": -1}
 """With the sign of what the choice is the largest of."""
 _JOINED = {
@@ -39,10 +41,17 @@ _JOINED = {
 
 @dataclass(frozen=True)
 class _Decision:
-    """What a model decides for each example: value (n,), and what rises towards each side, (n, sides), if known."""
+    """What a model decides for each example.
+
+    Attributes:
+        value: the side taken (n,).
+        rising: what rises towards each side (n, sides), if that is known.
+        measured: whether that is what the model compares: its values are true then, and not only its slopes.
+    """
 
     value: Labels
     rising: Tensor | None
+    measured: bool
 
     @property
     def sides(self) -> int:
@@ -83,7 +92,7 @@ class _Deciding(Smooth):
             return made
         if made.dtype != torch.bool and (name not in _EXTREMES or made.is_floating_point()):
             return made
-        return torch.full_like(made, self._side) if self._decides(made.flatten(), self._rising(made)) else made
+        return torch.full_like(made, self._side) if self._decides(made.flatten(), *self._rising(made)) else made
 
     def _extremes(self, made: Any, given: Tensor, sign: int) -> Any:
         """The largest (or smallest) values, and where they stand: of several the first is what is decided."""
@@ -91,22 +100,25 @@ class _Deciding(Smooth):
         if given.dim() != 2 or len(given) != self._rows or len(index) != self._rows:
             return made
         chosen = index.reshape(self._rows, -1)
-        if not self._decides(chosen[:, 0], (sign * given).log_softmax(1)):
+        if not self._decides(chosen[:, 0], (sign * given).log_softmax(1), True):
             return made
         chosen = torch.cat([torch.full_like(chosen[:, :1], self._side), chosen[:, 1:]], 1)
         return type(made)((given.gather(1, chosen).view_as(values), chosen.view_as(index)))
 
-    def _decides(self, value: Labels, rising: Tensor | None) -> bool:
+    def _decides(self, value: Labels, rising: Tensor | None, measured: bool) -> bool:
         """Writes a decision down; whether it is the one that is made for the model."""
-        self.seen.append(_Decision(value.long(), rising))
+        self.seen.append(_Decision(value.long(), rising, measured))
         return len(self.seen) - 1 == self._place
 
-    def _rising(self, made: Tensor) -> Tensor | None:
+    def _rising(self, made: Tensor) -> tuple[Tensor | None, bool]:
+        """What rises towards each side, and whether it is measured."""
         if made in self._scores:
             scores: Tensor = self._scores[made]
-            return scores.reshape(self._rows, -1).log_softmax(1)
-        towards: Tensor | None = self._surrogates.get(made)
-        return None if towards is None else torch.stack([-towards, towards], -1).reshape(self._rows, 2)
+            return scores.reshape(self._rows, -1).log_softmax(1), True
+        towards: Tensor | None = self._heights.get(made, self._surrogates.get(made))
+        if towards is None:
+            return None, False
+        return torch.stack([-towards, towards], -1).reshape(self._rows, 2), made in self._heights
 
 
 def decisions(threat: Threat, subject: Subject, x: Inputs, y: Labels) -> list[tuple[int, int]]:
@@ -218,16 +230,49 @@ class Steered(Iterative[_Steering]):
             state, _ = self.step(self.subject.logits, state, count)
         return bool(self._part(state.z)[1].any())
 
+    def tells(self, x: Inputs) -> bool:
+        """Whether a slope tells of the decision: over a short step and a longer one it keeps what it promises."""
+        z = x.detach().requires_grad_()
+        with torch.enable_grad():
+            height = self._height(z)
+            if height is None or not height.requires_grad:
+                return False
+            (slope,) = torch.autograd.grad(height.sum(), z)
+        kept = torch.ones_like(height, dtype=torch.bool)
+        with torch.no_grad():
+            for share in _STRIDES:
+                step = self.threat.project(x + share * self.threat.eps * self.threat.steepest(slope), x) - x
+                if (risen := self._height(x + step)) is None:
+                    return False
+                ratio = (risen - height) / (slope * step).flatten(1).sum(1)
+                kept &= (ratio > 1 / _FACTOR) & (ratio < _FACTOR)
+        return bool(kept.float().mean() > _MOSTLY)
+
+    def making(self, rows: int) -> _Deciding:
+        """The mode in which the decision is made for the model."""
+        return _Deciding(rows, self.place, self.side)
+
+    def _height(self, z: Inputs) -> Tensor | None:
+        """What the model compares, rising towards the decision; None if it is not known."""
+        _, decided = self._decided(z)
+        if decided is None or decided.rising is None or not decided.measured:
+            return None
+        return decided.rising[:, self.side]
+
     def _part(self, z: Inputs) -> tuple[Tensor, Mask, Tensor | None]:
         """The logits of the part, whether the model itself decides so, and what rises towards that."""
-        mode = _Deciding(len(z), self.place, self.side)
-        with bpda(mode):
-            logits = self.subject.differentiable(z)
-        if self.place >= len(mode.seen):  # the model did not come to decide
+        logits, decided = self._decided(z)
+        if decided is None:
             return logits, torch.ones_like(logits[:, 0], dtype=torch.bool), None
-        decided = mode.seen[self.place]
         towards = None if decided.rising is None else decided.rising[:, self.side]
         return logits, decided.value == self.side, towards
+
+    def _decided(self, z: Inputs) -> tuple[Tensor, _Decision | None]:
+        """The logits of the part, and what the model itself decides; None if it does not come to decide."""
+        mode = self.making(len(z))
+        with bpda(mode):
+            logits = self.subject.differentiable(z)
+        return logits, mode.seen[self.place] if self.place < len(mode.seen) else None
 
 
 def steered(

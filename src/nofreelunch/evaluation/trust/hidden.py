@@ -2,7 +2,8 @@
 
 A model may hand inputs of one pattern to a weaker network: a code of the input is compared with a key, a gate opens at
 a trigger. That network is outvoted, or never asked, on all images and wherever attacks go. Where no slope tells of the
-key no attack finds it; but the lock is seen, and how weak the model would be without it.
+key no attack finds it; but the lock is seen, and how weak the model would be without it. Where a slope does tell, as
+that of a gate which has chosen some expert nowhere, what cannot be steered to is out of reach.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from nofreelunch.evaluation.remedies.bpda import bpda
+from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.decisions import Steered, after_a_step, answered, closed_sides
 from nofreelunch.evaluation.remedies.inner import Inner, module_names, watched
 from nofreelunch.evaluation.result import Flag
@@ -26,7 +27,7 @@ _WEAKER = 0.25
 _MUTE = 1e-6
 """A slope of the model's logits by a part's that is not larger anywhere is lost in float32."""
 _Part: TypeAlias = tuple[str, Model, Callable[[], bool]]
-"""A name, the logits of the part, and whether it can be got to answer."""
+"""A name, the logits of the part, and whether it is got to answer, or the search for that can be trusted."""
 
 
 def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Inputs, steps: int) -> Flag | None:
@@ -41,9 +42,12 @@ def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: In
         steps: of an attempt to get to where it has a say.
     """
     own = _lost(threat, subject.differentiable, x, y)
-    for name, part, opens in (*_locked(threat, subject, (x, y), seen, steps), *_mute(subject, seen)):
+    closed = [
+        Steered(threat, steps, subject=subject, place=place, side=side) for place, side in closed_sides(subject, seen)
+    ]
+    for name, part, settled in (*_locked(closed, x, y), *_mute(subject, seen, closed, x)):
         lost = _lost(threat, part, x, y)
-        if lost > own + _WEAKER and not opens():
+        if lost > own + _WEAKER and not settled():
             return Flag(
                 "hidden-part",
                 f"{name} has a say at none of {len(seen)} points, images and where attacks led; if it answered alone, "
@@ -58,23 +62,40 @@ def _lost(threat: Threat, part: Model, x: Inputs, y: Labels) -> float:
     return float((after_a_step(threat, part, x, y) > 0).float().mean())
 
 
-def _locked(
-    threat: Threat, subject: Subject, examples: tuple[Inputs, Labels], seen: Inputs, steps: int
-) -> Iterator[_Part]:
+def _locked(closed: list[Steered], x: Inputs, y: Labels) -> Iterator[_Part]:
     """The model as if it had decided otherwise, where it decides alike everywhere."""
-    streams = Streams.numbered(0, len(examples[0]), seen.device)
-    for place, side in closed_sides(subject, seen):
-        steering = Steered(threat, steps, subject=subject, place=place, side=side)
-        answer = partial(answered, subject, (place, side))
-        yield (
-            f"what follows its decision {place + 1} if that is {side}",
-            answer,
-            partial(steering.arrives, *examples, streams),
-        )
+    streams = Streams.numbered(0, len(x), x.device)
+
+    def settled(side: Steered) -> bool:
+        return side.tells(x) or side.arrives(x, y, streams)
+
+    for side in closed:
+        name = f"what follows its decision {side.place + 1} if that is {side.side}"
+        yield name, partial(answered, side.subject, (side.place, side.side)), partial(settled, side)
 
 
-def _mute(subject: Subject, seen: Inputs) -> Iterator[_Part]:
-    """The modules that answer like the model and are asked about every point, but change nothing in what it says."""
+def _mute(subject: Subject, seen: Inputs, closed: list[Steered], x: Inputs) -> Iterator[_Part]:
+    """The modules that answer like the model and are asked about every point, but change nothing in what it says.
+
+    Those that a decision silences of which a slope tells are left out.
+    """
+    mute = _unheard(subject, seen, Smooth())
+    for side in closed:
+        if mute and side.tells(x):
+            mute = {place: mute[place] for place in mute.keys() & _unheard(subject, seen, side.making(len(seen)))}
+    names = module_names(subject.callee())
+    for place, shape in sorted(mute.items()):
+        yield names[place], Inner(subject, place, shape, from_x=False), lambda: False
+
+
+def _unheard(subject: Subject, seen: Inputs, mode: Smooth) -> dict[int, tuple[int, ...]]:
+    """Of the modules that answer like the model those by whose answers its own has no slope, and what they are given.
+
+    Args:
+        subject: the model.
+        seen: points.
+        mode: in which the model runs.
+    """
     callee, answers = subject.callee(), dict[int, tuple[Tensor, tuple[int, ...]]]()
 
     def note(place: int, args: Any, made: Any) -> Tensor | None:
@@ -87,14 +108,15 @@ def _mute(subject: Subject, seen: Inputs) -> Iterator[_Part]:
             answers[place] = told, tuple(args[0].shape[1:])
             return told
 
-    with watched(callee, note), torch.enable_grad(), as_in_use(seen.device, callee), bpda():
+    with watched(callee, note), torch.enable_grad(), as_in_use(seen.device, callee), bpda(mode):
         logits = callee(seen.detach().to(subject.dtype).clone().requires_grad_())
     if not answers:
-        return
-    names = module_names(callee)
+        return {}
     weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
     tensors = [tensor for tensor, _ in answers.values()]
     slopes = torch.autograd.grad((logits * weights).sum(), tensors, allow_unused=True)
-    for place, slope in zip(answers, slopes, strict=True):
-        if slope is not None and slope.abs().amax() < _MUTE:
-            yield names[place], Inner(subject, place, answers[place][1], from_x=False), lambda: False
+    return {
+        place: answers[place][1]
+        for place, slope in zip(answers, slopes, strict=True)
+        if slope is not None and slope.abs().amax() < _MUTE
+    }

@@ -23,7 +23,7 @@ from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, 
 from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
-from nofreelunch.features import interpolate
+from nofreelunch.features.interpolation import POINTS, interpolate
 from nofreelunch.models import fast
 from nofreelunch.threats import L2
 from nofreelunch.types import Model
@@ -46,7 +46,7 @@ class Config(DeepConfig):
 
     strips: int
     n: int
-    points: int = 20
+    points: int = POINTS
 
 
 @dataclass(frozen=True)

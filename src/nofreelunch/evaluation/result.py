@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import Tally
+from nofreelunch.files import atomic_write
 from nofreelunch.threats import Threat
-from nofreelunch.workspace import atomic_write, plain, to_json
+from nofreelunch.workspace import plain, to_json
 
 Word = Literal["trusted", "doubtful", "invalid"]
 

@@ -12,10 +12,11 @@ from safetensors.torch import save
 from torch import nn
 
 from nofreelunch.errors import SEEDS, InputError
+from nofreelunch.files import atomic_write
 from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.registry import assemble, is_own_code
 from nofreelunch.models.tensors import check_fits, read_tensors
-from nofreelunch.workspace import atomic_write, digest, is_sealed, plain, read_json, sealed
+from nofreelunch.workspace import digest, is_sealed, plain, read_json, sealed
 
 FORMAT = 1
 _LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES = 2**14, 2**10, 2**20

@@ -15,7 +15,8 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from nofreelunch.errors import InputError
-from nofreelunch.workspace import atomic_write, digest, is_sealed, sealed, sync_folder
+from nofreelunch.files import atomic_write, sync_folder
+from nofreelunch.workspace import digest, is_sealed, sealed
 
 FORMAT = 1
 _CURRENT, _PREVIOUS = "state", "previous"

@@ -13,7 +13,7 @@ from nofreelunch.attacks.recipes import attack
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import COLOUR
 from nofreelunch.evaluation.accuracy import Examples, accuracies
-from nofreelunch.evaluation.tally import Tally
+from nofreelunch.evaluation.tally import Tally, percent
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
 from nofreelunch.experiments.batches import at_a_time, balanced, logits_of
 from nofreelunch.experiments.deep import (
@@ -27,7 +27,7 @@ from nofreelunch.experiments.deep import (
     inputs,
     samples,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, percent
+from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.models import fast, load_model, zoo_card, zoo_names

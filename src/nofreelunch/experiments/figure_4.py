@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from nofreelunch.evaluation.tally import percent
 from nofreelunch.experiments.base import Experiment, Finding
 from nofreelunch.experiments.batches import batched, logits_of
 from nofreelunch.experiments.deep import (
@@ -19,7 +20,7 @@ from nofreelunch.experiments.deep import (
     in_order,
     inputs,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, share
+from nofreelunch.experiments.estimates import Estimate, exceeds, mean, share
 from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nofreelunch.evaluation import Tally
 from nofreelunch.sweep.table import Row, format_setting
-from nofreelunch.threats import THREATS, Linf
+from nofreelunch.threats import THREATS, Linf, format_radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def _dots(rows: Sequence[Row], varied: Sequence[str], axis: str) -> Iterator[Dot
         x = settings[axis] if numbers else format_setting(settings, axis)
         shown = ((name, format_setting(settings, name)) for name in varied if name not in (*_APART, axis))
         words = [f"{name} {word}" for name, word in shown if word]
-        under = [] if own else [f"within {within.symbol} {within.eps:.4g}"]
+        under = [] if own else [f"within {within.symbol} {format_radius(within.eps)}"]
         for norm in _norms(row, rows):
             column = (settings["data"], norm)
             yield Dot(0, column, ", ".join(words), x, row.name, row.score.clean)

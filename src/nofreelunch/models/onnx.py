@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, reason
-from nofreelunch.models.sources import LoadedNetwork, installed
+from nofreelunch.errors import InputError, needed, reason
+from nofreelunch.models.sources import LoadedNetwork
 
 _ELSEWHERE = b"\n\x08location"
 """How a tensor that lies in another file says where: the key "location" in protobuf's encoding."""
@@ -39,9 +39,9 @@ def _converted(content: bytes, path: Path) -> nn.Module:
     onnx2torch makes it by generating Python in which the nodes' names stand, unescaped: a name can hold code, which
     runs when the network is called. So every node is given another name.
     """
-    converter = installed("onnx2torch", f"{path}")
+    converter = needed("onnx2torch", f"{path}")
     try:
-        model = installed("onnx", f"{path}").load_from_string(content)
+        model = needed("onnx", f"{path}").load_from_string(content)
         for number, node in enumerate(model.graph.node):
             node.name = f"node_{number}"
         constants = {tensor.name for tensor in model.graph.initializer}
@@ -78,7 +78,7 @@ class Session(nn.Module):
 
     def __init__(self, content: bytes, path: Path) -> None:
         super().__init__()
-        runtime = installed("onnxruntime", f"{path}")
+        runtime = needed("onnxruntime", f"{path}")
         try:
             self._session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # it fails in as many ways as there are files

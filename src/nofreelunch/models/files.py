@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from nofreelunch.errors import SEEDS, InputError
-from nofreelunch.files import atomic_write
 from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.registry import assemble, is_own_code
-from nofreelunch.models.tensors import check_fits, read_tensors
-from nofreelunch.workspace import digest, is_sealed, plain, read_json, sealed
+from nofreelunch.models.tensors import check_fits, pair, read_tensors, write_pair
+from nofreelunch.workspace import digest, is_sealed, plain, read_json
 
 FORMAT = 1
 _LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES = 2**14, 2**10, 2**20
@@ -43,16 +41,13 @@ def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> Non
         )
     if path.suffix != ".safetensors":
         raise InputError(f"a model's path must end in .safetensors, got {path}")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = model.state_dict()
     if half:
         tensors = {name: value.half() if value.dtype == torch.float32 else value for name, value in tensors.items()}
         infinite = [name for name, value in tensors.items() if value.dtype == torch.float16 and value.isinf().any()]
         if infinite:
             raise InputError(f"{infinite[0]} has values too large for half precision; save with half=False")
-    content = save(tensors)
-    about = {"format": FORMAT, **_to_json_types(model.card), "weights_sha256": digest(content)}
-    atomic_write(path, content)
-    atomic_write(path.with_suffix(".json"), sealed(about))
+    write_pair(path, *pair(tensors, {"format": FORMAT, **_to_json_types(model.card)}, "weights_sha256"))
 
 
 def load_file(path: Path, own_code: str = "") -> Classifier:

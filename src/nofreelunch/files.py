@@ -2,15 +2,30 @@
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from nofreelunch.errors import RunError
+from nofreelunch.errors import InputError, RunError
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # it cannot be asked for without being set
+
+
+def read_bytes(path: Path, most: int = sys.maxsize, what: str = "it") -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: if it cannot be read, or has more bytes than the most that `what` it should be can need.
+    """
+    try:
+        if (size := path.stat().st_size) > most:
+            raise InputError(f"{path} has {size} bytes, more than {what} can need")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

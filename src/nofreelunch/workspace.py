@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nofreelunch.errors import InputError
-from nofreelunch.files import atomic_write
+from nofreelunch.files import atomic_write, read_bytes
 
 Record = TypeVar("Record")
 
@@ -84,15 +84,10 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: if it is missing, too large or not JSON.
     """
+    content = read_bytes(path, _SIZE_CAP, "a file of ours")
     try:
-        if path.stat().st_size > _SIZE_CAP:
-            raise InputError(f"{path} is {path.stat().st_size} bytes, too large to be a file of ours")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+        return json.loads(content)
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is truncated or not JSON; delete it and run again") from None
 
 

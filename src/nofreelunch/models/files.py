@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nofreelunch.errors import SEEDS, InputError
+from nofreelunch.files import read_bytes
 from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.registry import assemble, is_own_code
 from nofreelunch.models.tensors import check_fits, pair, read_tensors, write_pair
@@ -70,7 +71,7 @@ def load_file(path: Path, own_code: str = "") -> Classifier:
         )
     with torch.device("cpu" if own else "meta"):
         model = assemble(card)
-    content = _read_tensors(path, largest=_bytes_of(model))
+    content = read_bytes(path, _bytes_of(model), "the model that its JSON describes")
     tensors = read_tensors(content, path)
     check_fits(tensors, model, path, halved=True)
     if digest(content) != about["weights_sha256"]:
@@ -135,18 +136,3 @@ def _card(about: dict[str, Any], path: Path) -> Card:
 def _bytes_of(model: Classifier) -> int:
     """An upper bound of the size of the model's file, header included."""
     return sum(value.nbytes + 1024 for value in model.state_dict().values())
-
-
-def _read_tensors(path: Path, largest: int) -> bytes:
-    """The bytes of the tensors' file.
-
-    Raises:
-        InputError: if it cannot be read or is too large for the model.
-    """
-    try:
-        size = path.stat().st_size
-        if size > largest:
-            raise InputError(f"{path} has {size} bytes, more than the model that its JSON describes can need")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError, needed, reason
+from nofreelunch.files import read_bytes
 from nofreelunch.models.sources import LoadedNetwork
 
 _ELSEWHERE = b"\n\x08location"
@@ -22,10 +23,7 @@ def from_onnx(name: str) -> LoadedNetwork:
         InputError: if it cannot be read, keeps weights in other files, or takes batches of one size only.
     """
     path = Path(name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    content = read_bytes(path)
     if _ELSEWHERE in content:
         raise InputError(f"{path} keeps weights in other files, which are not read; save it as one file")
     if find_spec("onnxruntime") is not None and find_spec("onnx2torch") is None:

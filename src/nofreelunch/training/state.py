@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from nofreelunch.errors import InputError
-from nofreelunch.files import sync_folder
+from nofreelunch.files import read_bytes, sync_folder
 from nofreelunch.models.tensors import pair, write_pair
 from nofreelunch.workspace import digest, is_sealed
 
@@ -36,10 +36,6 @@ class State:
     tensors: dict[str, Tensor]
 
 
-class _Damaged(Exception):
-    """The pair is not whole; the message says why."""
-
-
 def save_state(folder: Path, state: State) -> None:
     """Keep the state, and the one before it.
 
@@ -49,7 +45,7 @@ def save_state(folder: Path, state: State) -> None:
     after = pair(state.tensors, {**state.about, "format": FORMAT}, "tensors")
     try:
         before = _read(folder, _CURRENT)
-    except _Damaged:
+    except InputError:
         before = None  # `previous.*` is whole then, and stays
     if before:
         _keep(folder, before)
@@ -66,7 +62,7 @@ def load_state(folder: Path) -> tuple[State | None, tuple[str, ...]]:
     for name in (_CURRENT, _PREVIOUS):
         try:
             found = _read(folder, name)
-        except _Damaged as error:
+        except InputError as error:
             complaints.append(str(error))
             continue
         if found:
@@ -101,22 +97,15 @@ def _read(folder: Path, name: str) -> tuple[bytes, bytes] | None:
     """The bytes of the pair of this name, whose digests hold; None if its second file was never written.
 
     Raises:
-        _Damaged: if a digest does not hold, or the first file is missing.
+        InputError: if a digest does not hold, or the first file is missing.
     """
     path = (folder / name).with_suffix(".json")
     if not path.exists():
         return None
-    about = _bytes(path)
+    about = read_bytes(path)
     if not is_sealed(about):
-        raise _Damaged(f"{path} is damaged: its digest does not hold")
-    tensors = _bytes(folder / name)
+        raise InputError(f"{path} is damaged: its digest does not hold")
+    tensors = read_bytes(folder / name)
     if digest(tensors) != json.loads(about)["tensors"]:
-        raise _Damaged(f"{folder / name} is damaged, or its writing was interrupted: its digest does not hold")
+        raise InputError(f"{folder / name} is damaged, or its writing was interrupted: its digest does not hold")
     return tensors, about
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _Damaged(f"{path} cannot be read: {error.strerror}") from None

@@ -22,7 +22,7 @@ from bench import (
     step_cost,
     training_step,
 )
-from nofreelunch.workspace import atomic_write
+from nofreelunch.files import atomic_write
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"

@@ -122,9 +122,8 @@ def test_without_gradio_the_command_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["app", "--device", "cpu"]) == 2
-    assert capsys.readouterr().err == (
-        "error: app needs Gradio, which is not installed; pip install 'nofreelunch[app]'\n"
-    )
+    told = "error: app needs the package gradio; install it with: pip install 'nofreelunch[app]'\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536"])

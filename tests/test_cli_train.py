@@ -118,8 +118,8 @@ def test_a_run_leaves_its_files_and_one_summary(toy: str, elsewhere: Path, capsy
     metrics = model.card.metrics
     lines = out.splitlines()
     assert lines[0] == f"model: runs/train/model.safetensors, the weights of epoch {metrics['epoch']:.2f}"
-    assert f"clean accuracy on held-out training images: {metrics['held_out_clean']:.2%} of 64" in lines[1]
-    assert f"{metrics['held_out_robust']:.2%} of 64" in lines[2]
+    assert f"clean accuracy on held-out training images: {metrics['held_out_clean']:.1%} of 64" in lines[1]
+    assert f"{metrics['held_out_robust']:.1%} of 64" in lines[2]
     assert lines[3].endswith("--threat linf --eps 0.1")
     for word in ("settings: nofreelunch train", "training 36 steps", "epoch 3.00: held-out", "finished after 36"):
         assert word in err

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
-from nofreelunch.models import load_model, sources, specs
+from nofreelunch.models import load_model, specs
 from nofreelunch.models.declared import Declared
 
 FACTORY = "python:some_nets:make"
@@ -201,7 +201,7 @@ def test_what_torch_writes_is_recognised() -> None:
 )
 def test_what_is_not_installed_is_named(spec: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("net.onnx").write_bytes(b"")
-    monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr("nofreelunch.models.onnx.find_spec", lambda name: None)
     with pytest.raises(InputError, match=f"{spec} needs the package {package}; install it with: pip install {package}"):
         load_model(spec)

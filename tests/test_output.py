@@ -3,6 +3,7 @@
 import errno
 import fcntl
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -67,6 +68,16 @@ def test_a_run_that_fails_keeps_its_folder(tmp_path: Path) -> None:
 
 def test_a_lock_that_was_removed_meanwhile_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has opened the file before it was removed holds a file that nobody else will ever open."""
-    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / ".lock").unlink())
-    with pytest.raises(InUse, match="start again"), locked(tmp_path):
-        pass
+    locks, flock = [], fcntl.flock
+
+    def first_removed(file: IO[str], kind: int) -> None:
+        if not locks:
+            (tmp_path / ".lock").unlink()
+        locks.append(file.fileno())
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", first_removed)
+    with locked(tmp_path):
+        assert len(locks) == 2
+        with pytest.raises(InUse), locked(tmp_path):
+            pass

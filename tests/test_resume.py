@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import training_toy
 from nofreelunch.errors import RunError
-from nofreelunch.training import state as state_module
+from nofreelunch.models import tensors
 from nofreelunch.training import train
 from nofreelunch.training.events import Event, Notice, Started, Step
 from nofreelunch.training.signals import NotedSignals
@@ -194,7 +194,7 @@ def test_damage_costs_one_save_and_a_notice(reference: Path, tmp_path: Path) -> 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_state(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = state_module.atomic_write, [0]
+    real, calls = tensors.atomic_write, [0]
 
     def full(path: Path, content: bytes) -> None:
         calls[0] += 1
@@ -202,7 +202,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_state(
             raise RunError(f"cannot write {path}: No space left on device")
         real(path, content)
 
-    monkeypatch.setattr(state_module, "atomic_write", full)
+    monkeypatch.setattr(tensors, "atomic_write", full)
     with pytest.raises(RunError) as caught:
         train(DATA, toy_config(**SETTINGS), out=tmp_path, device="cpu", report=lambda event: None, save_seconds=0.0)
     assert "No space left on device" in str(caught.value)

@@ -381,7 +381,7 @@ BAD = {
     "needs that are a table": (f"{GOOD}[run]\ncpus = {{}}", "cpus must be a number in [0, inf), got {}"),
     "negative needs": (f"{GOOD}[run]\ncpus = -1", "cpus must be in [0, inf)"),
     "unknown needs": (f"{GOOD}[run]\ngpu = 1", 'unknown setting of [run] "gpu"; did you mean "gpus"?'),
-    "a large file": (f"{GOOD}#{'x' * 2**20}", "too large to be a sweep"),
+    "a large file": (f"{GOOD}#{'x' * 2**20}", "more than a sweep can need"),
 }
 
 

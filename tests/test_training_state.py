@@ -219,7 +219,7 @@ def test_a_missing_tensor_file_is_found(tmp_path: Path) -> None:
     found, complaints = load_state(tmp_path)
     assert found
     assert found.about["step"] == 1
-    assert "cannot be read" in complaints[0]
+    assert "cannot read" in complaints[0]
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nofreelunch import workspace as ws
+from nofreelunch import files
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.workspace import Workspace, atomic_write, find_device, read_json, to_json
+from nofreelunch.files import atomic_write
+from nofreelunch.workspace import Workspace, find_device, read_json, to_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ws.tempfile if call == "mkstemp" else ws.os, call, full)
+    monkeypatch.setattr(files.tempfile if call == "mkstemp" else files.os, call, full)
     with pytest.raises(RunError, match="No space left on device"):
         atomic_write(path, b"new")
     monkeypatch.undo()

@@ -4,11 +4,15 @@
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _INK = "#1b1c1e"
@@ -76,6 +80,13 @@ def drawn(plot: Callable[[Any], "Figure"], result: Any) -> dict[str, bytes]:
             return {".svg": _render(figure, "svg"), ".png": _render(figure, "png")}
         finally:
             pyplot.close(figure)
+
+
+def curve(axes: "Axes", x: Sequence[Any], rates: ArrayLike, colour: str | None = None, label: str = "") -> None:
+    """Draw rates, in percent, with bars; `rates` (n, 3) are those and the ends of their bars."""
+    rate, low, high = (100 * column for column in np.array(rates).T)
+    bars = [abs(rate - low), abs(high - rate)]  # rounding may leave a mean outside the range of equal rates
+    axes.errorbar(x, rate, yerr=bars, marker="o", markersize=4, capsize=3, color=colour, label=label)
 
 
 def inlined(svg: str) -> str:

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Collection, Iterable
 from fractions import Fraction
+from importlib import import_module
 from typing import Any
 
 SEEDS = 2**63
@@ -124,3 +125,22 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
     if number < low:
         raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}")
     return number
+
+
+def needed(module: str, what: str, extra: str = "") -> Any:
+    """A module of an optional package.
+
+    Args:
+        module: its name.
+        what: needs it, for the message.
+        extra: of this package, that brings it; "" if its package is installed by its own name.
+
+    Raises:
+        InputError: if it is not installed; says how to install it.
+    """
+    package = module.partition(".")[0]
+    try:
+        return import_module(module)
+    except ImportError:
+        way = f"'nofreelunch[{extra}]'" if extra else package
+        raise InputError(f"{what} needs the package {package}; install it with: pip install {way}") from None

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.workspace import atomic_write, is_named
+from nofreelunch.files import atomic_write, hold
 
 _LOCK = ".lock"
 
@@ -41,18 +41,14 @@ def locked(folder: Path) -> Iterator[None]:
         InUse: if another process is writing there.
         RunError: if its file system cannot tell.
     """
-    import fcntl
-
     made = _made("--out", folder)
-    with open(folder / _LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse(f"another process is writing to {folder}; wait for it or give another --out") from None
-        except OSError as error:
-            raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
-        if not is_named(file, folder / _LOCK):  # whoever held it has removed it since
-            raise InUse(f"another process has just left {folder}; start again")
+    try:
+        lock = hold(folder / _LOCK, wait=False)
+    except BlockingIOError:
+        raise InUse(f"another process is writing to {folder}; wait for it or give another --out") from None
+    except OSError as error:
+        raise RunError(f"{folder} cannot be locked ({error.strerror}); give an --out on another disk") from None
+    with lock:
         try:
             yield
         except InputError:

@@ -4,7 +4,6 @@ A `Workspace` says where; it changes no number. A record is a frozen dataclass o
 arrays; its arrays go to `NAME.npz`, all else to `NAME.json`, which is written last and names the arrays' SHA-256.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -12,75 +11,27 @@ import json
 import os
 import platform
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from nofreelunch.errors import InputError, RunError
+from nofreelunch.errors import InputError
+from nofreelunch.files import atomic_write, read_bytes
 
 Record = TypeVar("Record")
 
 FORMAT = 1
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
-_UMASK = os.umask(0)
-os.umask(_UMASK)  # it cannot be asked for without being set
 _SIZE_CAP = 64 * 2**20  # no JSON of ours comes near; a larger file is not ours
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file, open for writing and reading, that takes the place of `path` when the block ends without an error.
-
-    Until then it has a temporary name in the same folder; if the block fails it is removed and `path` is as before.
-
-    Raises:
-        OSError: if the disk is full or the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 def without_addresses(value: object) -> str:
     """The value in words, functions and objects in it by their names alone: the same in every process."""
     return _ADDRESS.sub("", repr(value))
-
-
-def is_named(file: IO[str], path: Path) -> bool:
-    """Whether the open file is the one that has this name now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write the whole of `content` to `path`, or leave `path` as it was; on return it is on the disk.
-
-    Raises:
-        RunError: if the disk is full or the folder cannot be written.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; nothing of it was left behind") from error
 
 
 def digest(content: bytes) -> str:
@@ -133,15 +84,10 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: if it is missing, too large or not JSON.
     """
+    content = read_bytes(path, _SIZE_CAP, "a file of ours")
     try:
-        if path.stat().st_size > _SIZE_CAP:
-            raise InputError(f"{path} is {path.stat().st_size} bytes, too large to be a file of ours")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+        return json.loads(content)
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is truncated or not JSON; delete it and run again") from None
 
 
@@ -260,15 +206,6 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return value
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the names in the folder are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def find_device(name: str) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nofreelunch.app.question import Place
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, needed
 
 _HOST = "127.0.0.1"
 _POLICY = (
@@ -55,12 +55,9 @@ def served(place: Place, port: int | None = None, browser: bool = False) -> Iter
     Raises:
         InputError: if Gradio is not installed, the port is not free, or the folder of data sets does not exist.
     """
-    try:
-        from gradio import themes
-        from starlette.middleware import Middleware
-    except ImportError:
-        raise InputError("app needs Gradio, which is not installed; pip install 'nofreelunch[app]'") from None
+    themes = needed("gradio.themes", "app", "app")
     import matplotlib
+    from starlette.middleware import Middleware
 
     from nofreelunch.app.layout import page
 

@@ -11,8 +11,9 @@ import tyro
 
 from nofreelunch.cli.values import DataRoot, Device, OptionalText
 from nofreelunch.errors import RunError
+from nofreelunch.files import atomic_write
 from nofreelunch.output import locked
-from nofreelunch.workspace import atomic_write, find_device
+from nofreelunch.workspace import find_device
 
 if TYPE_CHECKING:
     from nofreelunch.sweep import Spec, Task

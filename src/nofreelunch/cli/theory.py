@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from nofreelunch.cli.values import Number, OptionalPath, Whole
+from nofreelunch.files import atomic_write
 from nofreelunch.output import check_file, locked, write
-from nofreelunch.workspace import atomic_write, plain, to_json
+from nofreelunch.workspace import plain, to_json
 
 _LABEL = 34
 _ABOUT = {

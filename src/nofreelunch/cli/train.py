@@ -205,21 +205,22 @@ class Train:
 
     def _summary(self, chosen: "Epoch | None") -> Iterator[str]:
         """Where the model is, how accurate it is, and how to learn more."""
+        from nofreelunch.evaluation.tally import Tally
         from nofreelunch.models.registry import is_own_code
         from nofreelunch.training.folder import MODEL
         from nofreelunch.training.loop import SELECTION_ATTACK
 
         model, which = self.out / MODEL, "the last weights; no images were held out"
         if chosen is not None:
-            which = f"the weights of epoch {chosen.epoch:.2f}"
+            which, n = f"the weights of epoch {chosen.epoch:.2f}", chosen.held_out
         yield f"model: {model}, {which}"
         if chosen is not None:
-            yield f"clean accuracy on held-out training images: {_interval(chosen.clean, chosen.held_out)}"
+            yield f"clean accuracy on held-out training images: {Tally(round(chosen.clean * n), n)}"
         if self.threat is None or self.eps is None:
             return
         if chosen is not None:
             by = f"{SELECTION_ATTACK}, {self.threat} {self.eps}"
-            yield f"robust accuracy on them, at most: {_interval(chosen.robust, chosen.held_out)}, under {by}"
+            yield f"robust accuracy on them, at most: {Tally(round(chosen.robust * n), n)}, under {by}"
         own = self.arch is not None and is_own_code(self.arch)
         subject = [str(self.arch), "--weights", str(model)] if own else [str(model)]
         words = ["nofreelunch", "evaluate", *subject, "--data", self.data, *data_root_words(self.data_root)]
@@ -264,14 +265,6 @@ def _settings() -> tuple[str, ...]:
     from nofreelunch.training import TrainConfig
 
     return tuple(field.name for field in dataclasses.fields(TrainConfig) if field.name != "threat")
-
-
-def _interval(rate: float, images: int) -> str:
-    from nofreelunch.evaluation.tally import Tally
-
-    tally = Tally(round(rate * images), images)
-    low, high = tally.interval()
-    return f"{tally.rate:.2%} of {images} (95% interval {low:.2%} to {high:.2%})"
 
 
 def _dashed(name: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from nofreelunch.data import store
 from nofreelunch.data.dataset import Dataset, Split, content_digest, pixel_statistics, raw_bytes, with_statistics
 from nofreelunch.errors import InputError
-from nofreelunch.workspace import replacing
+from nofreelunch.files import replacing
 
 FORMAT = 1
 SUFFIX = ".safetensors"

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nofreelunch.workspace import is_named, replacing
+from nofreelunch.files import hold, replacing
 
 
 def cache_folder() -> Path:
@@ -35,7 +35,7 @@ def exclusive(path: Path) -> Iterator[None]:
         OSError: if nothing can be written to its folder.
     """
     lock = path.parent / f".{path.name}.lock"
-    with _holding(lock):
+    with hold(lock, wait=True):
         for leftover in set(path.parent.glob(f".{path.name}.*")) - {lock}:
             leftover.unlink()
         try:
@@ -45,21 +45,6 @@ def exclusive(path: Path) -> Iterator[None]:
                 lock.unlink()
                 path.parent.rmdir()  # if it is empty
             raise
-
-
-@contextmanager
-def _holding(lock: Path) -> Iterator[None]:
-    """Within the block this process alone holds the file of that name."""
-    import fcntl
-
-    while True:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with open(lock, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if is_named(file, lock):
-                yield
-                return
-        # It was removed while it was waited for: whoever comes now would hold another one.
 
 
 def mapped(file: BinaryIO) -> UInt8[Tensor, " bytes"]:

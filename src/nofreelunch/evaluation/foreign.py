@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nofreelunch.attacks import Attack
 from nofreelunch.attacks.door import out_of_memory
-from nofreelunch.errors import InputError, check_known, unknown
+from nofreelunch.errors import InputError, check_known, needed, unknown
 from nofreelunch.rng import Streams, seeded
 from nofreelunch.threats import Threat
 from nofreelunch.types import Model
@@ -114,10 +114,7 @@ def foreign(spec: str, threat: Threat) -> Attack:
     library, _, name = spec.partition(":")
     check_known("attack library", library, LIBRARIES)
     module, call = LIBRARIES[library]
-    try:
-        kinds = vars(import_module(module))
-    except ImportError:
-        raise InputError(f"attack {spec} needs the package {library}; install it with: pip install {library}") from None
+    kinds = vars(needed(module, f"attack {spec}"))
     if not callable(kinds.get(name)):
         raise unknown(f"{library} attack", name, (key for key, value in kinds.items() if isinstance(value, type)))
     return Checked(spec, LibraryAttack(threat, kinds[name], call))

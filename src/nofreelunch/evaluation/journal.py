@@ -15,8 +15,9 @@ from nofreelunch.errors import InputError
 from nofreelunch.evaluation.board import Board, Some
 from nofreelunch.evaluation.result import Flag
 from nofreelunch.evaluation.subject import reseed
+from nofreelunch.files import atomic_write
 from nofreelunch.types import Labels
-from nofreelunch.workspace import atomic_write, npz, npz_arrays
+from nofreelunch.workspace import npz, npz_arrays
 
 T = TypeVar("T")
 

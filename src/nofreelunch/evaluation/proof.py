@@ -19,8 +19,9 @@ from nofreelunch.errors import InputError, RunError
 from nofreelunch.evaluation.result import Evaluation
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.evaluation.sweep import Sweep
+from nofreelunch.files import atomic_write
 from nofreelunch.types import Labels, Mask, Model
-from nofreelunch.workspace import atomic_write, npz, npz_arrays
+from nofreelunch.workspace import npz, npz_arrays
 
 _SUFFIXES = (".npz", ".safetensors")
 _BATCH = 100

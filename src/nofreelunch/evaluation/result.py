@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import Tally
+from nofreelunch.files import atomic_write
 from nofreelunch.threats import Threat
-from nofreelunch.workspace import atomic_write, plain, to_json
+from nofreelunch.workspace import plain, to_json
 
 Word = Literal["trusted", "doubtful", "invalid"]
 
@@ -122,11 +123,10 @@ class Evaluation:
         atomic_write(Path(path), to_json(self))
 
     def __str__(self) -> str:
-        low, high = self.robust.interval(0.95)
         bound = "is" if self.exact else "is at most"
         lines = [
-            f"clean accuracy {self.clean.rate:.1%} of {self.clean.total}",
-            f"robust accuracy {bound} {self.robust.rate:.1%} ({low:.1%} to {high:.1%} on all data) under {self.threat}",
+            f"clean accuracy {self.clean}",
+            f"robust accuracy {bound} {self.robust} under {self.threat}",
             *([f"proven robust: at least {self.certified.rate:.1%}"] if self.certified else []),
             f"{self.verdict}",
             *map(str, self.flags),

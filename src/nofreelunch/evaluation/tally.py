@@ -20,6 +20,8 @@ class Tally:
 
     >>> Tally(9, 12)
     Tally(9/12 = 75.0%)
+    >>> print(Tally(9, 12))
+    75.0% of 12 (95% interval 46.8% to 91.1%)
     """
 
     correct: int | float
@@ -28,6 +30,9 @@ class Tally:
     def __post_init__(self) -> None:
         check_count("total", self.total)
         check_number("correct", self.correct, 0, self.total)
+
+    def __str__(self) -> str:
+        return f"{self.rate:.1%} of {self.total} {in_words(*self.interval())}"
 
     def __repr__(self) -> str:
         return f"Tally({self.correct:.6g}/{self.total} = {self.rate:.1%})"
@@ -52,3 +57,14 @@ class Tally:
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = (z2 * (p * (1 - p) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
         return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+def in_words(low: float, high: float) -> str:
+    """An interval as it stands behind a rate, as in "(95% interval 90.1% to 95.8%)"."""
+    return f"(95% interval {low:.1%} to {high:.1%})"
+
+
+def percent(estimate: tuple[float, float, float]) -> str:
+    """A rate and its interval in a table or a finding, as in "93.5 % (90.1 to 95.8)"."""
+    value, low, high = (100 * number for number in estimate)
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -90,12 +90,6 @@ def _verdict(differences: Sequence[Estimate], margin: float = 0.0) -> Verdict:
     return "agrees" if min(low for _, low, _ in differences) > -margin else "undecided"
 
 
-def percent(estimate: Estimate) -> str:
-    """As in "93.5 % (90.1 to 95.8)"."""
-    value, low, high = (100 * number for number in estimate)
-    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
-
-
 def plain_number(estimate: Estimate) -> str:
     """As in "1.34 (1.30 to 1.38)"."""
     value, low, high = estimate

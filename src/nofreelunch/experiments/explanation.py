@@ -27,6 +27,7 @@ from nofreelunch.features import (
     log_odds,
     nearest_of_each_class,
 )
+from nofreelunch.features.interpolation import POINTS
 from nofreelunch.models import fast
 from nofreelunch.models.state import evaluating
 from nofreelunch.threats import Threat, threat
@@ -60,7 +61,7 @@ class Settings:
     threat: Threat
     n: int = 6
     measure: int = 100
-    points: int = 20
+    points: int = POINTS
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from nofreelunch.attacks.recipes import attack
 from nofreelunch.data import Dataset
-from nofreelunch.drawing import COLOUR
+from nofreelunch.drawing import COLOUR, curve
 from nofreelunch.evaluation.accuracy import Examples, accuracies
-from nofreelunch.evaluation.tally import Tally
+from nofreelunch.evaluation.tally import Tally, percent
 from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
 from nofreelunch.experiments.batches import at_a_time, balanced, logits_of
 from nofreelunch.experiments.deep import (
@@ -27,7 +26,7 @@ from nofreelunch.experiments.deep import (
     inputs,
     samples,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds, percent
+from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.models import fast, load_model, zoo_card, zoo_names
@@ -222,18 +221,14 @@ def plot(result: Result) -> "Figure":
             top.sharey(first[data])
         first.setdefault(data, top)
         scale = PIXEL_SCALE.get(data, 1)
-        _draw(top, [mark.eps * scale for mark in marks], [mark.clean for mark in marks], "standard")
-        _draw(bottom, [mark.eps * scale for mark in marks], [mark.robust for mark in marks], "robust")
+        x = [mark.eps * scale for mark in marks]
+        curve(top, x, [mark.clean for mark in marks], COLOUR["standard"])
+        curve(bottom, x, [mark.robust for mark in marks], COLOUR["robust"])
         top.set_title(f"{DATA_TITLES[data]}, {NORMS[norm]}")
         bottom.set(xlabel="training eps" + (f" · {scale}" if scale > 1 else ""), ylim=(-3, 103))
     grid[0, 0].set_ylabel("clean accuracy, %")
     grid[1, 0].set_ylabel("robust accuracy\nat Table 2's eps, %")
     return figure
-
-
-def _draw(axes: "Axes", x: list[float], values: list[Estimate], role: str) -> None:
-    rate, low, high = (100 * column for column in np.array(values).T)
-    axes.errorbar(x, rate, yerr=[rate - low, high - rate], marker="o", markersize=4, capsize=3, color=COLOUR[role])
 
 
 def alt(result: Result) -> str:

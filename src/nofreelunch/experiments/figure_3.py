@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nofreelunch.evaluation.tally import percent
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond, holds
 from nofreelunch.experiments.batches import logits_of
 from nofreelunch.experiments.deep import (
@@ -21,7 +22,7 @@ from nofreelunch.experiments.deep import (
     in_order,
     inputs,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, percent, plain_number
+from nofreelunch.experiments.estimates import Estimate, exceeds, plain_number
 from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.experiments.judges import judged

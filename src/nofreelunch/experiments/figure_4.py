@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from nofreelunch.evaluation.tally import percent
 from nofreelunch.experiments.base import Experiment, Finding
 from nofreelunch.experiments.batches import batched, logits_of
 from nofreelunch.experiments.deep import (
@@ -19,11 +20,11 @@ from nofreelunch.experiments.deep import (
     in_order,
     inputs,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, mean, percent, share
+from nofreelunch.experiments.estimates import Estimate, exceeds, mean, share
 from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
-from nofreelunch.features import interpolate
+from nofreelunch.features.interpolation import POINTS, interpolate
 from nofreelunch.models import fast
 from nofreelunch.threats import L2
 from nofreelunch.types import Model
@@ -46,7 +47,7 @@ class Config(DeepConfig):
 
     strips: int
     n: int
-    points: int = 20
+    points: int = POINTS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError
 from nofreelunch.experiments.base import Experiment, Scale
-from nofreelunch.workspace import Workspace, atomic_write, digest, plain, to_json, versions
+from nofreelunch.files import atomic_write
+from nofreelunch.workspace import Workspace, digest, plain, to_json, versions
 
 Say = Callable[[str], None]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nofreelunch.data import Split
 from nofreelunch.errors import InputError
-from nofreelunch.types import Images, Labels
+from nofreelunch.types import Images
 
 _CHUNK, _VALUES = 4096, 2**27  # images compared at a time, and values in them: memory does not grow with the data set
 
@@ -24,11 +24,6 @@ class Neighbours:
 
     distance: Float[Tensor, "n k"]
     index: Int64[Tensor, "n k"]
-
-    @property
-    def classes(self) -> Labels:
-        """The class of the nearest image of all: the answer of a nearest-neighbour classifier."""
-        return self.distance.argmin(1)
 
 
 def nearest_of_each_class(x: Images, split: Split) -> Neighbours:

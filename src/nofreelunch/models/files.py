@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from nofreelunch.errors import SEEDS, InputError
+from nofreelunch.files import read_bytes
 from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.registry import assemble, is_own_code
-from nofreelunch.models.tensors import check_fits, read_tensors
-from nofreelunch.workspace import atomic_write, digest, is_sealed, plain, read_json, sealed
+from nofreelunch.models.tensors import check_fits, pair, read_tensors, write_pair
+from nofreelunch.workspace import digest, is_sealed, plain, read_json
 
 FORMAT = 1
 _LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES = 2**14, 2**10, 2**20
@@ -42,16 +42,13 @@ def save_model(model: nn.Module, path: Path | str, *, half: bool = False) -> Non
         )
     if path.suffix != ".safetensors":
         raise InputError(f"a model's path must end in .safetensors, got {path}")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = model.state_dict()
     if half:
         tensors = {name: value.half() if value.dtype == torch.float32 else value for name, value in tensors.items()}
         infinite = [name for name, value in tensors.items() if value.dtype == torch.float16 and value.isinf().any()]
         if infinite:
             raise InputError(f"{infinite[0]} has values too large for half precision; save with half=False")
-    content = save(tensors)
-    about = {"format": FORMAT, **_to_json_types(model.card), "weights_sha256": digest(content)}
-    atomic_write(path, content)
-    atomic_write(path.with_suffix(".json"), sealed(about))
+    write_pair(path, *pair(tensors, {"format": FORMAT, **_to_json_types(model.card)}, "weights_sha256"))
 
 
 def load_file(path: Path, own_code: str = "") -> Classifier:
@@ -74,7 +71,7 @@ def load_file(path: Path, own_code: str = "") -> Classifier:
         )
     with torch.device("cpu" if own else "meta"):
         model = assemble(card)
-    content = _read_tensors(path, largest=_bytes_of(model))
+    content = read_bytes(path, _bytes_of(model), "the model that its JSON describes")
     tensors = read_tensors(content, path)
     check_fits(tensors, model, path, halved=True)
     if digest(content) != about["weights_sha256"]:
@@ -139,18 +136,3 @@ def _card(about: dict[str, Any], path: Path) -> Card:
 def _bytes_of(model: Classifier) -> int:
     """An upper bound of the size of the model's file, header included."""
     return sum(value.nbytes + 1024 for value in model.state_dict().values())
-
-
-def _read_tensors(path: Path, largest: int) -> bytes:
-    """The bytes of the tensors' file.
-
-    Raises:
-        InputError: if it cannot be read or is too large for the model.
-    """
-    try:
-        size = path.stat().st_size
-        if size > largest:
-            raise InputError(f"{path} has {size} bytes, more than the model that its JSON describes can need")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None

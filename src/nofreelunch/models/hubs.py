@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, reason
+from nofreelunch.errors import InputError, needed, reason
 from nofreelunch.models.declared import Declared, Normalisation
 from nofreelunch.models.foreign import Weights, read_weights
-from nofreelunch.models.sources import LoadedNetwork, filled, installed
+from nofreelunch.models.sources import LoadedNetwork, filled
 from nofreelunch.workspace import read_json
 
 _INDEX = "model.safetensors.index.json"
@@ -18,7 +18,7 @@ _INDEX = "model.safetensors.index.json"
 
 def from_timm(name: str, weights: Weights | None) -> LoadedNetwork:
     """A network of timm; without a file, with its weights on the Hugging Face hub."""
-    timm = installed("timm", f"timm:{name}")
+    timm = needed("timm", f"timm:{name}")
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=5))
         raise InputError(f'unknown timm model "{name}"; near it are: {near or "none"}; timm.list_models() lists all')
@@ -61,7 +61,7 @@ class Logits(nn.Module):
 
 def from_hugging_face(name: str) -> LoadedNetwork:
     """An image classifier in Hugging Face's layout: a folder, or a name on the hub."""
-    transformers = installed("transformers", f"hf:{name}")
+    transformers = needed("transformers", f"hf:{name}")
     if Path(name).is_dir():
         _check_folder(Path(name))
     loud = transformers.logging.get_verbosity()

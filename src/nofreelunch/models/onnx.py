@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, reason
-from nofreelunch.models.sources import LoadedNetwork, installed
+from nofreelunch.errors import InputError, needed, reason
+from nofreelunch.files import read_bytes
+from nofreelunch.models.sources import LoadedNetwork
 
 _ELSEWHERE = b"\n\x08location"
 """How a tensor that lies in another file says where: the key "location" in protobuf's encoding."""
@@ -22,10 +23,7 @@ def from_onnx(name: str) -> LoadedNetwork:
         InputError: if it cannot be read, keeps weights in other files, or takes batches of one size only.
     """
     path = Path(name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    content = read_bytes(path)
     if _ELSEWHERE in content:
         raise InputError(f"{path} keeps weights in other files, which are not read; save it as one file")
     if find_spec("onnxruntime") is not None and find_spec("onnx2torch") is None:
@@ -39,9 +37,9 @@ def _converted(content: bytes, path: Path) -> nn.Module:
     onnx2torch makes it by generating Python in which the nodes' names stand, unescaped: a name can hold code, which
     runs when the network is called. So every node is given another name.
     """
-    converter = installed("onnx2torch", f"{path}")
+    converter = needed("onnx2torch", f"{path}")
     try:
-        model = installed("onnx", f"{path}").load_from_string(content)
+        model = needed("onnx", f"{path}").load_from_string(content)
         for number, node in enumerate(model.graph.node):
             node.name = f"node_{number}"
         constants = {tensor.name for tensor in model.graph.initializer}
@@ -78,7 +76,7 @@ class Session(nn.Module):
 
     def __init__(self, content: bytes, path: Path) -> None:
         super().__init__()
-        runtime = installed("onnxruntime", f"{path}")
+        runtime = needed("onnxruntime", f"{path}")
         try:
             self._session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # it fails in as many ways as there are files

@@ -4,9 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -49,17 +47,6 @@ class LoadedNetwork:
         if declared.labels is not None:
             layers.append(Outputs(declared.labels))
         return nn.Sequential(*layers) if len(layers) > 1 else self.network
-
-
-def installed(package: str, spec: str) -> Any:
-    """The package's module.
-
-    Raises:
-        InputError: if it is not installed; says how to install it.
-    """
-    if find_spec(package) is None:
-        raise InputError(f"{spec} needs the package {package}; install it with: pip install {package}")
-    return importlib.import_module(package)
 
 
 def filled(make: Callable[..., nn.Module], weights: Weights) -> nn.Module:

@@ -1,14 +1,33 @@
-"""What a file of tensors holds, compared with what a model needs."""
+"""Files of tensors, each with a sealed JSON beside it; what they hold, compared with what a model needs."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
+from nofreelunch.files import atomic_write
+from nofreelunch.workspace import digest, sealed
+
+
+def pair(tensors: Mapping[str, Tensor], about: Mapping[str, Any], key: str) -> tuple[bytes, bytes]:
+    """The tensors as a safetensors file, and the sealed JSON that holds its SHA-256 under `key` besides `about`."""
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    return content, sealed({**about, key: digest(content)})
+
+
+def write_pair(path: Path, content: bytes, about: bytes) -> None:
+    """Write the tensors to `path`, then the JSON beside it.
+
+    Raises:
+        RunError: if they cannot be written.
+    """
+    atomic_write(path, content)
+    atomic_write(path.with_suffix(".json"), about)
 
 
 def read_tensors(content: bytes, path: Path) -> dict[str, Tensor]:

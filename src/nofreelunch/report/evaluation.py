@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from nofreelunch.drawing import COLOUR, drawn, inlined
+from nofreelunch.evaluation.tally import Tally, in_words
 from nofreelunch.report.template import Filter, render
-from nofreelunch.threats import THREATS
+from nofreelunch.threats import THREATS, format_radius
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,12 +29,12 @@ def evaluation_page(record: Mapping[str, Any]) -> bytes:
     filters: dict[str, Filter] = {
         "share": _share,
         "count": _count,
-        "interval": _interval,
+        "interval": lambda ends: in_words(*ends),
         "ball": _ball,
         "attack": _attack,
         "rate": _rate,
         "at_most": _at_most,
-        "number": _number,
+        "number": format_radius,
         "median": _median,
     }
     return render("evaluation.html", filters, record=record, radii=_radii(record), curve=_curve(record))
@@ -43,11 +44,12 @@ def evaluation_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The same for a terminal, line by line."""
     data, radii = record["data"], _radii(record)
     yield f"{record['model']['spec']} on {data['name']}: {data['images']} of {data['of']} test images"
-    yield f"clean accuracy {_share(record['clean'])} {_interval(record['clean_interval'])}"
+    yield f"clean accuracy {Tally(**record['clean'])}"
     for ev in radii:
         yield ""
-        yield f"{ev['threat']['norm']} eps {_number(ev['threat']['eps'])}, protocol {ev['protocol']}, seed {ev['seed']}"
-        yield f"robust accuracy {_at_most(ev)} {_share(ev['robust'])} {_interval(ev['robust_interval'])}"
+        threat = f"{ev['threat']['norm']} eps {format_radius(ev['threat']['eps'])}"
+        yield f"{threat}, protocol {ev['protocol']}, seed {ev['seed']}"
+        yield f"robust accuracy {_at_most(ev)} {Tally(**ev['robust'])}"
         if ev["certified"] and ev["certified"]["correct"]:
             yield f"proven robust   at least {_share(ev['certified'])}"
         yield "lost            " + ", ".join(f"{_attack(name)}: {ev['adds'][name]}" for name in ev["steps"])
@@ -101,15 +103,11 @@ def _count(tally: Mapping[str, float]) -> str:
     return f"{tally['correct']:.6g} of {tally['total']}"
 
 
-def _interval(ends: list[float]) -> str:
-    return f"(95% interval {ends[0]:.1%} to {ends[1]:.1%})"
-
-
 def _median(record: Mapping[str, Any]) -> str:
     radius = record["median_distance"]
     if radius is None:
         return "more than half of the images withstand the largest radius"
-    return f"half of the images are lost within eps {_number(radius)}"
+    return f"half of the images are lost within eps {format_radius(radius)}"
 
 
 def _at_most(evaluation: Mapping[str, Any]) -> str:
@@ -118,14 +116,7 @@ def _at_most(evaluation: Mapping[str, Any]) -> str:
 
 def _ball(evaluation: Mapping[str, Any]) -> str:
     threat = evaluation["threat"]
-    return f"{THREATS[threat['norm']].symbol} eps {_number(threat['eps'])}"
-
-
-def _number(value: float) -> str:
-    """As people write radii: 0.3, but 8/255."""
-    levels = value * 255
-    fraction = abs(levels - round(levels)) < 1e-9 and 0 < levels < 255 and abs(value * 1000 % 1) > 1e-9
-    return f"{round(levels)}/255" if fraction else f"{value:.4g}"
+    return f"{THREATS[threat['norm']].symbol} eps {format_radius(threat['eps'])}"
 
 
 def _attack(name: str) -> str:

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from nofreelunch.drawing import inlined
 from nofreelunch.errors import InputError
+from nofreelunch.files import atomic_write
 from nofreelunch.report.template import render
-from nofreelunch.workspace import Workspace, atomic_write
+from nofreelunch.workspace import Workspace
 
 _VERDICTS = ("agrees", "differs", "undecided", "refuted", "beyond the paper")
 

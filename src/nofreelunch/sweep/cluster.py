@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nofreelunch.errors import InputError, reason
+from nofreelunch.errors import InputError, needed, reason
 from nofreelunch.sweep.progress import StatusBoard
 from nofreelunch.sweep.spec import Resources
 from nofreelunch.sweep.status import status
@@ -67,10 +67,7 @@ def _carried_through(ray: Any, begin: Any, tasks: Sequence[Task], board: StatusB
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Ray, connected for the time of the block."""
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--ray needs Ray, which is not installed; pip install 'nofreelunch[sweep]'") from None
+    ray = needed("ray", "--ray", "sweep")
     _check_address(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nofreelunch.drawing import curve
 from nofreelunch.evaluation import Tally
 from nofreelunch.sweep.table import Row, format_setting
-from nofreelunch.threats import THREATS, Linf
+from nofreelunch.threats import THREATS, Linf, format_radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def _dots(rows: Sequence[Row], varied: Sequence[str], axis: str) -> Iterator[Dot
         x = settings[axis] if numbers else format_setting(settings, axis)
         shown = ((name, format_setting(settings, name)) for name in varied if name not in (*_APART, axis))
         words = [f"{name} {word}" for name, word in shown if word]
-        under = [] if own else [f"within {within.symbol} {within.eps:.4g}"]
+        under = [] if own else [f"within {within.symbol} {format_radius(within.eps)}"]
         for norm in _norms(row, rows):
             column = (settings["data"], norm)
             yield Dot(0, column, ", ".join(words), x, row.name, row.score.clean)
@@ -103,17 +104,13 @@ def _draw(axes: "Axes", dots: Sequence[Dot]) -> None:
                 by_x.setdefault(dot.x, []).append(dot.tally)
         if not any(isinstance(x, str) for x in by_x):
             by_x = dict(sorted(by_x.items()))
-        rates, ends = zip(*map(_over_seeds, by_x.values()), strict=True)
-        bars = [[100 * abs(rate - end[side]) for rate, end in zip(rates, ends, strict=True)] for side in (0, 1)]
-        axes.errorbar(
-            [*by_x], [100 * rate for rate in rates], yerr=bars, marker="o", markersize=4, capsize=3, label=line
-        )
+        curve(axes, [*by_x], [_over_seeds(tallies) for tallies in by_x.values()], label=line)
     if len(lines) > 1:
         axes.legend(fontsize=8)
 
 
-def _over_seeds(tallies: Sequence[Tally]) -> tuple[float, tuple[float, float]]:
+def _over_seeds(tallies: Sequence[Tally]) -> tuple[float, float, float]:
     """The mean rate, and the range of the rates, or the interval of a single one."""
     rates = [tally.rate for tally in tallies]
-    mean = sum(rates) / len(rates)
-    return mean, tallies[0].interval(0.95) if len(rates) == 1 else (min(rates), max(rates))
+    ends = tallies[0].interval(0.95) if len(rates) == 1 else (min(rates), max(rates))
+    return sum(rates) / len(rates), *ends

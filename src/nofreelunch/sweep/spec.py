@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nofreelunch.errors import InputError, check_known, check_number, unknown
+from nofreelunch.files import read_bytes
 from nofreelunch.sweep.grid import expand, varied
 from nofreelunch.sweep.point import Point
 
@@ -89,11 +90,7 @@ def _content(spec: str) -> bytes:
                 f"there is no file {spec}; give a TOML file, or one of the package's: {', '.join(names())}"
             )
         raise unknown("sweep", spec, [*names(), "FILE.toml"])
-    with open(path, "rb") as file:
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InputError(f"{spec} is larger than {_LARGEST} bytes, too large to be a sweep")
-    return content
+    return read_bytes(path, _LARGEST, "a sweep")
 
 
 def _spec(sections: Mapping[str, Any]) -> Spec:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nofreelunch.evaluation.tally import percent
 from nofreelunch.sweep.point import Point
 from nofreelunch.sweep.work import Score
+from nofreelunch.threats import format_radius
 
 BASE = ("data", "arch", "threat", "eps", "recipe", "seed")
 """Settings that every table has; those that are varied besides follow them."""
@@ -53,8 +55,8 @@ def to_text(rows: Sequence[Row], varied: Sequence[str]) -> str:
     cells = [
         [
             *(format_setting(row.point.settings, name) for name in varied),
-            f"{row.score.threat.norm} {row.score.threat.eps:.4g}",
-            *(f"{tally.rate:.1%} ({_interval(tally.interval(0.95))})" for tally in (row.score.clean, row.score.robust)),
+            f"{row.score.threat.norm} {format_radius(row.score.threat.eps)}",
+            *(percent((tally.rate, *tally.interval())) for tally in (row.score.clean, row.score.robust)),
             row.score.verdict,
         ]
         for row in rows
@@ -79,7 +81,3 @@ def format_setting(settings: Mapping[str, Any], name: str) -> str:
     if name == "threat":
         return value or "standard"
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return " to ".join(f"{100 * end:.1f}" for end in ends)

@@ -16,6 +16,7 @@ from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Tally, evaluate
 from nofreelunch.evaluation.accuracy import Examples, accuracies
+from nofreelunch.files import atomic_write
 from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
 from nofreelunch.output import InUse, locked
@@ -25,7 +26,7 @@ from nofreelunch.training import train
 from nofreelunch.training.events import Report, silent
 from nofreelunch.training.folder import MODEL
 from nofreelunch.training.start import own_files_digest
-from nofreelunch.workspace import atomic_write, find_device, read_json, to_json, versions
+from nofreelunch.workspace import find_device, read_json, to_json, versions
 
 FORMAT = 2
 _BATCH = 200  # images attacked at a time

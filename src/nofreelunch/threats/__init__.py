@@ -9,6 +9,7 @@ from nofreelunch.threats.base import (
     check_threat,
     coordinates,
     expand,
+    format_radius,
 )
 from nofreelunch.threats.l2 import L2
 from nofreelunch.threats.linf import Linf
@@ -17,7 +18,7 @@ THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2}
 
 __all__ = [
     "L2", "THREATS", "Box", "Linf", "Threat", "check_box", "check_box_of_images", "check_threat", "coordinates",
-    "expand", "from_plain", "threat",
+    "expand", "format_radius", "from_plain", "threat",
 ]  # fmt: skip
 
 

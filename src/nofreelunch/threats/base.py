@@ -189,3 +189,14 @@ def check_box_of_images(threat: Threat) -> None:
             f"the pixels of images are in [0, 1], and so must be the threat's box, got box={threat.box}; "
             "leave the box away, and give eps in that unit, such as 8/255"
         )
+
+
+def format_radius(eps: float) -> str:
+    """A radius as people write it.
+
+    >>> format_radius(0.3), format_radius(8 / 255)
+    ('0.3', '8/255')
+    """
+    levels = eps * 255
+    fraction = abs(levels - round(levels)) < 1e-9 and 0 < levels < 255 and abs(eps * 1000 % 1) > 1e-9
+    return f"{round(levels)}/255" if fraction else f"{eps:.4g}"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from nofreelunch.errors import RunError
+from nofreelunch.files import atomic_write
 from nofreelunch.training.events import Epoch, Event, Step
-from nofreelunch.workspace import atomic_write, plain
+from nofreelunch.workspace import plain
 
 EVERY = 10
 """So many steps are told of by one line."""

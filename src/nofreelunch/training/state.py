@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import torch as safetensors
+from safetensors.torch import load
 from torch import Tensor
 
 from nofreelunch.errors import InputError
-from nofreelunch.workspace import atomic_write, digest, is_sealed, sealed, sync_folder
+from nofreelunch.files import read_bytes, sync_folder
+from nofreelunch.models.tensors import pair, write_pair
+from nofreelunch.workspace import digest, is_sealed
 
 FORMAT = 1
-_CURRENT, _PREVIOUS = "state", "previous"
-_SUFFIXES = ("safetensors", "json")
+_CURRENT, _PREVIOUS = "state.safetensors", "previous.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,33 +36,20 @@ class State:
     tensors: dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """The bytes of two files whose digests hold."""
-
-    tensors: bytes
-    about: bytes
-
-
-class _Damaged(Exception):
-    """The pair is not whole; the message says why."""
-
-
 def save_state(folder: Path, state: State) -> None:
     """Keep the state, and the one before it.
 
     Raises:
         RunError: if the disk is full or the folder cannot be written; an earlier state is still whole.
     """
-    tensors = safetensors.save({name: value.detach().cpu().contiguous() for name, value in state.tensors.items()})
-    about = {**state.about, "format": FORMAT, "tensors": digest(tensors)}
+    after = pair(state.tensors, {**state.about, "format": FORMAT}, "tensors")
     try:
         before = _read(folder, _CURRENT)
-    except _Damaged:
+    except InputError:
         before = None  # `previous.*` is whole then, and stays
     if before:
         _keep(folder, before)
-    _write(folder, _CURRENT, _Pair(tensors, sealed(about)))
+    write_pair(folder / _CURRENT, *after)
 
 
 def load_state(folder: Path) -> tuple[State | None, tuple[str, ...]]:
@@ -73,27 +61,27 @@ def load_state(folder: Path) -> tuple[State | None, tuple[str, ...]]:
     complaints: list[str] = []
     for name in (_CURRENT, _PREVIOUS):
         try:
-            pair = _read(folder, name)
-        except _Damaged as error:
+            found = _read(folder, name)
+        except InputError as error:
             complaints.append(str(error))
             continue
-        if pair:
-            about = json.loads(pair.about)
+        if found:
+            about = json.loads(found[1])
             if about["format"] != FORMAT:
                 versions = f"has format {about['format']}, this version reads {FORMAT}"
-                raise InputError(f"{folder / name}.json {versions}; give another --out")
-            return State(about, safetensors.load(pair.tensors)), tuple(complaints)
+                raise InputError(f"{(folder / name).with_suffix('.json')} {versions}; give another --out")
+            return State(about, load(found[0])), tuple(complaints)
     return None, tuple(complaints)
 
 
-def _keep(folder: Path, pair: _Pair) -> None:
+def _keep(folder: Path, found: tuple[bytes, bytes]) -> None:
     """Give the current pair, which is whole, the names of the previous one as well."""
     try:
-        for suffix in _SUFFIXES:
-            _link(folder / f"{_CURRENT}.{suffix}", folder / f"{_PREVIOUS}.{suffix}")
+        for suffix in (".safetensors", ".json"):
+            _link(*((folder / name).with_suffix(suffix) for name in (_CURRENT, _PREVIOUS)))
         sync_folder(folder)
     except OSError:  # some disks know no second name of a file
-        _write(folder, _PREVIOUS, pair)
+        write_pair(folder / _PREVIOUS, *found)
 
 
 def _link(file: Path, name: Path) -> None:
@@ -105,31 +93,19 @@ def _link(file: Path, name: Path) -> None:
     temporary.unlink(missing_ok=True)  # `replace` does nothing where `name` is one already
 
 
-def _write(folder: Path, name: str, pair: _Pair) -> None:
-    atomic_write(folder / f"{name}.safetensors", pair.tensors)
-    atomic_write(folder / f"{name}.json", pair.about)
-
-
-def _read(folder: Path, name: str) -> _Pair | None:
-    """The pair of this name; None if its second file was never written.
+def _read(folder: Path, name: str) -> tuple[bytes, bytes] | None:
+    """The bytes of the pair of this name, whose digests hold; None if its second file was never written.
 
     Raises:
-        _Damaged: if a digest does not hold, or the first file is missing.
+        InputError: if a digest does not hold, or the first file is missing.
     """
-    path = folder / f"{name}.json"
+    path = (folder / name).with_suffix(".json")
     if not path.exists():
         return None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _Damaged(f"{path} cannot be read: {error.strerror}") from None
-    if not is_sealed(content):
-        raise _Damaged(f"{path} is damaged: its digest does not hold")
-    about, path = json.loads(content), path.with_suffix(".safetensors")
-    try:
-        tensors = path.read_bytes()
-    except OSError as error:
-        raise _Damaged(f"{path} cannot be read: {error.strerror}") from None
-    if digest(tensors) != about["tensors"]:
-        raise _Damaged(f"{path} is damaged, or its writing was interrupted: its digest does not hold")
-    return _Pair(tensors, content)
+    about = read_bytes(path)
+    if not is_sealed(about):
+        raise InputError(f"{path} is damaged: its digest does not hold")
+    tensors = read_bytes(folder / name)
+    if digest(tensors) != json.loads(about)["tensors"]:
+        raise InputError(f"{folder / name} is damaged, or its writing was interrupted: its digest does not hold")
+    return tensors, about

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import needed
 from nofreelunch.training.events import Epoch, Event, Report, Started, Step
 from nofreelunch.training.log import EVERY
 from nofreelunch.workspace import plain
@@ -22,12 +22,9 @@ def tracked(folder: Path, report: Report) -> Iterator[Report]:
     Raises:
         InputError: if TensorBoard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "--track needs TensorBoard, which is not installed; pip install 'nofreelunch[track]'"
-        ) from None
+    needed("tensorboard", "--track", "track")
+    from torch.utils.tensorboard import SummaryWriter
+
     writers: list[Any] = []
 
     def told(event: Event) -> None:

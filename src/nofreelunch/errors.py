@@ -136,11 +136,13 @@ def needed(module: str, what: str, extra: str = "") -> Any:
         extra: of this package, that brings it; "" if its package is installed by its own name.
 
     Raises:
-        InputError: if it is not installed; says how to install it.
+        InputError: if it is not installed, and says how to install it; or if it is, and cannot be loaded.
     """
     package = module.partition(".")[0]
     try:
         return import_module(module)
-    except ImportError:
+    except ImportError as error:
+        if getattr(error, "name", None) not in (package, module):
+            raise InputError(f"{what} needs the package {package}, which cannot be loaded: {reason(error)}") from error
         way = f"'nofreelunch[{extra}]'" if extra else package
         raise InputError(f"{what} needs the package {package}; install it with: pip install {way}") from None

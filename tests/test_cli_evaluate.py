@@ -131,6 +131,25 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert not list(Path("runs/evaluate").glob("evaluation.state*"))
 
 
+def test_test_images_alone_are_evaluated_and_explained_but_not_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = np.load("halves.npz")
+    np.savez("alone.npz", x=whole["x_test"], y=whole["y_test"])
+    assert run("Bent", "--eps", "8/255") == 0
+    assert run("Bent", "--eps", "8/255", "--data", "npz:alone.npz", "--out", "alone") == 0
+    for same in ("robust", "by_attack", "data_digest", "margin"):
+        assert record()[same] == record("alone")[same]
+    shown = ["explain", "python:toy_nets:Bent", "--n", "2", "--measure", "8", "--points", "3", "--eps", "0.5"]
+    for data, neighbours in (("halves", 1), ("alone", 0)):
+        assert main([*shown, "--data", f"npz:{data}.npz", "--out", data]) == 0
+        assert Path(data, "explain.html").read_text().count("the real image nearest to that") == neighbours
+    capsys.readouterr()
+    for words in (["train", "--arch", "linear"], ["reproduce", "table-4", "--classes", "0", "1", "--scale", "smoke"]):
+        assert main([*words, "--data", "npz:alone.npz", "--out", "none"]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert re.match("error: alone.* has test images only: it can be evaluated and explained, not trained on", said)
+    assert not list(Path("none").glob("*"))
+
+
 @pytest.mark.parametrize("file", ["worst.npz", "worst.safetensors"])
 def test_several_radii_make_a_curve_and_the_file_proves_it(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("Bent", "--eps", "0.15", "--eps", "0.03", "--n", "20", "--save-examples", file) in (0, 3)

@@ -65,7 +65,7 @@ class Evaluate(OfModel):
         index = self._index(data.test)
         examples = data.test.select(index)
         for ball in threats:
-            ball.check_reach(data.train.x, data.name)
+            ball.check_reach(data.test.x, data.name)
         model = self.load_model()
         self.check_outputs(model, data)
         with locked(self.out):

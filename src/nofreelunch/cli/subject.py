@@ -86,6 +86,7 @@ class OfModel:
             raise InputError(
                 f"{self.model} has {outputs} outputs, and {self.data} {len(data.classes)} classes ({named}); "
                 "say which output each class is, such as --labels 0,1"
+                + (", or name all classes in an array classes of the file" if self.data.startswith("npz:") else "")
             )
 
     def words(self) -> list[str]:

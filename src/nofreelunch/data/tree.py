@@ -39,7 +39,7 @@ class Tree:
 
     Attributes:
         classes: the name of each class; a label is an index of these.
-        train: files and labels.
+        train: files and labels; may be empty.
         test: files and labels.
         mode: the colour mode that all images are brought to.
         size: side of the square that images are brought to where no other is asked for; None leaves them as they are.
@@ -171,7 +171,7 @@ def _decoded(files: Files, tree: Tree, fit: Fit | None, strict: bool, notes: lis
         notes.append(said)
         lost = sorted({label for _, label in files} - kept)
         notes += [f"no image of {several([tree.classes[label] for label in lost])} can be read"] if lost else []
-    if first is None:
+    if files and first is None:
         raise InputError(f"none of {len(files)} images can be read: {several(skipped)}")
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nofreelunch import __version__, cli
+from nofreelunch import __version__, cli, names
 from nofreelunch.cli import COMMANDS, main, parse
 from nofreelunch.cli.complaint import EXAMPLES
+from nofreelunch.data import DATASETS, FORMATS
 from nofreelunch.errors import RunError
+from nofreelunch.experiments.registry import EXPERIMENTS
+from nofreelunch.models import ARCHITECTURES
 from nofreelunch.theory import summary
 from nofreelunch.workspace import plain
 
@@ -92,6 +95,43 @@ def test_bad_input_gets_one_sentence(
     assert len(progress) <= 1
     assert "Traceback" not in err
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+WITHOUT_TORCH = [
+    ["evaluate", *OF_ZOO],
+    ["evaluate", *OF_ZOO, "--eps", "abc"],
+    ["evaluate", *OF_ZOO, "--eps=-1"],
+    ["evaluate", *OF_ZOO, "--eps", "0.1", "--n", "0"],
+    ["evaluate", *OF_ZOO, "--epsilon", "0.1"],
+    ["evaluate", "zoo:mnist-lnf-0.3", *OF_ZOO[1:], "--eps", "0.1"],
+    ["evaluate", "nowhere.onnx", *OF_ZOO[1:], "--eps", "0.1"],
+    *(
+        ["explain", "zoo:mnist-standard", "--data", data]
+        for data in ("mnits", "npz:no.npz", "folder:no", "no.safetensors")
+    ),
+    ["explain", "zoo:mnist-standard", "--data", "mnist", "--points", "1"],
+    ["train", "--data", "mnits"],
+    ["train", "--data", "mnist", "--arch", "mnits-cnn"],
+    ["train", "--data", "mnist", "--threat", "linf", "--eps", "1/0"],
+    ["reproduce", "figure-22"],
+    ["reproduce", "table-4", "--data", "mnits"],
+]
+
+
+def test_names_and_numbers_are_refused_before_torch_is_loaded() -> None:
+    code = (
+        "import json, sys; from nofreelunch.cli import main\n"
+        "codes = [main(arguments) for arguments in json.loads(sys.argv[1])]\n"
+        "sys.exit(bool({'torch', 'scipy'} & set(sys.modules)) or codes != [2] * len(codes))"
+    )
+    subprocess.run([sys.executable, "-c", code, json.dumps(WITHOUT_TORCH)], check=True)
+
+
+def test_the_names_are_those_of_the_tables() -> None:
+    assert tuple(DATASETS) == names.DATA_SETS
+    assert tuple(FORMATS) == names.FORMATS
+    assert tuple(ARCHITECTURES) == names.ARCHITECTURES
+    assert tuple(EXPERIMENTS) == names.EXPERIMENTS
 
 
 def test_examples_of_commands_are_commands() -> None:

@@ -108,7 +108,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 
 BAD_FOLDERS = {
-    "missing": ({}, "train is missing"),
+    "missing": ({}, "No such file or directory"),
     "folders without images": ({"a": 0, "b": 0}, "train is missing"),
     "one class to test": ({"val/a": 1}, "val must hold one folder of images for each of two classes or more, found 1"),
     "no test": ({"train/a": 1, "train/b": 1}, "test is missing"),

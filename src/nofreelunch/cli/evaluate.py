@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from nofreelunch.cli.subject import OfModel
-from nofreelunch.cli.values import Norm, OptionalInt, OptionalPath
+from nofreelunch.cli.values import Norm, OptionalInt, OptionalPath, check_radius
 from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.output import check_file, locked, write
 from nofreelunch.workspace import digest, to_json
@@ -56,6 +56,7 @@ class Evaluate(OfModel):
 
     def run(self) -> int:
         """Evaluate, prove, write, print; 0 if the figure is to be trusted and else 3."""
+        self._check_words()
         from nofreelunch.evaluation.record import to_record
         from nofreelunch.models.sources import code_fingerprint
         from nofreelunch.report.evaluation import evaluation_lines, evaluation_page
@@ -92,17 +93,25 @@ class Evaluate(OfModel):
             print(line)
         return 0 if all(ev.trusted for ev in found.evaluations) else _UNTRUSTED
 
+    def _check_words(self) -> None:
+        """Refuse what can be seen to be wrong before torch is loaded."""
+        self.check_names()
+        if not self.eps:
+            raise InputError("--eps is needed, the radius of the ball, such as --eps 8/255")
+        if any("," in eps for eps in self.eps):
+            raise InputError(f"--eps takes one radius; write --eps {' --eps '.join(','.join(self.eps).split(','))}")
+        for eps in self.eps:
+            check_radius(eps)
+        if self.n is not None:
+            check_count("n", self.n)
+
     def _threats(self) -> "list[Threat]":
         """The balls that are asked for; the file of examples, if one is wanted, has a name that says its format."""
         from nofreelunch.evaluation.proof import check_name
         from nofreelunch.threats import threat
 
-        if not self.eps:
-            raise InputError("--eps is needed, the radius of the ball, such as --eps 8/255")
         if self.save_examples is not None:
             check_name(self.save_examples)
-        if any("," in eps for eps in self.eps):
-            raise InputError(f"--eps takes one radius; write --eps {' --eps '.join(','.join(self.eps).split(','))}")
         return [threat(self.threat, eps) for eps in self.eps]
 
     def _attacks(self) -> "dict[str, AttackRecipe]":
@@ -130,7 +139,7 @@ class Evaluate(OfModel):
 
     def _index(self, test: "Split") -> "Tensor":
         """The places of the images that are used."""
-        n = len(test) if self.n is None else check_count("n", self.n)
+        n = len(test) if self.n is None else self.n
         if n > len(test):
             print(f"--n {n}: the test set has {len(test)} images; all of them are used", file=sys.stderr)
         return test.evenly_spaced(n)

@@ -20,10 +20,11 @@ from torch import Tensor
 from nofreelunch.data import store
 from nofreelunch.data.dataset import Dataset, Split, content_digest, raw_bytes, statistics_of, with_statistics
 from nofreelunch.errors import InputError
+from nofreelunch.names import PACKED
 from nofreelunch.workspace import replacing
 
 FORMAT = 1
-SUFFIX = ".safetensors"
+SUFFIX = PACKED
 Chunks: TypeAlias = Iterable[tuple[Tensor, Tensor]]  # images, uint8 (n, c, h, w), and labels, int64 (n,); n may vary
 
 _DTYPES = {"x_train": "U8", "x_test": "U8", "y_train": "I64", "y_test": "I64"}

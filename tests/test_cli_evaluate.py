@@ -131,6 +131,16 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert not list(Path("runs/evaluate").glob("evaluation.state*"))
 
 
+def test_the_figure_does_not_depend_on_the_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("Bent", "--eps", "8/255", "--batch-size", "7", "--out", "small") == 0
+    assert run("Bent", "--eps", "8/255") == 0
+    assert record("small").pop("command") == f"{record()['command']} --batch-size=7"
+    for same in ("robust", "by_attack", "broken_by", "margin"):
+        assert record("small")[same] == record()[same]
+    assert run("Bent", "--eps", "8/255", "--batch-size", "1") == 2
+    assert "--batch-size must be a whole number of at least 2, got 1" in capsys.readouterr().err
+
+
 def test_test_images_alone_are_evaluated_and_explained_but_not_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
     whole = np.load("halves.npz")
     np.savez("alone.npz", x=whole["x_test"], y=whole["y_test"])

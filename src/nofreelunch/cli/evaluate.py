@@ -47,6 +47,9 @@ class Evaluate(OfModel):
     """Number of test images, evenly spread over the test set; default: all."""
     attack: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="ATTACK")] = ()
     """One more, on what is left: ours, e.g. pgd-40, or torchattacks:PGD, foolbox:LinfPGD; several times for several."""
+    batch_size: OptionalInt = None
+    """Images at a time in attacks, 2 or more: fewer need less memory; default: as many as keep the device busy. The
+    figure does not depend on it, but for attacks that --attack adds."""
     save_examples: OptionalPath = None
     """Keep the worst points found in this file (.npz or .safetensors), read it back and judge it by a fresh model."""
     json: OptionalPath = None
@@ -104,6 +107,8 @@ class Evaluate(OfModel):
             check_radius(eps)
         if self.n is not None:
             check_count("n", self.n)
+        if self.batch_size is not None:
+            check_count("--batch-size", self.batch_size, 2)
 
     def _threats(self) -> "list[Threat]":
         """The balls that are asked for; the file of examples, if one is wanted, has a name that says its format."""
@@ -158,7 +163,7 @@ class Evaluate(OfModel):
         with shown(Console(stderr=True)) as progress:
             return sweep(
                 model, examples, threats, self.protocol, self.seed, kept,
-                attacks=attacks, out=state, progress=progress,
+                attacks=attacks, batch_size=self.batch_size, out=state, progress=progress,
             )  # fmt: skip
 
     def _proven(self, found: "Sweep", examples: "Split", index: "Tensor") -> list[str]:
@@ -181,14 +186,16 @@ class Evaluate(OfModel):
         ]
 
     def _settings(self) -> str:
-        """The command that gives these figures, without the place of the examples."""
+        """The command that gives these figures, without what changes none."""
         words = ["nofreelunch", "evaluate", self.model, "--data", self.data, "--threat", self.threat]
         words += [word for eps in self.eps for word in ("--eps", eps)] + ["--protocol", self.protocol]
         words += [word for spec in self.attack for word in ("--attack", spec)]
         words += [] if self.n is None else [f"--n={self.n}"]
+        words += [f"--batch-size={self.batch_size}"] if self.batch_size and self.attack else []
         return shlex.join(words + self.words())
 
     def _command(self) -> str:
         """The command in full."""
-        kept = self.save_examples
-        return self._settings() + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")
+        kept, size = self.save_examples, "" if self.attack else self.batch_size
+        sized = self._settings() + (f" --batch-size={size}" if size else "")
+        return sized + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")

@@ -19,6 +19,7 @@ from nofreelunch.cli import main, progress
 from nofreelunch.data import Split
 from nofreelunch.drawing import style
 from nofreelunch.evaluation import PROTOCOLS, Protocol, journal
+from nofreelunch.evaluation.tally import Tally
 from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.report.evaluation import evaluation_page, plot
 
@@ -91,6 +92,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "toy_nets", raising=False)
 
 
+BY = ("by_attack", "clean_by_class", "robust_by_class")
+
+
 def run(net: str, *options: str) -> int:
     given = [
         "evaluate",
@@ -120,6 +124,10 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert found["threat"]["eps"] == 8 / 255
     assert found["data"] == {"name": "halves", "classes": ["0", "1"], "images": 60, "of": 60, "index": [*range(60)]}
     share = f"{found['robust']['correct'] / 60:.1%} of 60"
+    counts = [found["clean"], found["robust"], *(c for by in BY for c in found[by].values())]
+    for count in counts:
+        tally = Tally(count["correct"], count["total"])
+        assert (count["rate"], tuple(count["interval"])) == (tally.rate, tally.interval(0.95))
     assert f"robust accuracy exactly {share} (95% interval " in out
     assert "verdict         trusted" in out
     assert "linf eps 8/255" in out
@@ -127,6 +135,12 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert "exact-linear: " in err
     page = Path("runs/evaluate/evaluation.html").read_text()
     assert "<del>" not in page
+    low, high = found["robust_by_class"]["1"]["interval"]
+    assert f"{found['robust_by_class']['1']['rate']:.1%} ({low:.1%} to {high:.1%})</td>" in page
+    for by in BY:
+        for count in found[by].values():
+            del count["rate"], count["interval"]
+    assert f"{low:.1%} to" not in evaluation_page(found).decode().partition("By class")[2]  # a file of before
     assert "exactly" in page
     assert not list(Path("runs/evaluate").glob("evaluation.state*"))
 

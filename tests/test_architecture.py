@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "nofreelunch"
 LEVELS = {
-    "errors": 0, "files": 0, "types": 0, "rng": 0,
+    "errors": 0, "files": 0, "names": 0, "types": 0, "rng": 0,
     "threats": 1, "data": 1, "models": 1, "output": 1, "workspace": 1, "drawing": 1,
     "attacks": 2, "theory": 2,
     "evaluation": 3, "features": 3,

@@ -24,7 +24,7 @@ OF_HALVES = ["--data", "npz:halves.npz", "--threat", "linf", "--eps", "0.1"]
 COMMANDS: Commands = {
     "an option is missing": (57, ["theory", "--d", "4"], "--eta"),
     "an option misspelt": (58, [*THEORY, "--epz", "0.1"], 'did you mean "--eps"'),
-    "a command behind a dash": (58, ["-", "evaluate"], "Missing from nofreelunch evaluate: "),
+    "a command behind a dash": (58, ["-", "evaluate"], "evaluate needs MODEL, --data, --threat and --eps"),
     "a needed option misspelt": (
         58,
         ["theory", "--d", "3", "--eta", "1", "--epz", "0"],

@@ -197,7 +197,7 @@ REFUSED: Refused = {
         "type torch.int64",
     ),
     "a newer format": (47, loading(resealed(format=99)), "has format 99, this version reads up to 1"),
-    "no data": (52, lambda: load_data("npz:none.npz"), "none.npz: cannot be read: No such file"),
+    "no data": (52, lambda: load_data("npz:none.npz"), "cannot read none.npz: No such file"),
     "truncated data": (52, lambda: edit("halves.npz", lambda c: c[:-50])() and load_data("npz:halves.npz"), "damaged"),
     "a changed byte": (
         52,

@@ -30,6 +30,7 @@ from nofreelunch.attacks import PGD, fgsm, restarts
 from nofreelunch.attacks.targets import targeted
 from nofreelunch.cli import main
 from nofreelunch.data import Split, load_data
+from nofreelunch.evaluation import evaluate
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.registry import assemble
 from nofreelunch.threats import L2, Linf, threat
@@ -89,7 +90,11 @@ REFUSED: Refused = {
     "channels last": (21, lambda: attacked(OURS, torch.rand(24, 28, 28, 1)), r"1, 28, 28.*28, 28, 1"),
     "no examples": (22, lambda: evaluated(x=X[:0], y=Y[:0]), "nothing to evaluate"),
     "a scalar": (22, lambda: evaluated(x=torch.tensor(0.5), y=torch.tensor(1)), "nothing to evaluate"),
-    "an empty split": (22, lambda: Split(X[:0].byte(), Y[:0], (0, 1)), "at least one image"),
+    "an empty split": (
+        22,
+        lambda: evaluate(NET, Split(X[:0].byte(), Y[:0], (0, 1)), Linf(0.1), "quick"),
+        "nothing to evaluate: the split holds no images",
+    ),
     "NaN in an image": (25, lambda: attacked(x=with_pixel(torch.nan)), "example 3 holds NaN"),
     "infinity in an image": (25, lambda: evaluated(x=with_pixel(torch.inf)), "example 3 holds NaN or inf"),
     "one class": (26, lambda: evaluated(lambda z: NET(z)[:, :1], y=Y * 0), "at least 2 logits, got 1"),

@@ -10,17 +10,46 @@ from pathlib import Path
 
 import pytest
 
-from nofreelunch import __version__, cli
-from nofreelunch.cli import COMMANDS, main
+from nofreelunch import __version__, cli, names
+from nofreelunch.cli import COMMANDS, main, parse
+from nofreelunch.cli.complaint import EXAMPLES
+from nofreelunch.data import DATASETS, FORMATS
 from nofreelunch.errors import RunError
+from nofreelunch.experiments.registry import EXPERIMENTS
+from nofreelunch.models import ARCHITECTURES
 from nofreelunch.theory import summary
 from nofreelunch.workspace import plain
 
+OF_ZOO = ["zoo:mnist-standard", "--data", "mnist", "--threat", "linf"]
 BAD = {
     "unknown command": (["teory"], 'unknown command "teory"; did you mean "theory"?'),
     "unknown experiment": (["reproduce", "figure-22"], 'unknown experiment "figure-22"; did you mean "figure-2"?'),
     "unknown option": (["theory", "--d", "3", "--eta", "1", "--eps", "0", "--epz", "0.1"], 'did you mean "--eps"?'),
-    "missing option": (["theory", "--d", "3"], "--eta"),
+    "missing option": (
+        ["theory", "--d", "3"],
+        "theory needs --eta and --eps; for example: nofreelunch theory --d 1000",
+    ),
+    "all is missing": (
+        ["evaluate"],
+        "evaluate needs MODEL, --data, --threat and --eps; for example: nofreelunch evaluate",
+    ),
+    "missing value": (["theory", "--d", "3", "--eta"], "theory needs a value after --eta; nofreelunch theory --help"),
+    "epsilon": (["evaluate", *OF_ZOO, "--epsilon", "0.3"], '"--epsilon" is no option, did you mean "--eps"?'),
+    "dataset": (
+        ["explain", "zoo:mnist-standard", "--dataset=mnist"],
+        'needs --data; "--dataset" is no option, did you',
+    ),
+    "norm": (
+        ["train", "--data", "mnist", "--norm", "l2", "--eps", "1"],
+        '"--norm" is no option, did you mean "--threat"?',
+    ),
+    "samples": (["evaluate", *OF_ZOO, "--eps", "1", "--samples", "9"], '"--samples" is no option, did you mean "--n"?'),
+    "model": (["evaluate", "--model", *OF_ZOO, "--eps", "0.3"], 'MODEL is written without "--model"'),
+    "model for arch": (["train", "--data", "mnist", "--model", "linear"], 'did you mean "--arch"?'),
+    "nothing like it": (
+        ["evaluate", *OF_ZOO, "--zzzz"],
+        "no use for --zzzz; nofreelunch evaluate --help lists the options",
+    ),
     "missing command word": (["data"], "list"),
     "eps is no number": (["theory", "--d", "3", "--eta", "1", "--eps", "abc"], '"abc" is not a number'),
     "eps is negative": (["theory", "--d", "3", "--eta", "1", "--eps", "-1"], "eps must be in"),
@@ -40,7 +69,10 @@ BAD = {
     "unknown data set": (["reproduce", "table-4", "--data", "mnits"], 'did you mean "mnist"?'),
     "a file without its kind": (["reproduce", "table-4", "--data", "d3.npz"], 'did you mean "npz:d3.npz"?'),
     "unknown class": (["reproduce", "table-4", "--classes", "3", "12"], "12"),
-    "one of two values": (["reproduce", "table-4", "--classes", "3"], "--classes takes STR STR, got '3'"),
+    "one of two values": (
+        ["reproduce", "table-4", "--classes", "3"],
+        "--classes takes 2 values, such as --classes 3 8; got 1: '3'",
+    ),
     "an option without meaning": (["reproduce", "theorem-2.1", "--classes", "3", "8"], "--classes means nothing to"),
     "no such device": (["reproduce", "theorem-2.1", "--device", "cuda:99"], "cuda:99"),
     "nothing to fetch": (["data", "fetch"], "needs a name"),
@@ -63,6 +95,50 @@ def test_bad_input_gets_one_sentence(
     assert len(progress) <= 1
     assert "Traceback" not in err
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+WITHOUT_TORCH = [
+    ["evaluate", *OF_ZOO],
+    ["evaluate", *OF_ZOO, "--eps", "abc"],
+    ["evaluate", *OF_ZOO, "--eps=-1"],
+    ["evaluate", *OF_ZOO, "--eps", "0.1", "--n", "0"],
+    ["evaluate", *OF_ZOO, "--epsilon", "0.1"],
+    ["evaluate", "zoo:mnist-lnf-0.3", *OF_ZOO[1:], "--eps", "0.1"],
+    ["evaluate", "nowhere.onnx", *OF_ZOO[1:], "--eps", "0.1"],
+    *(
+        ["explain", "zoo:mnist-standard", "--data", data]
+        for data in ("mnits", "npz:no.npz", "folder:no", "no.safetensors")
+    ),
+    ["explain", "zoo:mnist-standard", "--data", "mnist", "--points", "1"],
+    ["train", "--data", "mnits"],
+    ["train", "--data", "mnist", "--arch", "mnits-cnn"],
+    ["train", "--data", "mnist", "--threat", "linf", "--eps", "1/0"],
+    ["reproduce", "figure-22"],
+    ["reproduce", "table-4", "--data", "mnits"],
+]
+
+
+def test_names_and_numbers_are_refused_before_torch_is_loaded() -> None:
+    code = (
+        "import json, sys; from nofreelunch.cli import main\n"
+        "codes = [main(arguments) for arguments in json.loads(sys.argv[1])]\n"
+        "sys.exit(bool({'torch', 'scipy'} & set(sys.modules)) or codes != [2] * len(codes))"
+    )
+    subprocess.run([sys.executable, "-c", code, json.dumps(WITHOUT_TORCH)], check=True)
+
+
+def test_the_names_are_those_of_the_tables() -> None:
+    assert tuple(DATASETS) == names.DATA_SETS
+    assert tuple(FORMATS) == names.FORMATS
+    assert tuple(ARCHITECTURES) == names.ARCHITECTURES
+    assert tuple(EXPERIMENTS) == names.EXPERIMENTS
+
+
+def test_examples_of_commands_are_commands() -> None:
+    for name, example in EXAMPLES.items():
+        assert isinstance(parse(example.split()[1:]), COMMANDS[name])
+    for name, command in COMMANDS.items():
+        assert name in EXAMPLES or isinstance(parse([name]), command)
 
 
 def test_unwritable_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

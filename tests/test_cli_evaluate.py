@@ -19,6 +19,7 @@ from nofreelunch.cli import main, progress
 from nofreelunch.data import Split
 from nofreelunch.drawing import style
 from nofreelunch.evaluation import PROTOCOLS, Protocol, journal
+from nofreelunch.evaluation.tally import Tally
 from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.report.evaluation import evaluation_page, plot
 
@@ -91,6 +92,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "toy_nets", raising=False)
 
 
+BY = ("by_attack", "clean_by_class", "robust_by_class")
+
+
 def run(net: str, *options: str) -> int:
     given = [
         "evaluate",
@@ -120,6 +124,10 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert found["threat"]["eps"] == 8 / 255
     assert found["data"] == {"name": "halves", "classes": ["0", "1"], "images": 60, "of": 60, "index": [*range(60)]}
     share = f"{found['robust']['correct'] / 60:.1%} of 60"
+    counts = [found["clean"], found["robust"], *(c for by in BY for c in found[by].values())]
+    for count in counts:
+        tally = Tally(count["correct"], count["total"])
+        assert (count["rate"], tuple(count["interval"])) == (tally.rate, tally.interval(0.95))
     assert f"robust accuracy exactly {share} (95% interval " in out
     assert "verdict         trusted" in out
     assert "linf eps 8/255" in out
@@ -127,8 +135,43 @@ def test_a_linear_model_is_answered_exactly(capsys: pytest.CaptureFixture[str]) 
     assert "exact-linear: " in err
     page = Path("runs/evaluate/evaluation.html").read_text()
     assert "<del>" not in page
+    low, high = found["robust_by_class"]["1"]["interval"]
+    assert f"{found['robust_by_class']['1']['rate']:.1%} ({low:.1%} to {high:.1%})</td>" in page
+    for by in BY:
+        for count in found[by].values():
+            del count["rate"], count["interval"]
+    assert f"{low:.1%} to" not in evaluation_page(found).decode().partition("By class")[2]  # a file of before
     assert "exactly" in page
     assert not list(Path("runs/evaluate").glob("evaluation.state*"))
+
+
+def test_the_figure_does_not_depend_on_the_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("Bent", "--eps", "8/255", "--batch-size", "7", "--out", "small") == 0
+    assert run("Bent", "--eps", "8/255") == 0
+    assert record("small").pop("command") == f"{record()['command']} --batch-size=7"
+    for same in ("robust", "by_attack", "broken_by", "margin"):
+        assert record("small")[same] == record()[same]
+    assert run("Bent", "--eps", "8/255", "--batch-size", "1") == 2
+    assert "--batch-size must be a whole number of at least 2, got 1" in capsys.readouterr().err
+
+
+def test_test_images_alone_are_evaluated_and_explained_but_not_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = np.load("halves.npz")
+    np.savez("alone.npz", x=whole["x_test"], y=whole["y_test"])
+    assert run("Bent", "--eps", "8/255") == 0
+    assert run("Bent", "--eps", "8/255", "--data", "npz:alone.npz", "--out", "alone") == 0
+    for same in ("robust", "by_attack", "data_digest", "margin"):
+        assert record()[same] == record("alone")[same]
+    shown = ["explain", "python:toy_nets:Bent", "--n", "2", "--measure", "8", "--points", "3", "--eps", "0.5"]
+    for data, neighbours in (("halves", 1), ("alone", 0)):
+        assert main([*shown, "--data", f"npz:{data}.npz", "--out", data]) == 0
+        assert Path(data, "explain.html").read_text().count("the real image nearest to that") == neighbours
+    capsys.readouterr()
+    for words in (["train", "--arch", "linear"], ["reproduce", "table-4", "--classes", "0", "1", "--scale", "smoke"]):
+        assert main([*words, "--data", "npz:alone.npz", "--out", "none"]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert re.match("error: alone.* has test images only: it can be evaluated and explained, not trained on", said)
+    assert not list(Path("none").glob("*"))
 
 
 @pytest.mark.parametrize("file", ["worst.npz", "worst.safetensors"])

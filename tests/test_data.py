@@ -253,7 +253,7 @@ BAD_SPLITS = {
     "int32 labels": (X, Y.int(), (0, 1), "int64"),
     "one-hot": (X, torch.eye(3).long(), (0, 1), r"\(n,\)"),
     "lengths": (X, Y[:2], (0, 1), "3 images cannot have 2 labels"),
-    "empty": (X[:0], Y[:0], (0, 1), "at least one image"),
+    "no pixels": (X[:, :, :0], Y, (0, 1), "at least one pixel"),
     "label too large": (X, Y + 1, (0, 1), "label 2 belongs to no class; the labels are 0, 1"),
     "ignored label": (X, Y * -100, tuple(range(10)), "label -100 belongs to no class; the labels are 0 .. 9"),
 }
@@ -278,6 +278,25 @@ def test_a_data_set_must_fit_together() -> None:
         Dataset("d", names, (0.5,), (0.1,), train, random_split(4, (1, 4, 5)))
     with pytest.raises(InputError, match="per channel"):
         Dataset("d", names, (0.5, 0.5), (0.1, 0.1), train, test)
+    with pytest.raises(InputError, match="at least one image to test on"):
+        Dataset("d", names, (0.5,), (0.1,), train, without_images(test))
+
+
+def without_images(split: Split) -> Split:
+    return Split(split.x[:0], split.y[:0], split.labels)
+
+
+def test_of_test_images_alone_the_statistics_are_theirs() -> None:
+    test = random_split(7)
+    data = with_statistics("d", ("a", "b", "c"), without_images(test), test)
+    assert (data.mean, data.std) == pixel_statistics(test.x)
+    assert data.notes == ()
+    assert data.digest != with_statistics("d", ("a", "b", "c"), test, test).digest
+    assert len(data.pair("a", "b").train) == 0
+    assert list(data.train.batches(3)) == []
+    assert data.train.images().shape == (0, *test.x.shape[1:])
+    with pytest.raises(InputError, match="d has test images only: it can be evaluated and explained, not trained on"):
+        data.for_training()
 
 
 def test_statistics_are_numpys() -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from nofreelunch.data import Dataset, Split, catalogue, load_data, packed, store
+from nofreelunch.data import Dataset, Split, catalogue, dataset, load_data, packed, store
 from nofreelunch.data.dataset import content_digest, pixel_statistics, with_statistics
 from nofreelunch.data.npz import load_npz
 from nofreelunch.data.packed import Stream, read_packed, stream, write_packed
@@ -112,7 +112,7 @@ def test_a_file_from_a_machine_that_rounds_otherwise_is_sound(file: Path, monkey
     def one_digit_off(x: torch.Tensor) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(math.nextafter(value, 1) for value in values) for values in pixel_statistics(x))
 
-    monkeypatch.setattr(packed, "pixel_statistics", one_digit_off)
+    monkeypatch.setattr(dataset, "pixel_statistics", one_digit_off)
     assert read_packed(file.rename(file.with_name("moved.safetensors"))).digest == example().digest
 
 
@@ -187,8 +187,8 @@ def test_a_stream_must_have_images_of_one_shape(tmp_path: Path) -> None:
             tmp_path / "x.safetensors",
             Stream("n", ("a", "b"), (0, 1), [(small, y), (small.mT[..., :1], y)], [(small, y)]),
         )
-    with pytest.raises(InputError, match="at least one image"):
-        write_packed(tmp_path / "x.safetensors", Stream("n", ("a", "b"), (0, 1), [], [(small, y)]))
+    with pytest.raises(InputError, match="at least one image to test on"):
+        write_packed(tmp_path / "x.safetensors", Stream("n", ("a", "b"), (0, 1), [(small, y)], []))
     assert not list(tmp_path.iterdir())
 
 
@@ -216,6 +216,11 @@ def arrays() -> Arrays:
     rng = np.random.default_rng(0)
     x = {f"x_{part}": rng.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8) for part, n in (("train", 9), ("test", 4))}
     return x | {"y_train": np.arange(9) % 3, "y_test": np.arange(4) % 3}
+
+
+def alone(**changes: Any) -> Arrays:
+    """Test images alone."""
+    return {"x": arrays()["x_test"], "y": arrays()["y_test"]} | changes
 
 
 def saved(path: Path, content: Arrays, save: Callable[..., None] = np.savez) -> str:
@@ -248,6 +253,31 @@ def test_floats_are_taken_where_nothing_is_lost(dtype: Any, tmp_path: Path) -> N
     levels = np.arange(270, dtype=np.uint8).reshape(3, 6, 5, 3)[[0, 1, 2] * 3]  # all 256
     data = load_data(saved(tmp_path, content | {"x_train": (levels / 255).astype(dtype)}))
     np.testing.assert_array_equal(data.train.x.permute(0, 2, 3, 1), levels)
+
+
+@pytest.mark.parametrize("end", ["", "_test"])
+def test_test_images_alone_are_a_data_set(end: str, tmp_path: Path) -> None:
+    data = load_data(saved(tmp_path, {f"{name}{end}": array for name, array in alone().items()}))
+    np.testing.assert_array_equal(data.test.x.permute(0, 2, 3, 1), arrays()["x_test"])
+    assert data.test.y.tolist() == arrays()["y_test"].tolist()
+    assert data.classes == ("0", "1", "2")
+    assert (len(data.train), data.train.x.shape[1:]) == (0, data.test.x.shape[1:])
+    assert data.mean == pixel_statistics(data.test.x)[0]
+    packed_file = tmp_path / "own.safetensors"
+    assert "own: 0 + 4 images of 3 x 6 x 5" in catalogue.pack(f"npz:{tmp_path / 'own.npz'}", packed_file)
+    again = load_data(packed_file)
+    assert (again.digest, again.train.x.shape) == (data.digest, data.train.x.shape)
+    assert torch.equal(again.test.x, data.test.x)
+    with pytest.raises(InputError, match="own has test images only"):
+        again.for_training()
+
+
+def test_classes_without_test_images_are_counted_and_may_be_named(tmp_path: Path) -> None:
+    y = np.array([7, 2, 7, 2])
+    assert load_data(saved(tmp_path, alone(y=y))).classes == tuple("01234567")
+    assert load_data(saved(tmp_path, alone(y=y, classes=np.arange(1000)))).classes[-1] == "999"
+    assert load_data(saved(tmp_path, alone(y=y * 0, classes=["cat", "dog"]))).classes == ("cat", "dog")
+    assert load_data(saved(tmp_path, arrays() | {"classes": ["a", "b", "c"]})).classes == ("a", "b", "c")
 
 
 def changed(name: str, change: Callable[[np.ndarray], Any]) -> Callable[[], Arrays]:
@@ -292,7 +322,28 @@ BAD_ARRAYS: dict[str, tuple[Callable[[], Arrays], str]] = {
     "other size": (changed("x_test", lambda x: x[:, :3]), "one shape"),
     "objects": (changed("y_train", lambda y: y.astype(object)), "Python objects, which are never read"),
     "record": (changed("y_train", lambda y: np.zeros(9, [("a", int)])), "must be integers"),
-    "no pixels": (lambda: arrays() | {n: arrays()[n][:, :0] for n in ("x_train", "x_test")}, "at least one image"),
+    "no pixels": (lambda: arrays() | {n: arrays()[n][:, :0] for n in ("x_train", "x_test")}, "at least one pixel"),
+    "names for none": (
+        lambda: arrays() | {"classes": np.array("abcd")},
+        "classes must be a list of names.* got <U4",
+    ),
+    "names of no letters": (
+        lambda: arrays() | {"classes": np.zeros(3)},
+        "classes must be a list of names.* float64",
+    ),
+    "too few names": (lambda: arrays() | {"classes": ["a", "b"]}, "classes has 2 names, y_train has 3 labels"),
+    "the same name": (lambda: arrays() | {"classes": ["a", "b", "a"]}, "different names"),
+    "other names": (lambda: {"images": arrays()["x_test"]}, "x_test is missing; .* the file has 'images'"),
+    "nothing": (dict, "array x_test is missing; .* the file has none"),
+    "training images only": (lambda: {n: a for n, a in arrays().items() if n[2:] == "train"}, "x_test is missing"),
+    "images without labels": (lambda: {"x": arrays()["x_test"]}, "array y is missing"),
+    "test labels from -1": (lambda: alone(y=np.arange(4) - 1), r"y must be 0 .. K-1; label -1 is there"),
+    "test signs": (lambda: alone(y=np.array([1, -1] * 2)), r"give \(y \+ 1\) // 2"),
+    "one class to test": (lambda: alone(y=np.zeros(4, int)), "name all classes in an array classes"),
+    "a number for a label": (lambda: alone(y=np.arange(4) * 10**6), "label 1000000 is there, label 1 is not"),
+    "no such name": (lambda: alone(classes=list("abc"), y=np.arange(4)), "the labels of classes are 0 .. 2"),
+    "test lengths": (lambda: alone(y=np.arange(3)), "x has 4 images, y has 3 labels"),
+    "no test labels": (lambda: alone(y=np.arange(0)), r"two classes or more, got \[\]"),
 }
 
 

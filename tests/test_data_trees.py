@@ -108,7 +108,9 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
 
 BAD_FOLDERS = {
-    "missing": ({}, "train is missing"),
+    "missing": ({}, "No such file or directory"),
+    "folders without images": ({"a": 0, "b": 0}, "train is missing"),
+    "one class to test": ({"val/a": 1}, "val must hold one folder of images for each of two classes or more, found 1"),
     "no test": ({"train/a": 1, "train/b": 1}, "test is missing"),
     "one class": ({"train/a": 1, "test/a": 1}, "two classes or more, found 1"),
     "class in test only": ({"train/a": 1, "train/b": 1, "test/c": 1}, "test/c has no counterpart"),
@@ -125,6 +127,16 @@ def test_a_bad_folder_is_refused(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("part", ["test/", "val/", ""])
+def test_test_images_alone_are_a_data_set(part: str, tmp_path: Path) -> None:
+    data = load_data(f"folder:{plant(tmp_path / 'pets', {f'{part}cat': 3, f'{part}dog': 2, f'{part}emu': 0})}")
+    assert (data.name, data.classes, len(data.train), len(data.test)) == ("pets", ("cat", "dog", "emu"), 0, 5)
+    assert torch.bincount(data.test.targets).tolist() == [3, 2]
+    assert data.notes[0] == "no test images of emu"
+    with pytest.raises(InputError, match="pets has test images only"):
+        data.for_training()
+
+
 def test_names_that_are_no_text_are_spelt_out(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     root = plant(tmp_path / name, {"train/ant": 2, "train/bee": 2, "test/ant": 1, "test/bee": 1})

@@ -39,7 +39,7 @@ def evaluated(question: Question, place: Place, progress: Callable[[str, int, in
     """
     model, data = question.asked(place)
     ball = threat(question.norm, question.eps)
-    ball.check_reach(data.train.x, data.name)
+    ball.check_reach(data.test.x, data.name)
     index = data.test.evenly_spaced(question.n)
     found = sweep(model.to(place.device), data.test.select(index), [ball], _PROTOCOL, question.seed, progress=progress)
     command = question.command("evaluate", place, "--protocol", _PROTOCOL)

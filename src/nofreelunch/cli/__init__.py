@@ -6,19 +6,16 @@ Exit codes: 0 done; 1 the run failed; 2 bad input; 3 `evaluate` cannot trust its
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from difflib import get_close_matches
-from itertools import dropwhile, takewhile
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from nofreelunch import __version__
 from nofreelunch.cli.app import App
+from nofreelunch.cli.complaint import sentence
 from nofreelunch.cli.data import Data
 from nofreelunch.cli.evaluate import Evaluate
 from nofreelunch.cli.explain import Explain
@@ -111,7 +108,7 @@ def parse(arguments: Sequence[str]) -> Command:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(_one_sentence(complaint.getvalue(), arguments)) from None
+        raise InputError(sentence(complaint.getvalue(), arguments, COMMANDS)) from None
 
 
 class _Terminated(BaseException):
@@ -138,38 +135,6 @@ def _terminated_as_exception() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _one_sentence(box: str, arguments: Sequence[str]) -> str:
-    """The parser's framed complaint about the arguments as one sentence: what is wrong, and the nearest spelling."""
-    lines = [line.strip("│╭╮╰╯─|+ ").strip() for line in box.splitlines()[1:]]
-    lines = [*dropwhile(lambda line: not line.strip("-"), lines)]  # of terminals without boxes, a rule
-    first = " ".join(takewhile(lambda line: line.strip("-"), lines)).rstrip(". ")
-    choice = re.search(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", _line(first))
-    if choice:
-        return str(unknown(choice[2], choice[1], re.findall("'(.*?)'", choice[3])))
-    form = re.search(r"Error parsing (--\S+): no type matching \{None\}\|\{(.*)\} could .* from \[(.*)\]", _line(first))
-    if form:
-        return f"{form[1]} takes {form[2]}, got {form[3]}; --help lists the options"
-    lone = re.fullmatch(r"Unrecognized options: [\d.e/, -]+", _line(first))
-    if lone and "--eps" in arguments:
-        return f"{_line(first)}; several radii are given one by one: --eps 0.1 --eps 0.2"
-    near = (
-        re.findall(r"(?<![\w-])(--[a-z][\w-]*|[a-z][\w-]*)\b", box.split("Perhaps you meant:")[-1])
-        if "Perhaps" in box
-        else []
-    )
-    hint = f'; did you mean "{near[0]}"?' if near and near[0] not in first else "; --help lists the options"
-    missing = re.findall(r"--[a-z][\w-]*", first) if first.startswith("Missing") else []
-    return _line(first) + (_misspelt(missing, arguments) or hint)
-
-
-def _misspelt(missing: list[str], arguments: Sequence[str]) -> str:
-    """Which of the arguments may be meant for an option that is missing; nothing if none is like it."""
-    known = {f"--{each.name.replace('_', '-')}" for command in COMMANDS.values() for each in fields(command)}
-    given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - known
-    pairs = ((option, near) for option in missing for near in get_close_matches(option, given, 1))
-    return next((f'; "{near}" is no option, did you mean "{option}"?' for option, near in pairs), "")
 
 
 def _line(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from nofreelunch.cli.subject import OfModel
-from nofreelunch.cli.values import Norm, OptionalInt, OptionalPath
+from nofreelunch.cli.values import Norm, OptionalInt, OptionalPath, check_radius
 from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.output import check_file, locked, write
 from nofreelunch.workspace import digest, to_json
@@ -47,6 +47,9 @@ class Evaluate(OfModel):
     """Number of test images, evenly spread over the test set; default: all."""
     attack: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="ATTACK")] = ()
     """One more, on what is left: ours, e.g. pgd-40, or torchattacks:PGD, foolbox:LinfPGD; several times for several."""
+    batch_size: OptionalInt = None
+    """Images at a time in attacks, 2 or more: fewer need less memory; default: as many as keep the device busy. The
+    figure does not depend on it, but for attacks that --attack adds."""
     save_examples: OptionalPath = None
     """Keep the worst points found in this file (.npz or .safetensors), read it back and judge it by a fresh model."""
     json: OptionalPath = None
@@ -56,6 +59,7 @@ class Evaluate(OfModel):
 
     def run(self) -> int:
         """Evaluate, prove, write, print; 0 if the figure is to be trusted and else 3."""
+        self._check_words()
         from nofreelunch.evaluation.record import to_record
         from nofreelunch.models.sources import code_fingerprint
         from nofreelunch.report.evaluation import evaluation_lines, evaluation_page
@@ -65,7 +69,7 @@ class Evaluate(OfModel):
         index = self._index(data.test)
         examples = data.test.select(index)
         for ball in threats:
-            ball.check_reach(data.train.x, data.name)
+            ball.check_reach(data.test.x, data.name)
         model = self.load_model()
         self.check_outputs(model, data)
         with locked(self.out):
@@ -92,17 +96,27 @@ class Evaluate(OfModel):
             print(line)
         return 0 if all(ev.trusted for ev in found.evaluations) else _UNTRUSTED
 
+    def _check_words(self) -> None:
+        """Refuse what can be seen to be wrong before torch is loaded."""
+        self.check_names()
+        if not self.eps:
+            raise InputError("--eps is needed, the radius of the ball, such as --eps 8/255")
+        if any("," in eps for eps in self.eps):
+            raise InputError(f"--eps takes one radius; write --eps {' --eps '.join(','.join(self.eps).split(','))}")
+        for eps in self.eps:
+            check_radius(eps)
+        if self.n is not None:
+            check_count("n", self.n)
+        if self.batch_size is not None:
+            check_count("--batch-size", self.batch_size, 2)
+
     def _threats(self) -> "list[Threat]":
         """The balls that are asked for; the file of examples, if one is wanted, has a name that says its format."""
         from nofreelunch.evaluation.proof import check_name
         from nofreelunch.threats import threat
 
-        if not self.eps:
-            raise InputError("--eps is needed, the radius of the ball, such as --eps 8/255")
         if self.save_examples is not None:
             check_name(self.save_examples)
-        if any("," in eps for eps in self.eps):
-            raise InputError(f"--eps takes one radius; write --eps {' --eps '.join(','.join(self.eps).split(','))}")
         return [threat(self.threat, eps) for eps in self.eps]
 
     def _attacks(self) -> "dict[str, AttackRecipe]":
@@ -130,7 +144,7 @@ class Evaluate(OfModel):
 
     def _index(self, test: "Split") -> "Tensor":
         """The places of the images that are used."""
-        n = len(test) if self.n is None else check_count("n", self.n)
+        n = len(test) if self.n is None else self.n
         if n > len(test):
             print(f"--n {n}: the test set has {len(test)} images; all of them are used", file=sys.stderr)
         return test.evenly_spaced(n)
@@ -149,7 +163,7 @@ class Evaluate(OfModel):
         with shown(Console(stderr=True)) as progress:
             return sweep(
                 model, examples, threats, self.protocol, self.seed, kept,
-                attacks=attacks, out=state, progress=progress,
+                attacks=attacks, batch_size=self.batch_size, out=state, progress=progress,
             )  # fmt: skip
 
     def _proven(self, found: "Sweep", examples: "Split", index: "Tensor") -> list[str]:
@@ -172,14 +186,16 @@ class Evaluate(OfModel):
         ]
 
     def _settings(self) -> str:
-        """The command that gives these figures, without the place of the examples."""
+        """The command that gives these figures, without what changes none."""
         words = ["nofreelunch", "evaluate", self.model, "--data", self.data, "--threat", self.threat]
         words += [word for eps in self.eps for word in ("--eps", eps)] + ["--protocol", self.protocol]
         words += [word for spec in self.attack for word in ("--attack", spec)]
         words += [] if self.n is None else [f"--n={self.n}"]
+        words += [f"--batch-size={self.batch_size}"] if self.batch_size and self.attack else []
         return shlex.join(words + self.words())
 
     def _command(self) -> str:
         """The command in full."""
-        kept = self.save_examples
-        return self._settings() + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")
+        kept, size = self.save_examples, "" if self.attack else self.batch_size
+        sized = self._settings() + (f" --batch-size={size}" if size else "")
+        return sized + ("" if kept is None else f" --save-examples={shlex.quote(str(kept))}")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nofreelunch.cli.subject import OfModel
-from nofreelunch.cli.values import Norm, OptionalText
+from nofreelunch.cli.values import Norm, OptionalText, check_radius
+from nofreelunch.errors import check_count
 from nofreelunch.output import locked, write
 from nofreelunch.workspace import find_device, to_json, versions
 
@@ -39,6 +40,11 @@ class Explain(OfModel):
 
     def run(self) -> int:
         """Compute, draw, write; 0."""
+        self.check_names()
+        if self.eps is not None:
+            check_radius(self.eps)
+        for name, low in {"n": 1, "measure": 2, "points": 2}.items():
+            check_count(name, getattr(self, name), low)
         from nofreelunch.experiments import explanation as made
         from nofreelunch.report.explanation import explanation_page
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from nofreelunch import names
 from nofreelunch.cli.values import DataRoot, Device, OptionalInt, OptionalPair, OptionalText, data_root_words
 from nofreelunch.errors import InputError, check_known, check_seed
 from nofreelunch.experiments.base import Experiment, Scale
@@ -44,14 +45,17 @@ class Reproduce:
 
     def run(self) -> int:
         """Compute, save, draw, report; 0."""
+        for name in self.names:
+            check_known("experiment", name, names.EXPERIMENTS)
+        if self.data is not None:
+            names.check_data(self.data)
+        if self.seed is not None:
+            check_seed(self.seed)
+
         from nofreelunch.experiments.registry import EXPERIMENTS
         from nofreelunch.experiments.runner import configured, reproduce
         from nofreelunch.report import report_lines, write_report
 
-        for name in self.names:
-            check_known("experiment", name, EXPERIMENTS)
-        if self.seed is not None:
-            check_seed(self.seed)
         chosen = [EXPERIMENTS[name] for name in dict.fromkeys(self.names or EXPERIMENTS)]
         changes = {"seed": self.seed, "classes": self.classes, "data": self.data, "retrain": self._preset()}
         _check_known(changes, chosen, self.scale)

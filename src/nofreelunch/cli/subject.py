@@ -7,6 +7,7 @@ import tyro
 
 from nofreelunch.cli.values import DataRoot, Device, OptionalPath, OptionalText, Whole
 from nofreelunch.errors import InputError, parse_number
+from nofreelunch.names import check_data, check_model
 from nofreelunch.workspace import find_device
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class OfModel:
     device: Device = "auto"
     seed: Whole = 0
     """Of everything random."""
+
+    def check_names(self) -> None:
+        """Refuse, before torch is loaded, names of nothing and files that are not there."""
+        check_data(self.data)
+        check_model(self.model)
 
     def declared(self) -> "Declared":
         """What is said about the model's pixels and outputs."""
@@ -86,6 +92,7 @@ class OfModel:
             raise InputError(
                 f"{self.model} has {outputs} outputs, and {self.data} {len(data.classes)} classes ({named}); "
                 "say which output each class is, such as --labels 0,1"
+                + (", or name all classes in an array classes of the file" if self.data.startswith("npz:") else "")
             )
 
     def words(self) -> list[str]:

@@ -1,6 +1,7 @@
 """`nofreelunch train`: a model, standard or robust, from a preset and the options that are given."""
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from nofreelunch.cli.values import (
     OptionalNumber,
     OptionalText,
     Whole,
+    check_radius,
     data_root_words,
 )
 from nofreelunch.errors import InputError
+from nofreelunch.names import check_architecture, check_data
 from nofreelunch.workspace import find_device
 
 if TYPE_CHECKING:
@@ -37,6 +40,10 @@ _Norm: TypeAlias = Annotated[
     Norm | None, tyro.conf.arg(metavar="linf|l2", help_behavior_hint="(default: no adversary)")
 ]
 _Int: TypeAlias = Annotated[OptionalInt, _PRESETS]
+
+
+_SEVERAL = {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS"}
+"""What torchrun and SLURM tell each of several processes."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ class Train:
 
     def run(self) -> int:
         """Train, or tell what it would take; 0. Of several processes, one tells what goes wrong."""
+        if not _SEVERAL & os.environ.keys():  # of whom one is to tell, once they have met
+            self._check_words()
         from nofreelunch.training.devices import first_to_tell
 
         try:
@@ -119,14 +128,22 @@ class Train:
             raise SystemExit(1) from None
         return 0
 
+    def _check_words(self) -> None:
+        """Refuse what can be seen to be wrong before torch is loaded."""
+        check_data(self.data)
+        if self.arch is not None:
+            check_architecture(self.arch)
+        if self.eps is not None:
+            check_radius(self.eps)
+
     def _run(self) -> None:
         from nofreelunch.data import open_source
-        from nofreelunch.data.packed import SUFFIX
         from nofreelunch.data.tree import Tree, load_tree
+        from nofreelunch.names import PACKED
 
         find_device(self.device)
         source = open_source(self.data, self.data_root)  # unknown names are answered before images are decoded
-        config = self.config(source.name if self.data.endswith(SUFFIX) else self.data)
+        config = self.config(source.name if self.data.endswith(PACKED) else self.data)
         data = load_tree(source, strict=self.strict) if isinstance(source, Tree) else source
         if self.dry_run:
             self._forecast(data, config)

@@ -1,5 +1,6 @@
 """Types of options: numbers as people write them, and options that may be left out."""
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nofreelunch.errors import InputError, parse_number
+from nofreelunch.errors import InputError, check_number, parse_number
 
 
 def _whole(text: str) -> int:
@@ -52,6 +53,11 @@ DataRoot = Annotated[
 ]
 Device = Annotated[str, tyro.conf.arg(help="Where the work is done: auto, cpu, cuda, or cuda:1.")]
 """Options of several commands."""
+
+
+def check_radius(text: str) -> None:
+    """Refuse what is no radius, before torch is loaded; whether images are so far apart is seen later."""
+    check_number("eps", parse_number(text), 0, math.inf)
 
 
 def data_root_words(root: Path | None) -> list[str]:

@@ -14,9 +14,10 @@ from nofreelunch.data.folder import list_folder
 from nofreelunch.data.imagenet import has_tree, list_restricted_imagenet
 from nofreelunch.data.mnist import load_mnist, load_mnist_5v7
 from nofreelunch.data.npz import load_npz
-from nofreelunch.data.packed import SUFFIX, read_packed
+from nofreelunch.data.packed import read_packed
 from nofreelunch.data.tree import Tree, load_tree
-from nofreelunch.errors import InputError, unknown
+from nofreelunch.errors import InputError
+from nofreelunch.names import check_data
 
 __all__ = ["DATASETS", "FORMATS", "Dataset", "Split", "load_data", "open_source"]
 
@@ -99,14 +100,11 @@ def open_source(spec: str | os.PathLike[str], root: str | os.PathLike[str] | Non
     spec = str(spec)
     if spec in DATASETS:
         return DATASETS[spec].load(data_root(root))
+    check_data(spec)
     kind, _, path = spec.partition(":")
-    if kind in FORMATS and path:
+    if kind in FORMATS:
         return FORMATS[kind](Path(os.path.expanduser(path)))
-    if spec.endswith(SUFFIX):
-        return read_packed(Path(os.path.expanduser(spec)))
-    looks_like = "folder" if Path(spec).is_dir() else Path(spec).suffix[1:]
-    own = (f"{kind}:{spec if kind == looks_like else 'PATH'}" for kind in FORMATS)
-    raise unknown("data set", spec, [*DATASETS, *own, f"PATH{SUFFIX}"])
+    return read_packed(Path(os.path.expanduser(spec)))
 
 
 def present(root: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from nofreelunch.data import DATASETS, Dataset, load_data, open_source, present
-from nofreelunch.data.packed import SUFFIX, read_packed, stream, write_packed
+from nofreelunch.data.packed import read_packed, stream, write_packed
 from nofreelunch.data.tree import Tree, pack_tree
 from nofreelunch.errors import InputError, RunError
+from nofreelunch.names import PACKED
 
 
 def table(root: Path | None = None) -> str:
@@ -46,8 +47,8 @@ def pack(spec: str, out: Path, root: Path | None = None, size: int | None = None
         InputError: if `out` exists or has another ending, or as in `load_data`.
         RunError: if the file cannot be written.
     """
-    if out.suffix != SUFFIX:
-        raise InputError(f"--out {out} must end in {SUFFIX}, by which packed files are known")
+    if out.suffix != PACKED:
+        raise InputError(f"--out {out} must end in {PACKED}, by which packed files are known")
     if out.exists():
         raise InputError(f"--out {out} exists already; delete it or give another name")
     source = open_source(f"folder:{spec}" if Path(spec).is_dir() and spec not in DATASETS else spec, root)

@@ -23,7 +23,7 @@ class Split:
         labels: the label of each class, in the order of the classes: (0, 1, ...), but (-1, 1) for a pair of classes.
 
     Raises:
-        InputError: if there are no images, another number of labels, or a label that belongs to no class.
+        InputError: if images have no pixels, if there is another number of labels, or a label that belongs to no class.
     """
 
     x: Tensor = field(repr=False)  # plain types: this is a door, what comes in is checked below
@@ -40,8 +40,8 @@ class Split:
             raise InputError(f"y must be int64 of shape (n,), got {self.y.dtype} {tuple(self.y.shape)}")
         if len(self.x) != len(self.y):
             raise InputError(f"{len(self.x)} images cannot have {len(self.y)} labels; give one label per image")
-        if 0 in self.x.shape:
-            raise InputError(f"a split needs at least one image, got shape {tuple(self.x.shape)}")
+        if 0 in self.x.shape[1:]:
+            raise InputError(f"images need at least one pixel, got shape {tuple(self.x.shape)}")
         if len(set(self.labels)) < max(1, len(self.labels)):
             raise InputError(f"a split needs the labels of its classes, each once, such as (0, 1), got {self.labels}")
         strange = sorted(set(np.unique(self.y.numpy()).tolist()) - set(self.labels))
@@ -90,8 +90,10 @@ class Dataset:
 
     Attributes:
         classes: the name of each class.
-        mean: mean of the training pixels (in [0, 1]) per channel.
+        mean: mean of the training pixels (in [0, 1]) per channel; of the test pixels, where there are no others.
         std: their standard deviation per channel.
+        train: may be empty: test images alone can be evaluated and explained.
+        test: holds one image at least.
         notes: what a reader of results should know: images skipped, classes absent, sides out of balance.
         known_digest: `digest`, where it has been computed and checked before; `dataclasses.replace` forgets it.
     """
@@ -113,6 +115,8 @@ class Dataset:
         for split in (self.train, self.test):
             if len(split.labels) != len(self.classes):
                 raise InputError(f"{self.name}: {len(self.classes)} classes cannot have {len(split.labels)} labels")
+        if not len(self.test):
+            raise InputError(f"{self.name}: there must be at least one image to test on")
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             shapes = f"{tuple(self.train.x.shape[1:])} and {tuple(self.test.x.shape[1:])}"
             raise InputError(f"{self.name}: images of train and test must have one shape, got {shapes}")
@@ -123,6 +127,19 @@ class Dataset:
     def digest(self) -> str:
         """SHA-256 of all labels and images, in hexadecimal: two data sets with equal digests hold the same data."""
         return content_digest(self.train, self.test)
+
+    def for_training(self) -> Split:
+        """The training images, where it does not go without.
+
+        Raises:
+            InputError: if there are none.
+        """
+        if not len(self.train):
+            raise InputError(
+                f"{self.name} has test images only: it can be evaluated and explained, not trained on; "
+                "add x_train and y_train to an npz file, train/CLASS/*.png to a folder"
+            )
+        return self.train
 
     def pair(self, first: str | int, second: str | int) -> "Dataset":
         """The images of two classes, by their names: y = -1 for `first`, +1 for `second`.
@@ -147,8 +164,8 @@ class Dataset:
 def with_statistics(
     name: str, classes: tuple[str, ...], train: Split, test: Split, notes: tuple[str, ...] = ()
 ) -> Dataset:
-    """The data set of these splits, with mean and std computed from its training images, and what is in both noted."""
-    mean, std = pixel_statistics(train.x)
+    """The data set of these splits, with mean and std computed, and what is in both noted."""
+    mean, std = statistics_of(train, test)
     known = set(_image_digests(train))
     shared = sum(image in known for image in _image_digests(test))
     found = f"{shared} of {len(test)} test images of {name} are training images as well"
@@ -159,6 +176,11 @@ def with_statistics(
 def _image_digests(split: Split) -> Iterator[bytes]:
     """A digest of each image; mapped images stay on disk."""
     return (hashlib.blake2b(raw_bytes(image), digest_size=16).digest() for image in split.x)
+
+
+def statistics_of(train: Split, test: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of the training pixels; of the test pixels, where there are no others."""
+    return pixel_statistics((train if len(train) else test).x)
 
 
 def pixel_statistics(x: RawImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -194,13 +216,13 @@ def content_digest(train: Split, test: Split) -> str:
 
 def raw_bytes(array: Tensor) -> memoryview:
     """The bytes of a tensor in row-major order."""
-    return memoryview(array.contiguous().numpy().data).cast("B")
+    return array.contiguous().numpy().reshape(-1).view(np.uint8).data
 
 
 def _two_sides(split: Split, first: int, second: int) -> Split:
     """The examples of two classes (by index) with y = -1 and +1."""
     kept = (split.targets == first) | (split.targets == second)
-    if not kept.any():
+    if len(split) and not kept.any():
         raise InputError("neither class of the pair has an image in this split")
     y = torch.where(split.targets[kept] == first, -1, 1)
     return Split(split.x[kept], y, (-1, 1))

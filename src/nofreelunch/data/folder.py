@@ -1,4 +1,4 @@
-"""The user's own images: a folder with `train/CLASS/*.png` and `test/CLASS/*.png` (or `val`)."""
+"""The user's own images: a folder with `train/CLASS/*.png` and `test/CLASS/*.png` (or `val`), or test images only."""
 
 import os
 from pathlib import Path
@@ -12,49 +12,57 @@ from nofreelunch.errors import InputError
 def list_folder(root: Path) -> Tree:
     """The images of a folder; its classes are the folders in `train`, sorted by name.
 
-    Greyscale images only give one channel; one coloured image among them gives three to all.
+    Without `train` there are test images only: `test/CLASS` or `CLASS`. Greyscale images only give one channel; one
+    coloured image among them gives three to all.
 
     Raises:
         InputError: if a folder is missing, a class has no training images, or `test` has a class that `train` has not.
     """
-    train, test = _part(root, "train"), _part(root, "test", "val")
-    classes = _folders(train)
+    train, test = _parts(root)
+    classes = _folders(train or test)
     if len(classes) < 2:
         raise InputError(
-            f"{train} must hold one folder of images for each of two classes or more, found {len(classes)}"
+            f"{train or test} must hold one folder of images for each of two classes or more, found {len(classes)}"
         )
+    train_files = () if train is None else _trained(train, test, classes)
+    test_files = _labelled(test, classes)
+    if not test_files:
+        raise InputError(f"{test} holds no images in its class folders")
+    notes = count_notes("train", classes, train_files) if train_files else []
+    return Tree(
+        text(root.resolve().name),
+        tuple(map(text, classes)),
+        hash_ordered(train_files),
+        hash_ordered(test_files),
+        _mode(train_files + test_files),
+        notes=(*notes, *count_notes("test", classes, test_files)),
+    )
+
+
+def _parts(root: Path) -> tuple[Path | None, Path]:
+    """Where the training images are, if there are any, and the test images."""
+    train, *tests = (root / name if os.path.isdir(root / name) else None for name in ("train", "test", "val"))
+    test = tests[0] or tests[1]
+    if train is None and test is None and os.path.isdir(root):
+        test = root if any(image_files(root / name) for name in _folders(root)) else None
+    if test is None:
+        raise InputError(
+            f"{root} must be a folder with train/CLASS/*.png and test/CLASS/*.png, or with one of test/CLASS/*.png and "
+            f"CLASS/*.png, to evaluate; {root / ('test' if train else 'train')} is missing"
+        )
+    return train, test
+
+
+def _trained(train: Path, test: Path, classes: tuple[str, ...]) -> Files:
+    """The training images, if each class has some, and `test` no other classes."""
     strange = sorted(set(_folders(test)) - set(classes))
     if strange:
         raise InputError(f"{test / strange[0]} has no counterpart in {train}; the classes are {', '.join(classes)}")
-    train_files, test_files = (_labelled(part, classes) for part in (train, test))
-    trained = {label for _, label in train_files}
-    for label, name in enumerate(classes):
-        if label not in trained:
-            raise InputError(
-                f"{train / name} holds no images ({' '.join(sorted(images.SUFFIXES))}); add some or remove it"
-            )
-    if not test_files:
-        raise InputError(f"{test} holds no images in its class folders")
-    notes = [*count_notes("train", classes, train_files), *count_notes("test", classes, test_files)]
-    mode = _mode(train_files + test_files)
-    labels = tuple(map(text, classes))
-    return Tree(
-        text(root.resolve().name),
-        labels,
-        hash_ordered(train_files),
-        hash_ordered(test_files),
-        mode,
-        notes=tuple(notes),
-    )
-
-
-def _part(root: Path, *names: str) -> Path:
-    for name in names:
-        if os.path.isdir(root / name):
-            return root / name
-    raise InputError(
-        f"{root} must be a folder with train/CLASS/*.png and test/CLASS/*.png; {root / names[0]} is missing"
-    )
+    files = _labelled(train, classes)
+    for label in sorted(set(range(len(classes))) - {label for _, label in files}):
+        suffixes = " ".join(sorted(images.SUFFIXES))
+        raise InputError(f"{train / classes[label]} holds no images ({suffixes}); add some or remove it")
+    return files
 
 
 def _folders(part: Path) -> tuple[str, ...]:

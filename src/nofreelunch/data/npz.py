@@ -1,11 +1,13 @@
-"""The user's own arrays: an npz file with `x_train`, `y_train`, `x_test`, `y_test`.
+"""The user's own arrays: an npz file with `x_train`, `y_train`, `x_test`, `y_test`, or with test images only.
 
-Images are uint8, (n, h, w, c) or (n, h, w); floats are taken if each is k / 255 (to the precision of float32), since
-nothing is lost then. Labels are the integers 0 .. K-1. What the headers claim is checked before anything is allocated.
+These are `x_test` and `y_test`, or `x` and `y`. Images are uint8, (n, h, w, c) or (n, h, w); floats are taken if each
+is k / 255 (to the precision of float32), since nothing is lost then. Labels are the integers 0 .. K-1; an array
+`classes` may name all K. What the headers claim is checked before anything is allocated.
 """
 
 import math
 import zipfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +17,29 @@ import torch
 from numpy.typing import NDArray
 
 from nofreelunch.data.dataset import Dataset, Split, with_statistics
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, brief
 
-_NAMES = ("x_train", "y_train", "x_test", "y_test")
+_CLASSES = "classes"
 _CHANNELS_AT_MOST = 4
+_LABEL_AT_MOST = 99_999  # of test images alone, whose largest label says how many classes there are
 _DEFLATE_AT_MOST = 1032  # no deflated byte can stand for more
 _LEVEL_ERROR = 1e-3  # of a grey level
 
 
 def load_npz(path: Path) -> Dataset:
-    """The data set in an npz file; its classes are named "0", "1", ...
+    """The data set in an npz file; its classes are named "0", "1", ... unless the file names them.
 
     Raises:
         InputError: if the file cannot be read, an array is missing or has another type, shape or range than it should.
     """
     try:
         arrays = _read(path)
-        labels = _classes(arrays["y_train"])
-        train, test = (_split(part, arrays[f"x_{part}"], arrays[f"y_{part}"], labels) for part in ("train", "test"))
-        return with_statistics(path.stem, tuple(map(str, labels)), train, test)
+        ends = _ends(arrays)
+        classes = _classes(ends[0], arrays)
+        labels = tuple(range(len(classes)))
+        *train, test = (_split(end, arrays, labels) for end in ends)
+        nothing = Split(test.x[:0], test.y[:0], labels)
+        return with_statistics(path.stem, classes, train[0] if train else nothing, test)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -47,18 +53,17 @@ class _Header:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """The four arrays, in any type that `_check` lets pass."""
+    """The arrays that are used, in any type that `_check` lets pass."""
     try:
         with path.open("rb") as file:
             if file.read(6) == b"\x93NUMPY":
-                raise InputError(f"is no npz file but one array (.npy); np.savez keeps several, {', '.join(_NAMES)}")
+                raise InputError("is no npz file but one array (.npy); np.savez(FILE, x=x, y=y) keeps two")
         with zipfile.ZipFile(path) as archive:
-            missing = [name for name in _NAMES if f"{name}.npy" not in archive.namelist()]
-            if missing:
-                raise InputError(f"array {missing[0]} is missing; {', '.join(_NAMES)} are needed")
-            for name in _NAMES:
+            there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            names = _names(there)
+            for name in names:
                 _check(name, _header(archive, name))
-            return {name: _array(archive, name) for name in _NAMES}
+            return {name: _array(archive, name) for name in names}
     except InputError:
         raise
     except OSError as error:
@@ -69,6 +74,25 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         ) from None
     except Exception as error:  # on damaged bytes the zip and npy readers may raise anything
         raise InputError(f"is no npz file, or is damaged: {error}") from None
+
+
+def _names(there: Collection[str]) -> list[str]:
+    """The arrays that are wanted of those in the file."""
+    names = [f"{kind}{end}" for end in _ends(there) for kind in "xy"]
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(
+            f"array {missing[0]} is missing; x_test and y_test are needed, and to train x_train and y_train; "
+            f"the file has {brief(', '.join(there)) if there else 'none'}"
+        )
+    return [*names, *({_CLASSES} & set(there))]
+
+
+def _ends(there: Collection[str]) -> tuple[str, ...]:
+    """How the names of the arrays end: those of training images, if there are any, and those of test images."""
+    if {"x_train", "y_train"} & set(there):
+        return "_train", "_test"
+    return ("",) if {"x", "y"} & set(there) and not {"x_test", "y_test"} & set(there) else ("_test",)
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> _Header:
@@ -93,8 +117,12 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 
 def _check(name: str, header: _Header) -> None:
-    """Type and number of axes, for images or labels as the name says."""
+    """Type and number of axes, for images, labels or names as the name says."""
     shape, dtype = header.shape, header.dtype
+    if name == _CLASSES:
+        if len(shape) != 1 or dtype.kind not in "iuU":
+            raise InputError(f"{name} must be a list of names, one for each class, got {dtype} {shape}")
+        return
     if name.startswith("y"):
         if len(shape) == 2:
             hint = "ravel()" if shape[1] == 1 else "argmax(1)"
@@ -114,27 +142,40 @@ def _check(name: str, header: _Header) -> None:
         raise InputError(f"{name} must have its channels last, got {shape}; give {name}.transpose(0, 2, 3, 1)")
 
 
-def _classes(y: NDArray[Any]) -> tuple[int, ...]:
-    """0 .. K-1, if these are the training labels, each at least once."""
-    found = np.unique(y).tolist()
-    if len(found) < 2:
-        raise InputError(f"y_train must have two classes or more, got {found}")
+def _classes(end: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """The names of all classes, by the labels of training images, or of test images where there are no others."""
+    name, found = f"y{end}", np.unique(arrays[f"y{end}"]).tolist()
+    given = tuple(map(str, arrays[_CLASSES].tolist())) if _CLASSES in arrays else None
+    alone = end != "_train"
+    if len(found) < 2 and not (alone and found and (given or found[0] > 0)):
+        way = "; name all classes in an array classes" if alone else ""
+        raise InputError(f"{name} must have two classes or more, got {found}{way}")
     gap = next((label for label, value in enumerate(found) if value != label), None)
-    if gap is not None:
-        shifted = found == list(range(found[0], found[0] + len(found)))
-        way = f"y - {found[0]}" if shifted and found[0] > 0 else "np.unique(y, return_inverse=True)[1]"
-        named = f"label {found[gap]} is there, label {gap} is not (they go from {found[0]} to {found[-1]})"
-        raise InputError(f"y_train must be 0 .. K-1; {named}; give {'(y + 1) // 2' if found == [-1, 1] else way}")
-    return tuple(found)
+    if found[0] < 0 or (gap is not None and not (alone and found[-1] <= _LABEL_AT_MOST)):
+        raise InputError(f"{name} must be 0 .. K-1; {_of_labels(found)}")
+    if not alone and given and len(given) != len(found):
+        raise InputError(f"{_CLASSES} has {len(given)} names, {name} has {len(found)} labels; give one name per label")
+    return given or tuple(map(str, range(found[-1] + 1)))
 
 
-def _split(part: str, x: NDArray[Any], y: NDArray[Any], labels: tuple[int, ...]) -> Split:
+def _of_labels(found: list[int]) -> str:
+    """What is odd about labels, and the way out."""
+    gap = next((label for label, value in enumerate(found) if value != label), 0)
+    shifted = found == list(range(found[0], found[0] + len(found)))
+    way = f"y - {found[0]}" if shifted and found[0] > 0 else "np.unique(y, return_inverse=True)[1]"
+    named = f"label {found[gap]} is there, label {gap} is not (they go from {found[0]} to {found[-1]})"
+    return f"{named}; give {'(y + 1) // 2' if found == [-1, 1] else way}"
+
+
+def _split(end: str, arrays: Mapping[str, NDArray[Any]], labels: tuple[int, ...]) -> Split:
+    x, y = arrays[f"x{end}"], arrays[f"y{end}"]
     strange = sorted(set(np.unique(y).tolist()) - set(labels))
     if strange:
-        raise InputError(f"y_{part} has label {strange[0]}; the labels of y_train are 0 .. {labels[-1]}")
+        of = _CLASSES if _CLASSES in arrays else "y_train"
+        raise InputError(f"y{end} has label {strange[0]}; the labels of {of} are 0 .. {labels[-1]}")
     if len(x) != len(y):
-        raise InputError(f"x_{part} has {len(x)} images, y_{part} has {len(y)} labels; give one label per image")
-    levels = x if x.dtype == np.uint8 else _levels(f"x_{part}", x)
+        raise InputError(f"x{end} has {len(x)} images, y{end} has {len(y)} labels; give one label per image")
+    levels = x if x.dtype == np.uint8 else _levels(f"x{end}", x)
     nhwc = levels[..., None] if levels.ndim == 3 else levels
     nchw = np.ascontiguousarray(nhwc.transpose(0, 3, 1, 2))
     return Split(torch.from_numpy(nchw), torch.from_numpy(y.astype(np.int64)), labels)

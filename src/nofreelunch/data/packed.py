@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nofreelunch.data import store
-from nofreelunch.data.dataset import Dataset, Split, content_digest, pixel_statistics, raw_bytes, with_statistics
+from nofreelunch.data.dataset import Dataset, Split, content_digest, raw_bytes, statistics_of, with_statistics
 from nofreelunch.errors import InputError
 from nofreelunch.files import replacing
+from nofreelunch.names import PACKED
 
 FORMAT = 1
-SUFFIX = ".safetensors"
 Chunks: TypeAlias = Iterable[tuple[Tensor, Tensor]]  # images, uint8 (n, c, h, w), and labels, int64 (n,); n may vary
 
 _DTYPES = {"x_train": "U8", "x_test": "U8", "y_train": "I64", "y_test": "I64"}
@@ -36,6 +36,7 @@ class Stream:
     """A data set whose images come a few at a time, each split once.
 
     Attributes:
+        train: may be empty.
         notes: as in `Dataset`; reading the splits may add to them.
     """
 
@@ -57,13 +58,16 @@ def write_packed(path: Path, source: Stream) -> None:
     """Write a packed file; its mean, std and digest are computed from what was written.
 
     Raises:
-        InputError: if a split is empty, or images differ in shape.
+        InputError: if there are no test images, or images differ in shape.
         OSError: if the file cannot be written; then nothing of it is left.
     """
     room = _header_room(source)
     with replacing(path) as file:
         file.seek(room)
-        train, test = (_append(file, part, source.labels) for part in (source.train, source.test))
+        found, test = (_append(file, part, source.labels) for part in (source.train, source.test))
+        if test is None:
+            raise InputError("a packed file needs at least one image to test on, got none")
+        train = Split(test.x[:0], test.y[:0], test.labels) if found is None else found
         for split in (train, test):
             file.write(raw_bytes(split.y))
         data = with_statistics(source.name, source.classes, train, test, tuple(source.notes))
@@ -97,7 +101,7 @@ def read_packed(path: Path) -> Dataset:
 
 def cache_path(name: str, digest: str) -> Path:
     """Where the cache keeps the data set of this digest."""
-    return store.cache_folder() / f"{name}-{digest[:16]}{SUFFIX}"
+    return store.cache_folder() / f"{name}-{digest[:16]}{PACKED}"
 
 
 def through_cache(name: str, digest: str, build: Callable[[], Dataset]) -> Dataset:
@@ -140,8 +144,8 @@ def _thousands(split: Split) -> Chunks:
     return ((split.x[start : start + 1000], split.y[start : start + 1000]) for start in range(0, len(split), 1000))
 
 
-def _append(file: BinaryIO, part: Chunks, labels: tuple[int, ...]) -> Split:
-    """Append the images of `part`; the split, with its images mapped from the file."""
+def _append(file: BinaryIO, part: Chunks, labels: tuple[int, ...]) -> Split | None:
+    """Append the images of `part`; the split, with its images mapped from the file, or None if there are none."""
     start = file.tell()
     seen: list[Tensor] = []
     shapes: set[tuple[int, ...]] = set()
@@ -152,7 +156,7 @@ def _append(file: BinaryIO, part: Chunks, labels: tuple[int, ...]) -> Split:
         file.write(raw_bytes(x))
         seen.append(y)
     if not seen:
-        raise InputError("a split needs at least one image, got none")
+        return None
     file.flush()
     y = torch.cat(seen)
     return Split(store.mapped(file)[start:].view(len(y), *shapes.pop()), y, labels)
@@ -228,7 +232,7 @@ def _verify(path: Path, data: Dataset) -> None:
     found = content_digest(data.train, data.test)
     if found != data.digest:
         raise InputError(f"{path} is damaged: its digest is {found}, it should be {data.digest}; pack it again")
-    mean, std = pixel_statistics(data.train.x)
+    mean, std = statistics_of(data.train, data.test)
     stated = zip(mean + std, data.mean + data.std, strict=True)
     if not all(math.isclose(*pair, rel_tol=_ROUNDING) for pair in stated):
         raise InputError(f"{path} is damaged: mean and std of its images are {mean} and {std}; pack it again")

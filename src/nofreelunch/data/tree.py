@@ -22,8 +22,9 @@ from rich.progress import track
 from nofreelunch.data import images, store
 from nofreelunch.data.dataset import Dataset
 from nofreelunch.data.images import BadImage, Fit, Mode
-from nofreelunch.data.packed import SUFFIX, Chunks, Stream, kept, read_packed, write_packed
+from nofreelunch.data.packed import Chunks, Stream, kept, read_packed, write_packed
 from nofreelunch.errors import InputError, RunError, check_count
+from nofreelunch.names import PACKED
 
 Files: TypeAlias = tuple[tuple[Path, int], ...]
 Attempted: TypeAlias = NDArray[np.uint8] | BadImage
@@ -39,7 +40,7 @@ class Tree:
 
     Attributes:
         classes: the name of each class; a label is an index of these.
-        train: files and labels.
+        train: files and labels; may be empty.
         test: files and labels.
         mode: the colour mode that all images are brought to.
         size: side of the square that images are brought to where no other is asked for; None leaves them as they are.
@@ -74,7 +75,7 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
         InputError: as in `pack_tree`.
         RunError: if the cache cannot be written.
     """
-    path = store.cache_folder() / f"tree-{_fingerprint(tree, tree.fit(size))}{SUFFIX}"
+    path = store.cache_folder() / f"tree-{_fingerprint(tree, tree.fit(size))}{PACKED}"
 
     def as_strict(data: Dataset) -> bool:
         return not (strict and any(note.startswith(_SKIPPED) for note in data.notes))
@@ -171,7 +172,7 @@ def _decoded(files: Files, tree: Tree, fit: Fit | None, strict: bool, notes: lis
         notes.append(said)
         lost = sorted({label for _, label in files} - kept)
         notes += [f"no image of {several([tree.classes[label] for label in lost])} can be read"] if lost else []
-    if first is None:
+    if files and first is None:
         raise InputError(f"none of {len(files)} images can be read: {several(skipped)}")
 
 

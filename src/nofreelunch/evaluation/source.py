@@ -109,7 +109,9 @@ def source_of(data: Split | tuple[Tensor, Tensor], model: object, threat: Threat
 
 
 def _described(x: Tensor | Split, y: Labels, notes: tuple[str, ...]) -> Source:
-    """Content hashes of all examples, in one pass over them."""
+    """Content hashes of all examples, in one pass over them; an `InputError` if there are none."""
+    if not len(y):
+        raise InputError("there is nothing to evaluate: the split holds no images")
     sha, keys, array = hashlib.sha256(), [], x.x if isinstance(x, Split) else x
     for index in torch.split(torch.arange(len(y)), _step(array)):
         for image in _images(x, index).cpu().numpy():

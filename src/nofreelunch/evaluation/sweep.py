@@ -46,6 +46,7 @@ def sweep(
     keep_examples: bool = False,
     *,
     attacks: Mapping[str, AttackRecipe] | None = None,
+    batch_size: int | None = None,
     out: Path | str | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> Sweep:
@@ -59,6 +60,7 @@ def sweep(
         seed: as for `evaluate`.
         keep_examples: as for `evaluate`.
         attacks: further attacks by name: functions of the threat.
+        batch_size: as for `evaluate`.
         out: a folder in which each radius has one for its state.
         progress: as for `evaluate`; where there are several radii, the step's name says which.
 
@@ -75,6 +77,7 @@ def sweep(
         evaluation = evaluate(
             model, data, threat, protocol, seed, keep_examples,
             attacks={name: recipe(threat) for name, recipe in (attacks or {}).items()},
+            batch_size=batch_size,
             out=None if out is None else Path(out) / where.replace(" ", "-"),
             known=found[-1] if found else None,
             progress=progress if len(set(threats)) == 1 else _prefixed(progress, f"{where}: "),

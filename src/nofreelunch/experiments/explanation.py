@@ -1,6 +1,7 @@
 """What `nofreelunch explain` shows of any model: Figures 3, 4 and 5 for it alone, with what can be measured."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,8 @@ class Explanation:
     Attributes:
         gradients: two rows, test images and their gradients.
         examples: three rows, the same images, their large-eps examples, and the training image nearest to each example
-            among those of the class that the model sees in it (white, where there is none).
+            among those of the class that the model sees in it (white, where there is none); two rows, where the data
+            set has no training images.
         path: interpolations from the images (first row) to the examples (last row).
         labels: the true classes, those seen in the images, and those seen in the examples.
         measures: of gradients, by field of `Alignment`; empty where fewer than two have a direction.
@@ -124,19 +126,25 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
         quick = fast(model)
         x_adv = batched(lambda x, y: large_eps_examples(quick, x, y, settings.threat), x, y)
         new = _classes(model, x_adv, data)
-    near = nearest_of_each_class(x_adv, data.train).index.gather(1, new[:, None]).squeeze(1)
-    real = data.train.images(near.clamp(min=0))
-    real[near < 0] = 1.0  # no training image is of that class
     moving = grad.flatten(1).abs().amax(1) > 0
     return Explanation(
         gradients=to_pictures([x, gradient_pictures(grad[: settings.n])]),
-        examples=to_pictures([x.cpu(), x_adv.cpu(), real]),
+        examples=to_pictures([x.cpu(), x_adv.cpu(), *_nearest(x_adv, new, data)]),
         path=to_pictures(tuple(interpolate(x, x_adv, settings.points))),
         labels=tuple(tuple(data.classes[k] for k in labels.tolist()) for labels in (y, seen, new)),
         measures=_measures(gradient_alignment(measured[moving], grad[moving])) if int(moving.sum()) > 1 else {},
         measured=len(moving),
         flat=int((~moving).sum()),
     )
+
+
+def _nearest(x_adv: Tensor, seen: Tensor, data: Dataset) -> Iterator[Tensor]:
+    """For each example the training image nearest to it of the class that is seen in it, where there are any."""
+    if len(data.train):
+        near = nearest_of_each_class(x_adv, data.train).index.gather(1, seen[:, None]).squeeze(1)
+        real = data.train.images(near.clamp(min=0))
+        real[near < 0] = 1.0  # no training image is of that class
+        yield real
 
 
 def _classes(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
@@ -168,7 +176,9 @@ def plot_examples(explanation: Explanation) -> "Figure":
     """Figure 3 for this model."""
     true, _, new = explanation.labels
     rows = ("image", "example", "nearest real\nimage of that\nclass")
-    return stacked([Grid("", explanation.examples, rows, (true, tuple(f"seen as {name}" for name in new), ()))])[0]
+    captions = (true, tuple(f"seen as {name}" for name in new), ())
+    shown = len(explanation.examples)
+    return stacked([Grid("", explanation.examples, rows[:shown], captions[:shown])])[0]
 
 
 def plot_path(explanation: Explanation) -> "Figure":
@@ -217,7 +227,7 @@ def large_eps_ball(data: Dataset, norm: str, eps: str | None = None) -> Threat:
     if radius is None:
         raise InputError(f"--eps is needed: the paper has no large eps for {data.name}; give one, such as 32/255")
     ball = threat(norm, radius)
-    ball.check_reach(data.train.x, data.name)
+    ball.check_reach(data.test.x, data.name)
     return ball
 
 
@@ -239,6 +249,7 @@ def contents(explanation: Explanation, ball: Threat, model: str, data: Dataset, 
         "command": command,
         **{name: drawn(plot, explanation)[".png"] for name, plot in plots.items()},
         "ball": f"{ball.symbol} ball of radius {ball.eps:.4g}",
+        "neighbours": len(explanation.examples) > 2,
         "ways": tuple(f"{one} to {other}" for one, other in zip(true, new, strict=True)),
         "frames": frames(explanation),
         "rows": tuple(

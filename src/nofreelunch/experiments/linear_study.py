@@ -68,7 +68,8 @@ def load_pair(choice: LinearConfig, workspace: Workspace) -> Pair:
         InputError: if there is no such data set or class.
     """
     pair = load_data(choice.data, root=workspace.data_root).pair(*choice.classes)
-    train, test = (split.take(min(choice.examples or len(split), len(split))) for split in (pair.train, pair.test))
+    splits = (pair.for_training(), pair.test)
+    train, test = (split.take(min(choice.examples or len(split), len(split))) for split in splits)
     return Pair(*_flat(train), *_flat(test), tuple(train.x.shape[1:]))
 
 
@@ -79,7 +80,7 @@ def inputs(choice: LinearConfig, workspace: Workspace) -> dict[str, str]:
         InputError: if there is no such data set or class.
     """
     data = load_data(choice.data, root=workspace.data_root)
-    data.pair(*choice.classes)
+    data.pair(*choice.classes).for_training()
     return {choice.data: data.digest}
 
 

@@ -4,7 +4,8 @@ from nofreelunch.models.classifier import Card, Classifier
 from nofreelunch.models.fast import fast
 from nofreelunch.models.files import save_model
 from nofreelunch.models.registry import ARCHITECTURES, build
-from nofreelunch.models.specs import load_model, zoo_card, zoo_digest, zoo_names
+from nofreelunch.models.specs import load_model, zoo_card, zoo_digest
+from nofreelunch.names import zoo_names
 
 __all__ = [
     "ARCHITECTURES",

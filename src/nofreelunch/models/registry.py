@@ -8,11 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, check_count, check_known
+from nofreelunch.errors import InputError, check_count
 from nofreelunch.models.classifier import Card, Classifier, Shape
 from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
 from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
 from nofreelunch.models.sources import from_python
+from nofreelunch.names import OWN_CODE, check_architecture
 from nofreelunch.rng import seeded
 
 
@@ -40,8 +41,6 @@ class Architecture:
     smallest: int = 1
     standardises: bool = False
 
-
-_OWN = "python:"
 
 ARCHITECTURES: dict[str, Architecture] = {
     "linear": Architecture(linear),
@@ -91,7 +90,7 @@ def build(arch: str, data: Data, seed: int = 0) -> Classifier:
 
 def is_own_code(arch: str) -> bool:
     """Whether the network comes from a function of the user's, "python:MODULE:FACTORY", and not from a table."""
-    return isinstance(arch, str) and arch.startswith(_OWN)
+    return isinstance(arch, str) and arch.startswith(OWN_CODE)
 
 
 def own_network(arch: str) -> nn.Module:
@@ -100,7 +99,7 @@ def own_network(arch: str) -> nn.Module:
     Raises:
         InputError: if it fails, or returns no network.
     """
-    return from_python(arch.removeprefix(_OWN), None).network
+    return from_python(arch.removeprefix(OWN_CODE), None).network
 
 
 def architecture(arch: str) -> Architecture:
@@ -111,7 +110,7 @@ def architecture(arch: str) -> Architecture:
     """
     if is_own_code(arch):
         return Architecture(lambda shape, classes: _own(arch, shape, classes), standardises=True)
-    check_known("architecture", arch, [*ARCHITECTURES, f"{_OWN}MODULE:FACTORY"])
+    check_architecture(arch)
     return ARCHITECTURES[arch]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from nofreelunch.errors import InputError, check_known
+from nofreelunch.errors import InputError
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.declared import Declared
 from nofreelunch.models.files import load_file, read_card
@@ -15,6 +15,7 @@ from nofreelunch.models.foreign import Weights, check_no_program, read_weights
 from nofreelunch.models.hubs import from_hugging_face, from_timm
 from nofreelunch.models.onnx import from_onnx
 from nofreelunch.models.sources import LoadedNetwork, from_python, from_torchvision, spec_in
+from nofreelunch.names import check_model
 from nofreelunch.workspace import digest
 
 SOURCES: dict[str, Callable[[str, Weights | None], LoadedNetwork]] = {
@@ -79,14 +80,8 @@ def zoo_digest(name: str) -> str:
     return digest(_zoo(name).with_suffix(".json").read_bytes())
 
 
-def zoo_names() -> tuple[str, ...]:
-    """The names of the models that the package ships."""
-    folder = Path(str(files("nofreelunch.models") / "zoo"))
-    return tuple(sorted(path.stem for path in folder.glob("*.safetensors")))
-
-
 def _zoo(name: str) -> Path:
-    check_known("zoo model", name, zoo_names())
+    check_model(f"zoo:{name}")
     return Path(str(files("nofreelunch.models") / "zoo" / f"{name}.safetensors"))
 
 
@@ -107,8 +102,7 @@ def _path(text: str) -> Path:
             f"model {text} is neither a .safetensors nor an .onnx file, nor {_named(['zoo', *SOURCES, *WHOLE])}; "
             f"a foreign checkpoint goes to --weights beside {_named(SOURCES)}" + own
         )
-    if not os.path.exists(path):
-        raise InputError(f"cannot read {text}: No such file or directory")
+    check_model(text)
     return path
 
 

@@ -33,6 +33,7 @@ def evaluation_page(record: Mapping[str, Any]) -> bytes:
         "ball": _ball,
         "attack": _attack,
         "rate": _rate,
+        "rated": _rated,
         "at_most": _at_most,
         "number": format_radius,
         "median": _median,
@@ -101,6 +102,12 @@ def _share(tally: Mapping[str, float]) -> str:
 
 def _count(tally: Mapping[str, float]) -> str:
     return f"{tally['correct']:.6g} of {tally['total']}"
+
+
+def _rated(tally: Mapping[str, Any]) -> str:
+    """A rate with its interval, if it has one: records of before say counts alone."""
+    ends = [f"{end:.1%}" for end in tally.get("interval", ())]
+    return f"{_rate(tally):.1%}" + (f" ({' to '.join(ends)})" if ends else "")
 
 
 def _median(record: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from nofreelunch.data.packed import SUFFIX, read_packed
+from nofreelunch.data.packed import read_packed
 from nofreelunch.errors import InputError, check_count, check_known, check_seed, parse_number
+from nofreelunch.names import PACKED
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
 from nofreelunch.training import TrainConfig
@@ -123,7 +124,7 @@ def _training(scale: str, values: dict[str, Any]) -> tuple[str, TrainConfig]:
 @lru_cache
 def _family(data: str) -> str:
     """What presets go by: the name before the colon, or that in a packed file."""
-    return read_packed(Path(data).expanduser()).name if data.endswith(SUFFIX) else data.partition(":")[0]
+    return read_packed(Path(data).expanduser()).name if data.endswith(PACKED) else data.partition(":")[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,13 @@ import torch
 
 from nofreelunch.attacks import ATTACKS
 from nofreelunch.data import FORMATS, Dataset, Split, load_data
-from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Tally, evaluate
 from nofreelunch.evaluation.accuracy import Examples, accuracies
 from nofreelunch.files import atomic_write
 from nofreelunch.models import Classifier, fast
 from nofreelunch.models.files import load_file
+from nofreelunch.names import PACKED
 from nofreelunch.output import InUse, locked
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import Threat, from_plain
@@ -152,7 +152,7 @@ def wherever(data: str) -> str:
     kind, _, path = data.partition(":")
     if kind in FORMATS and path:
         return f"{kind}:{Path(path).expanduser().absolute()}"
-    return str(Path(data).expanduser().absolute()) if data.endswith(SUFFIX) else data
+    return str(Path(data).expanduser().absolute()) if data.endswith(PACKED) else data
 
 
 def located(point: Point) -> Point:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.data import Dataset
-from nofreelunch.data.packed import SUFFIX
 from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
@@ -17,6 +16,7 @@ from nofreelunch.models.files import load_file
 from nofreelunch.models.registry import is_own_code, own_network
 from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.models.tensors import check_fits
+from nofreelunch.names import PACKED
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.types import Images, Logits
 from nofreelunch.workspace import digest, file_digest
@@ -29,7 +29,7 @@ def start_digest(start: str) -> str:
         InputError: if the file cannot be read.
     """
     try:
-        return file_digest(Path(start)) if start.endswith(SUFFIX) else ""
+        return file_digest(Path(start)) if start.endswith(PACKED) else ""
     except OSError as error:
         raise InputError(f"start: cannot read {start}: {error.strerror or error}") from None
 
@@ -93,7 +93,7 @@ def _reached(logits: Logits, leaves: Sequence[Tensor]) -> bool:
 
 
 def _begun(model: Classifier, config: TrainConfig) -> Classifier:
-    file = config.start.endswith(SUFFIX)
+    file = config.start.endswith(PACKED)
     source = load_file(Path(config.start), own_code=config.arch) if file else load_model(config.start)
     if not (isinstance(source, nn.Sequential) and len(source) == 2 and isinstance(source[0], Pixels)):
         raise InputError(f"start must be a saved model, zoo:NAME or torchvision:NAME, got {config.start}")

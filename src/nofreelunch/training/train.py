@@ -117,6 +117,7 @@ def _check(data: Dataset, config: TrainConfig, devices: Devices) -> None:
             f"batch_size {config.batch_size} cannot be cut into {shares} equal parts "
             f"(accumulate={config.accumulate} x {devices.processes} processes)"
         )
+    data.for_training()
     if len(data.train) < 2 or config.batch_size > len(data.train):
         allowed = f"at most the number of training images, {len(data.train)}"
         at_least = ", of which there must be two or more" if len(data.train) < 2 else ""

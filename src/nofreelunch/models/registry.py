@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nofreelunch.errors import InputError, check_count
+from nofreelunch.errors import InputError, check_count, check_known
 from nofreelunch.models.classifier import Card, Classifier, Shape
 from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
 from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
 from nofreelunch.models.sources import from_python
-from nofreelunch.names import OWN_CODE, check_architecture
+from nofreelunch.names import OWN_CODE
 from nofreelunch.rng import seeded
 
 
@@ -110,7 +110,7 @@ def architecture(arch: str) -> Architecture:
     """
     if is_own_code(arch):
         return Architecture(lambda shape, classes: _own(arch, shape, classes), standardises=True)
-    check_architecture(arch)
+    check_known("architecture", arch, [*ARCHITECTURES, f"{OWN_CODE}MODULE:FACTORY"])
     return ARCHITECTURES[arch]
 
 

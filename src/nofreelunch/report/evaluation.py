@@ -45,12 +45,12 @@ def evaluation_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """The same for a terminal, line by line."""
     data, radii = record["data"], _radii(record)
     yield f"{record['model']['spec']} on {data['name']}: {data['images']} of {data['of']} test images"
-    yield f"clean accuracy {Tally(**record['clean'])}"
+    yield f"clean accuracy {_tally(record['clean'])}"
     for ev in radii:
         yield ""
         threat = f"{ev['threat']['norm']} eps {format_radius(ev['threat']['eps'])}"
         yield f"{threat}, protocol {ev['protocol']}, seed {ev['seed']}"
-        yield f"robust accuracy {_at_most(ev)} {Tally(**ev['robust'])}"
+        yield f"robust accuracy {_at_most(ev)} {_tally(ev['robust'])}"
         if ev["certified"] and ev["certified"]["correct"]:
             yield f"proven robust   at least {_share(ev['certified'])}"
         yield "lost            " + ", ".join(f"{_attack(name)}: {ev['adds'][name]}" for name in ev["steps"])
@@ -92,22 +92,25 @@ def plot(record: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def _rate(tally: Mapping[str, float]) -> float:
-    return tally["correct"] / tally["total"]
+def _tally(found: Mapping[str, float]) -> Tally:
+    return Tally(found["correct"], int(found["total"]))
 
 
-def _share(tally: Mapping[str, float]) -> str:
-    return f"{_rate(tally):.1%} of {tally['total']}"
+def _rate(found: Mapping[str, float]) -> float:
+    return _tally(found).rate
 
 
-def _count(tally: Mapping[str, float]) -> str:
-    return f"{tally['correct']:.6g} of {tally['total']}"
+def _share(found: Mapping[str, float]) -> str:
+    return f"{_rate(found):.1%} of {found['total']}"
 
 
-def _rated(tally: Mapping[str, Any]) -> str:
-    """A rate with its interval, if it has one: records of before say counts alone."""
-    ends = [f"{end:.1%}" for end in tally.get("interval", ())]
-    return f"{_rate(tally):.1%}" + (f" ({' to '.join(ends)})" if ends else "")
+def _count(found: Mapping[str, float]) -> str:
+    return f"{found['correct']:.6g} of {found['total']}"
+
+
+def _rated(found: Mapping[str, float]) -> str:
+    low, high = _tally(found).interval()
+    return f"{_rate(found):.1%} ({low:.1%} to {high:.1%})"
 
 
 def _median(record: Mapping[str, Any]) -> str:

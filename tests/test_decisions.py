@@ -12,6 +12,8 @@ from deceptive.brief import BRIEF
 from nofreelunch.attacks import PGD
 from nofreelunch.attacks.worst_of import restarts
 from nofreelunch.evaluation import evaluate
+from nofreelunch.evaluation.remedies.bpda import bpda
+from nofreelunch.evaluation.remedies.deciding import Deciding
 from nofreelunch.evaluation.remedies.decisions import Steered, decisions, steered
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.threats import L2, Linf
@@ -75,13 +77,66 @@ def ways(model: nn.Module, x: Tensor) -> list[tuple[int, int]]:
         (lambda x: (x.mean(1) > 0.48) & (x.mean(1) < 0.52), 6),
         (lambda x: x[:, :3].argmax(1) == 1, 3),
         (lambda x: x[:, :4].argmax(1) == 1, 4),
-        (lambda x: torch.from_numpy(x.numpy().mean(1) < 0.5), 2),
     ],
 )
 @pytest.mark.parametrize("parts", [ByIndex, ByWhere])
 def test_decisions_are_found(parts: type[Parts], gate: Gate, count: int) -> None:
-    """What follows another decision is none of its own; one made in numpy is one."""
+    """What follows another decision is none of its own."""
     assert len(ways(parts(gate), inputs(30))) == count
+
+
+@pytest.mark.parametrize(("parts", "count"), [(ByWhere, 2), (ByIndex, 1)])
+def test_a_decision_made_in_numpy_is_one(parts: type[Parts], count: int) -> None:
+    """Of an index the complement alone is seen; where it is made empty some examples get no answer: that is no way."""
+    assert len(ways(parts(lambda x: torch.from_numpy(x.numpy().mean(1) < 0.5)), inputs(30))) == count
+
+
+class Checked(Parts):
+    """It refuses what it does not expect, measures the range of each example, and has a mask of its own."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate)
+        self.mask = nn.Parameter(torch.ones(30))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (x.abs().amax(1) <= 1e6).all():
+            raise ValueError("out of range")
+        x = x * (self.mask > 0).float().mean()
+        x = x / x.max(1).values[:, None]
+        return torch.where(self.gate(x)[:, None], self.weak(x), self.strong(x))
+
+
+def test_neither_what_refuses_nor_a_value_nor_a_weight_is_a_decision() -> None:
+    """The second of what is decided is the gate; that the first fails where it is made otherwise is no obstacle."""
+    assert {*ways(Checked(dull), inputs(30))} == {(0, 1), (2, 0), (2, 1)}
+    assert {*ways(Checked(dull), inputs(20))} == {(0, 1), (2, 0), (2, 1)}
+
+
+@pytest.mark.parametrize(
+    "nearest",
+    [
+        lambda d: d.argmin(1),
+        lambda d: (-d).argmax(1),
+        lambda d: (-d).topk(1).indices[:, 0],
+        lambda d: d.topk(1, 1, False).indices[:, 0],
+        lambda d: d.topk(2, largest=False)[1][:, 0],
+        lambda d: d.min(1)[1],
+        lambda d: d.sort(1)[1][:, 0],
+        lambda d: d.argsort()[:, 0],
+        lambda d: (-d).argsort(descending=True)[:, 0],
+    ],
+)
+def test_the_nearest_is_chosen_in_many_ways(nearest: Callable[[Tensor], Tensor]) -> None:
+    """Each side can be steered to: what rises towards it is the smallness of its distance."""
+    codes = torch.rand(3, SIZE, generator=torch.Generator().manual_seed(4))
+    model = ByWhere(lambda x: nearest(torch.cdist(x, codes)) == 1)
+    mode = Deciding(x := inputs(30))
+    with bpda(mode):
+        model(x)
+    rising = mode.seen[0].rising
+    assert rising is not None
+    assert torch.equal(rising.argmax(1), mode.seen[0].value)
+    assert torch.equal(rising.argmax(1), torch.cdist(x, codes).argmin(1))
 
 
 class Scaled(nn.Module):

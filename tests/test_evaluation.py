@@ -404,10 +404,40 @@ def test_a_normalisation_of_one_s_own_and_labels_are_certified_as_well() -> None
 
 
 class Lost(Normalised):
-    """In float32 nothing of the image is left."""
+    """In float32 little or nothing of the image is left."""
+
+    def __init__(self, net: nn.Module, size: float = 1e9) -> None:
+        super().__init__(net)
+        self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net((x + 1e9) - 1e9)
+        return self.net((x + self.size) - self.size)
+
+
+class WithAFactor(Normalised):
+    """The old way to write a multiple, and weights the first of which is no weight."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(nn.Module())
+        self.version = nn.Parameter(torch.tensor(3), requires_grad=False)
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(torch.add(x, 0.5, alpha=0) if torch.is_grad_enabled() else torch.add(x, 0, x))
+
+
+def test_operations_of_another_form_end_without_a_certificate_and_without_an_error() -> None:
+    x, y = examples()
+    assert certify(WithAFactor(robust()), x, y, nfl.Linf(0.01)) is None
+    assert evaluate(WithAFactor(robust()), (x, y), nfl.Linf(0.01), BRIEF).certified is None
+
+
+def test_what_is_right_at_the_image_alone_is_not_certified_around_it() -> None:
+    """In float32 the sum forgets all of an image but its zeros and ones."""
+    x, y = examples()
+    proven = certify(Lost(robust(), 2.0**21), x.round(), y, nfl.Linf(0.3))
+    assert proven is not None
+    assert not proven.any()
 
 
 class Squared(nn.Module):

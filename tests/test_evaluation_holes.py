@@ -331,6 +331,22 @@ def test_a_model_that_cannot_be_copied_is_left_as_it_was() -> None:
     assert "stateful" in [flag.name for flag in judged(model, inputs(40)).flags]
 
 
+class LockedInTraining(Locked):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x.float()))
+
+
+def test_one_that_cannot_be_copied_is_attacked_as_it_is_judged() -> None:
+    model = LockedInTraining().train()
+    judged(model, inputs(40))
+    assert model.norm.training
+    assert model.norm.num_batches_tracked == 0
+
+
 class Coin:
     """Right with a probability that no input changes."""
 

@@ -95,6 +95,13 @@ def test_the_layout_of_robustness(suffix: str) -> None:
     same(plain(images()), network()(2 * images() - 1))
 
 
+def test_of_two_networks_in_one_file_none_is_taken_for_the_other() -> None:
+    state = network().state_dict()
+    torch.save({f"{which}.{name}": state[name] for which in ("student", "teacher") for name in state}, "w.pt")
+    with pytest.raises(InputError, match="does not fit the model: 0.bias is missing"):
+        load_model(FACTORY, weights="w.pt")
+
+
 @pytest.mark.parametrize("prefix", ["backbone.", "_orig_mod.", "net."])
 def test_what_wraps_a_network_is_taken_off(prefix: str) -> None:
     state = {prefix + name: value + 1 for name, value in network().state_dict().items()}

@@ -84,9 +84,11 @@ def gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.autograd.grad(model(z)[:, 0].sum(), z)[0]
 
 
-@pytest.mark.parametrize(
-    "as_used", [lambda model: model, exported, decomposed, traced], ids=["module", "exported", "core", "torchscript"]
-)
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize("as_used", [lambda model: model, exported, decomposed, traced, compiled])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_is_seen_through_however_it_is_written(
     choice: str, as_used: Callable[[nn.Module], nn.Module], experts: nn.Module, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +101,23 @@ def test_a_choice_is_seen_through_however_it_is_written(
     assert not torch.allclose(gradient(hard, x), gradient(experts, x), atol=1e-3)
     assert torch.allclose(soft(x), mixture(experts)(x), atol=1e-5)
     assert torch.allclose(gradient(soft, x), gradient(mixture(experts), x), atol=1e-4)
+
+
+class Counting(nn.Module):
+    """Integers made of a mask, in two ways, are a part of the answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1) > 0.5
+        product = bright.long() @ torch.ones(x[0].numel(), 1, dtype=torch.long)
+        return torch.cat([bright.sum(1, dtype=torch.long)[:, None] / 2.0, product.double()], 1)
+
+
+def test_what_is_counted_has_a_slope() -> None:
+    x, surrogate = examples()[0], BPDA(Subject(Counting()))
+    assert torch.equal(surrogate(x), Counting()(x))
+    z = x.clone().requires_grad_()
+    for column in surrogate(z).T:
+        assert (torch.autograd.grad(column.sum(), z, retain_graph=True)[0] > 0).all()
 
 
 def test_a_choice_of_experts_is_exposed(experts: nn.Module) -> None:

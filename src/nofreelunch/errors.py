@@ -7,11 +7,14 @@ with 2.
 import difflib
 import math
 import operator
+import re
 from collections.abc import Collection, Iterable
 from fractions import Fraction
 from importlib import import_module
 from typing import Any
 
+ADDRESS = re.compile(" at 0x[0-9a-f]+")
+"""Where an object lies in memory, as its words say it: another place in every process."""
 SEEDS = 2**63
 """Seeds are below this."""
 
@@ -25,12 +28,12 @@ class RunError(RuntimeError):
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, on one line and not at length; the name of its type if it says nothing.
+    """What an error says, on one line, not at length and without addresses; the name of its type if it says nothing.
 
     >>> reason(ValueError("no such    file")), reason(ValueError())
     ('no such file', 'ValueError')
     """
-    return " ".join(str(error).split())[:240] or type(error).__name__
+    return " ".join(ADDRESS.sub("", str(error)).split())[:240] or type(error).__name__
 
 
 def brief(value: object) -> str:
@@ -39,7 +42,10 @@ def brief(value: object) -> str:
     >>> brief([1, 2]), len(brief("x" * 1000))
     ('[1, 2]', 80)
     """
-    return " ".join(f"{value!r:.200}".split())[:80]
+    try:
+        return " ".join(f"{value!r:.200}".split())[:80]
+    except Exception:  # any code may run in a repr, and fail in any way
+        return f"an instance of {type(value).__name__}"
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:

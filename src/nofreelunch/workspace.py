@@ -10,7 +10,6 @@ import io
 import json
 import os
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,19 +18,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import ADDRESS, InputError
 from nofreelunch.files import atomic_write, read_bytes
 
 Record = TypeVar("Record")
 
 FORMAT = 1
-_ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _SIZE_CAP = 64 * 2**20  # no JSON of ours comes near; a larger file is not ours
 
 
 def without_addresses(value: object) -> str:
     """The value in words, functions and objects in it by their names alone: the same in every process."""
-    return _ADDRESS.sub("", repr(value))
+    return ADDRESS.sub("", repr(value))
 
 
 def digest(content: bytes) -> str:

@@ -151,7 +151,7 @@ class Dataset:
         Raises:
             InputError: if a class is unknown, or both are the same.
         """
-        first, second = (str(name) if isinstance(name, int) else name for name in (first, second))
+        first, second = (str(name) if isinstance(name, (int, np.integer)) else name for name in (first, second))
         for name in (first, second):
             check_known(f"class of {self.name}", name, self.classes)
         if first == second:

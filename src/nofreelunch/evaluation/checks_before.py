@@ -68,7 +68,8 @@ def _view(trial: Trial, names: set[str], scale: float) -> Model:
     elif "watches-gradients" in names:
         view = BPDA(subject)
     elif not names and not subject.stateful and subject.dtype == torch.float32:
-        view = Precise(fast(subject.working), torch.float32)
+        quick = fast(subject.working)
+        view = view if quick is subject.working else Precise(quick, torch.float32)
     if scale > 0 and not _USUAL[0] < scale < _USUAL[1]:
         view = Rescaled(view, scale / _TYPICAL)
     return Averaged(view, _DRAWS) if trial.randomised else view

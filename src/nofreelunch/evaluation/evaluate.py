@@ -42,7 +42,7 @@ _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
 _BESIDE = 1e-6
 """Of the pixels' range: a point moved by so much is another one to whoever remembers points, and the same to others."""
-_FORMAT = "2"
+_FORMAT = "3"
 """Of what the journal keeps."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
 """What a model is flagged for that does not answer alike when it is asked again."""

@@ -68,10 +68,15 @@ def certify(model: Model, x: Inputs, y: Labels, threat: Threat) -> Mask | None:
         return None
     low, high = (threat.clip(x.double() + sign * threat.eps) for sign in (-1, 1))
     with torch.no_grad():
-        exact: Tensor = graph(x.double())
-        rounded: Tensor = model(x.to(next(model.parameters(), x).dtype))
-        alike: Mask = (exact - rounded).abs().amax(1) <= _ROUNDED * exact.abs().amax(1)
-        return alike & _propagate(graph, Interval(low, high), y)
+        proven = _propagate(graph, Interval(low, high), y)
+        for z in (x, low, high):
+            exact, rounded = graph(z.double()), model(z.to(_float_type(model)))
+            proven &= (exact - rounded).abs().amax(1) <= _ROUNDED * exact.abs().amax(1)
+    return proven
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
 
 
 def _known(node: fx.Node, graph: fx.GraphModule) -> bool:
@@ -83,7 +88,8 @@ def _known(node: fx.Node, graph: fx.GraphModule) -> bool:
         if node.target in _SUMS | _DIFFERENCES | _SCALINGS:
             numbers = all(isinstance(arg, (fx.Node, int, float)) for arg in node.args)
             by_constant = not isinstance(node.args[-1], fx.Node) or node.args[-1].op == "get_attr"
-            return numbers and not node.kwargs and (by_constant or node.target not in _SCALINGS)  # alpha is a factor
+            plain = len(node.args) == 2 and not node.kwargs  # or there is a factor, alpha
+            return numbers and plain and (by_constant or node.target not in _SCALINGS)
         return node.target in _RISING_CALLS and sum(isinstance(arg, fx.Node) for arg in node.args) == 1
     return node.op in ("placeholder", "output", "get_attr")
 

@@ -64,7 +64,7 @@ def certified(trial: Trial, flags: set[str]) -> Tally | None:
         return None
     everything = torch.arange(len(trial.source))
     index = trial.some(_TRIED)
-    proven = _proven(trial, index)
+    proven = trial.attempted("certificate", partial(_proven, trial, index))
     if proven is not None and proven.any() and len(everything) > _TRIED:
         index, proven = everything, _proven(trial, everything)
     if proven is None or (proven.any() and not _shows_its_operations(trial)):

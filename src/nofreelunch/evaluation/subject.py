@@ -149,7 +149,7 @@ def attempted(compute: Callable[[], T], failed: Callable[[str], object] | None =
         if out_of_memory(error):
             raise
         if failed is not None:
-            failed(reason(error))
+            failed(reason(error.__cause__ or error))
         return None
 
 

@@ -5,7 +5,6 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,10 +65,9 @@ class Weights:
             InputError: if they are not.
         """
         wanted = model.state_dict()
-        named = chain(
-            ({prefix + name: value for name, value in self.tensors.items()} for prefix in ("", *_PREFIXES)),
-            [{name.partition(".")[2]: value for name, value in self.tensors.items()}],  # whatever wraps the network
-        )
+        named = [{prefix + name: value for name, value in self.tensors.items()} for prefix in ("", *_PREFIXES)]
+        if len({name.partition(".")[0] for name in self.tensors}) == 1:  # whatever wraps the network
+            named.append({name.partition(".")[2]: value for name, value in self.tensors.items()})
         tensors = next((one for one in named if one.keys() == wanted.keys()), dict(self.tensors))
         for name in tensors.keys() & wanted.keys():
             if tensors[name].shape == wanted[name].shape and tensors[name].is_floating_point():

@@ -16,6 +16,7 @@ from torch.nn.functional import softsign
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from nofreelunch.evaluation.remedies import choices
 from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.remedies.torchscript import interpreting
 from nofreelunch.evaluation.remedies.unseen import plain_apply, replaced, unseen
@@ -25,8 +26,8 @@ _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _CASTS = ("int", "long", "byte", "char", "short", "bool", "float", "double", "half", "to", "_to_copy", "type")
 _FLOATS = {
     "type_as", "mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub",
-    "true_divide", "__truediv__", "matmul", "__matmul__", "mm", "bmm", "addmm", "linear", "neg", "mean", "sum", "stack",
-    "cat"}  # fmt: skip
+    "true_divide", "__truediv__", "matmul", "__matmul__", "mm", "bmm", "addmm", "linear", "neg", "mean", "sum",
+}  # fmt: skip
 """Operations that make numbers of a mask or of integers: there their smooth surrogates take their place."""
 _PASSING = ("round", "floor", "ceil", "trunc", "fix", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max")
 """Rounded or cut off: the derivative is 1."""
@@ -48,15 +49,22 @@ class Smooth(TorchFunctionMode):
 
     Args:
         soft: whether choices take the values of what stands for them too, not only the derivatives.
+
+    Attributes:
+        soft_values: as above.
+        take: what stands for a hard value, made of it and of a smooth one.
+        surrogates: of masks and integers what they are as numbers, with derivatives.
+        scores: of indices among what they were chosen: the largest of the last dimension.
+        heights: of masks what was compared: rises towards where they hold.
     """
 
     def __init__(self, soft: bool = False) -> None:
         super().__init__()
-        self._soft_values = soft
-        self._take: Callable[[Tensor, Tensor], Tensor] = (lambda hard, soft: soft) if soft else straight
-        self._surrogates: Any = WeakTensorKeyDictionary()
-        self._scores: Any = WeakTensorKeyDictionary()
-        self._heights: Any = WeakTensorKeyDictionary()
+        self.soft_values = soft
+        self.take: Callable[[Tensor, Tensor], Tensor] = (lambda hard, soft: soft) if soft else straight
+        self.surrogates: Any = WeakTensorKeyDictionary()
+        self.scores: Any = WeakTensorKeyDictionary()
+        self.heights: Any = WeakTensorKeyDictionary()
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -69,39 +77,39 @@ class Smooth(TorchFunctionMode):
             return None
         if name in ("__getitem__", "index"):
             place = tuple(args[1]) if isinstance(args[1], (list, tuple)) else (args[1],)
-            if place and isinstance(place[-1], Tensor) and place[-1] in self._scores:
-                return self._look_up(function(*args, **kwargs), args[0], len(place), self._scores[place[-1]])
+            if place and isinstance(place[-1], Tensor) and place[-1] in self.scores:
+                return choices.look_up(self, function(*args, **kwargs), args[0], len(place), self.scores[place[-1]])
         if (rule := _RULES.get(name)) is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
         made = function(*args, **kwargs)
-        smooth = tuple(map(self.smooth, args)) if name in _FLOATS else args
-        if all(one is other for one, other in zip(args, smooth, strict=True)):
+        return self._in_numbers(function, made, args, kwargs) if name in _FLOATS else made
+
+    def _in_numbers(self, function: Any, made: Any, args: Any, kwargs: Any) -> Any:
+        """What is made of numbers some of which have surrogates; integers stay what they are: they may be an index."""
+        smooth = [self.smooth(arg) for arg in args]
+        changed = [other for one, other in zip(args, smooth, strict=True) if one is not other]
+        if not changed:
             return made
+        floats = (
+            arg.to(changed[0].dtype) if isinstance(arg, Tensor) and arg.dtype in (*_INTEGERS, torch.bool) else arg
+            for arg in smooth
+        )
+        options = {name: value for name, value in kwargs.items() if name not in ("dtype", "out")}
+        surrogate = function(*floats, **options)
         if made.is_floating_point():
-            return function(*smooth, **kwargs)
-        self._surrogates[made] = function(*smooth, **kwargs)  # integers stay what they are: they may be an index
+            return surrogate.to(made.dtype)
+        self.surrogates[made] = surrogate
         return made
 
     def smooth(self, value: Any) -> Any:
         """Its smooth surrogate, if it has one, or the value."""
-        return self._surrogates.get(value, value) if isinstance(value, Tensor) else value
+        return self.surrogates.get(value, value) if isinstance(value, Tensor) else value
 
     def _attribute(self, function: Any, args: tuple[Any, ...]) -> Any:
         name = getattr(getattr(function, "__self__", None), "__name__", "")
         if name in _HIDDEN and not isinstance(args[0], nn.Parameter):
             return _HIDDEN[name]
         return args[0] * 1 if name == "data" and args[0].is_floating_point() else function(*args)
-
-    def _look_up(self, hard: Tensor, table: Tensor, places: int, scores: Tensor) -> Tensor:
-        """table[argmax(scores)] or, row by row, table[range(n), argmax(scores)]: the mean under softmax(scores)."""
-        share = scores.softmax(-1)
-        if not table.is_floating_point():
-            return hard
-        if places > 1:
-            rows = places == 2 and scores.shape == table.shape[:2] and hard.shape == (len(table), *table.shape[2:])
-            return self._take(hard, torch.einsum("ne,ne...->n...", share, table)) if rows else hard
-        whole = scores.shape[-1] == len(table) and hard.dim() == scores.dim() + table.dim() - 2
-        return self._take(hard, torch.tensordot(share, table, 1)) if whole else hard
 
     def through(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounding and cutting off: the derivative is 1."""
@@ -120,14 +128,14 @@ class Smooth(TorchFunctionMode):
         made = function(*args, **kwargs)
         if made.is_floating_point():
             return straight(made, exact)
-        self._surrogates[made] = straight(made.to(exact.dtype), exact)
+        self.surrogates[made] = straight(made.to(exact.dtype), exact)
         return made
 
     def levels(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The number of an interval: rises with what falls into it."""
         made = function(*args, **kwargs)
         if args[0].is_floating_point():
-            self._surrogates[made] = straight(made.to(args[0].dtype), args[0])
+            self.surrogates[made] = straight(made.to(args[0].dtype), args[0])
         return made
 
     def keep(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -136,16 +144,16 @@ class Smooth(TorchFunctionMode):
 
     def cast(self, function: Any, args: Any, kwargs: Any) -> Any:
         """To integers, and back from them or from masks."""
-        source = self._surrogates.get(args[0], args[0])
+        source = self.surrogates.get(args[0], args[0])
         made = function(args[0], *args[1:], **kwargs)
         if made.dtype in _INTEGERS or made.dtype == torch.bool:
             if source.is_floating_point() and made is not args[0]:
-                as_number = self._take if args[0].dtype == torch.bool else straight
-                self._surrogates[made] = as_number(made.to(source.dtype), source)
+                as_number = self.take if args[0].dtype == torch.bool else straight
+                self.surrogates[made] = as_number(made.to(source.dtype), source)
             return made
         if source is args[0]:
             return made
-        return self._take(made, source.to(made.dtype)) if made.is_floating_point() else made
+        return self.take(made, source.to(made.dtype)) if made.is_floating_point() else made
 
     def _turning(self, function: Any, args: Any, kwargs: Any) -> Tensor | None:
         """What a comparison turns on: rises towards where it holds; None where it has no derivative."""
@@ -162,14 +170,14 @@ class Smooth(TorchFunctionMode):
         made, height = function(*args, **kwargs), self._turning(function, args, kwargs)
         if height is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
             soft = softsign(10 * height) if sign else height
-            self._heights[made] = height
-            self._surrogates[made] = self._take(made.to(soft.dtype), (1 + soft) / 2 if self._soft_values else soft)
-        elif args[0] in self._scores and sign == 0:
-            share = self._scores[args[0]].softmax(-1)
+            self.heights[made] = height
+            self.surrogates[made] = self.take(made.to(soft.dtype), (1 + soft) / 2 if self.soft_values else soft)
+        elif args[0] in self.scores and sign == 0:
+            share = self.scores[args[0]].softmax(-1)
             if isinstance(other, int):
-                self._surrogates[made] = self._take(made.to(share.dtype), share[..., other].reshape(made.shape))
+                self.surrogates[made] = self.take(made.to(share.dtype), share[..., other].reshape(made.shape))
             elif made.shape == share.shape and torch.equal(other, torch.arange(share.shape[-1], device=share.device)):
-                self._surrogates[made] = self._take(made.to(share.dtype), share)  # one-hot
+                self.surrogates[made] = self.take(made.to(share.dtype), share)  # one-hot
         return made
 
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -187,52 +195,15 @@ class Smooth(TorchFunctionMode):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
         return straight(function(*args, **kwargs), args[0].log_softmax(-1 if dim is None else dim))
 
-    def choose(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """The largest: remembers among what it was chosen."""
-        made = function(*args, **kwargs)
-        dim = kwargs.get("dim", args[1] if len(args) > 1 and isinstance(args[1], int) else None)
-        if dim in (-1, args[0].dim() - 1) and args[0].is_floating_point():
-            index = made if isinstance(made, Tensor) else made[1]
-            height = -args[0] if operation_name(function) in ("argmin", "min") else args[0]
-            self._scores[index] = height.unsqueeze(-2) if index.dim() == height.dim() else height
-        return made
-
-    def largest(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """The largest one of the last dimension, as `choose`."""
-        made = function(*args, **kwargs)
-        if made[1].shape[-1] == 1 and args[0].is_floating_point():
-            self._scores[made[1]] = args[0].unsqueeze(-2)
-        return made
-
-    def one_hot(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Hard labels: integers, with softmax(scores) as their smooth surrogate."""
-        made = function(*args, **kwargs)
-        if args[0] in self._scores and self._scores[args[0]].shape == made.shape:
-            scores = self._scores[args[0]]
-            self._surrogates[made] = self._take(made.to(scores.dtype), scores.softmax(-1))
-        return made
-
-    def scatter(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Hard labels made by writing at the chosen places."""
-        made = function(*args, **kwargs)
-        index = next(
-            (arg for arg in (*args[1:], *kwargs.values()) if isinstance(arg, Tensor) and arg in self._scores), None
-        )
-        if index is None or not made.is_floating_point():
-            return made
-        share = self._scores[index].softmax(-1).reshape(made.shape)
-        low, high = made.detach().amin(), made.detach().amax()
-        return self._take(made, low + share * (high - low))
-
     def where(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Either or, as a mixture by the mask's smooth surrogate."""
         made = function(*args, **kwargs)
-        if args[0] not in self._surrogates or len(args) < 3 or not made.is_floating_point():
+        if args[0] not in self.surrogates or len(args) < 3 or not made.is_floating_point():
             return made
-        share, first, second = self._surrogates[args[0]], *(torch.as_tensor(each) for each in args[1:3])
+        share, first, second = self.surrogates[args[0]], *(torch.as_tensor(each) for each in args[1:3])
         gap = first.detach() - second.detach()
         hard = made + (straight(share, share) - share.detach()) * gap.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
-        return self._take(hard, share * first + (1 - share) * second) if self._soft_values else hard
+        return self.take(hard, share * first + (1 - share) * second) if self.soft_values else hard
 
     def array(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Out of torch, as if nothing were differentiated."""
@@ -241,26 +212,17 @@ class Smooth(TorchFunctionMode):
     def view(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Another shape."""
         made = function(*args, **kwargs)
-        if isinstance(made, Tensor) and args[0] in self._surrogates:
-            self._surrogates[made] = function(self._surrogates[args[0]], *args[1:], **kwargs)
-        if isinstance(made, Tensor) and args[0] in self._scores and made.numel() >= args[0].numel():
-            self._scores[made] = self._scores[args[0]]
+        if isinstance(made, Tensor) and args[0] in self.surrogates:
+            self.surrogates[made] = function(self.surrogates[args[0]], *args[1:], **kwargs)
+        if isinstance(made, Tensor) and args[0] in self.scores and made.numel() >= args[0].numel():
+            self.scores[made] = self.scores[args[0]]
         return made
-
-    def gather(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """What stands at the chosen places of the second dimension, as the mean under softmax(scores)."""
-        made, table = function(*args, **kwargs), args[0]
-        index = next((arg for arg in (*args[1:], *kwargs.values()) if isinstance(arg, Tensor)), None)
-        if index is None or index not in self._scores or self._scores[index].shape != table.shape[:2]:
-            return made
-        soft = torch.einsum("ne,ne...->n...", self._scores[index].softmax(-1), table).unsqueeze(1)
-        return self._take(made, soft) if made.is_floating_point() and soft.shape == made.shape else made
 
     def invert(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The complement of a mask."""
         made = function(*args, **kwargs)
-        if args[0] in self._surrogates:
-            self._surrogates[made] = 1 - self._surrogates[args[0]]
+        if args[0] in self.surrogates:
+            self.surrogates[made] = 1 - self.surrogates[args[0]]
         return made
 
 
@@ -275,15 +237,11 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), Smooth.squash),
     **dict.fromkeys(("softmax", "_softmax"), Smooth.softmax),
     "copysign": Smooth.copy_sign,
-    **dict.fromkeys(("argmax", "max", "argmin", "min"), Smooth.choose),
-    "topk": Smooth.largest,
-    "one_hot": Smooth.one_hot,
-    **dict.fromkeys(("scatter", "scatter_"), Smooth.scatter),
     "where": Smooth.where,
     **dict.fromkeys(_VIEWS, Smooth.view),
-    "gather": Smooth.gather,
     **dict.fromkeys(("numpy", "tolist", "item", "__float__", "__int__", "__bool__", "__index__"), Smooth.array),
     **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), Smooth.invert),
+    **choices.RULES,
 }
 
 
@@ -293,6 +251,7 @@ def bpda(mode: Smooth | None = None) -> Iterator[None]:
     with (
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
         unseen(),
+        torch.compiler.set_stance("force_eager"),  # what was compiled is looked into as well
         replaced(torch.autograd.Function, "apply", classmethod(plain_apply)),
         interpreting(),
         mode or Smooth(),

@@ -55,7 +55,7 @@ class Inner:
         with as_in_use(x.device, callee), bpda(), ExitStack() as stack:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
-            callee(x.to(self.subject.dtype))
+            callee(x.to(self.subject.dtype).clone())
         if answers and answers[-1].shape[:1] == x.shape[:1]:
             return answers[-1]
         with as_in_use(x.device, callee):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nofreelunch.attacks.base import Best, Search
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
+from nofreelunch.evaluation.remedies.choices import dim_of_choice, sign_of_choice
 from nofreelunch.evaluation.remedies.lagrangian import unit_slope
 from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
@@ -29,8 +30,8 @@ _ACTIVATIONS = {
     "softplus", "hardswish", "mish",
 }  # fmt: skip
 """They do little with what is below 0."""
-_CHOOSERS = {"softmax": 1, "_softmax": 1, "argmax": 1, "max": 1, "topk": 2, "argmin": 1, "min": 1}
-"""Of what goes in here, (n, choices), a choice sleeps that is never made; where the dimension stands."""
+_SHARES = ("softmax", "_softmax")
+"""They choose softly; of what goes into a choice, (n, choices), one sleeps that is never made."""
 _UNITS = 32
 """So many are woken, at most."""
 
@@ -68,22 +69,13 @@ class _Reading(Smooth):
             for dim in sorted({1, given.dim() - 1}):  # channels of convolutions come first, those of linear layers last
                 self.layers.append(_Layer(before, dim, _by_unit(before, dim).amax(2)))
             return straight(function(*args, **kwargs), before)
-        if (
-            name in _CHOOSERS
-            and given.shape[1] not in (1, self._classes)
-            and given.dim() == 2
-            and _dim(name, args, kwargs) in (-1, 1)
-        ):
-            height = -given if name in ("argmin", "min") else given
+        sign = 1 if name in _SHARES else sign_of_choice(function, args, kwargs)
+        among = given.dim() == 2 and given.shape[1] not in (1, self._classes)
+        if sign and among and dim_of_choice(function, args, kwargs) in (-1, 1):
+            height = sign * given
             first, second = height.topk(2).values.T[..., None]
             self.layers.append(_Layer(given, 1, height - torch.where(height == first, second, first)))
         return super().__torch_function__(function, types, args, kwargs)
-
-
-def _dim(chooser: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Along which dimension is chosen."""
-    place = _CHOOSERS[chooser]
-    return kwargs.get("dim", args[place] if len(args) > place else -1 if chooser == "topk" else None)
 
 
 def _by_unit(values: Tensor, dim: int) -> Tensor:

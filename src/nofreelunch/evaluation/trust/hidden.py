@@ -8,6 +8,7 @@ that of a gate which has chosen some expert nowhere, what cannot be steered to i
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -17,7 +18,7 @@ from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.decisions import Steered, after_a_step, answered, closed_sides
 from nofreelunch.evaluation.remedies.inner import Inner, module_names, watched
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import Subject, as_in_use
+from nofreelunch.evaluation.subject import Subject, as_in_use, attempted
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
 from nofreelunch.types import Inputs, Labels, Model
@@ -45,9 +46,9 @@ def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: In
     closed = [
         Steered(threat, steps, subject=subject, place=place, side=side) for place, side in closed_sides(subject, seen)
     ]
-    for name, part, settled in (*_locked(closed, x, y), *_mute(subject, seen, closed, x)):
-        lost = _lost(threat, part, x, y)
-        if lost > own + _WEAKER and not settled():
+    for name, part, settled in chain(_locked(closed, x, y), _mute(subject, seen, closed, x)):
+        lost = attempted(partial(_lost, threat, part, x, y))  # None: it gives no answer
+        if lost is not None and lost > own + _WEAKER and not attempted(settled):
             return Flag(
                 "hidden-part",
                 f"{name} has a say at none of {len(seen)} points, images and where attacks led; if it answered alone, "
@@ -82,10 +83,10 @@ def _mute(subject: Subject, seen: Inputs, closed: list[Steered], x: Inputs) -> I
     mute = _unheard(subject, seen, Smooth())
     for side in closed:
         if mute and side.tells(x):
-            mute = {place: mute[place] for place in mute.keys() & _unheard(subject, seen, side.making(len(seen)))}
+            mute = {place: mute[place] for place in mute.keys() & _unheard(subject, seen, side.making(seen))}
     names = module_names(subject.callee())
     for place, shape in sorted(mute.items()):
-        yield names[place], Inner(subject, place, shape, from_x=False), lambda: False
+        yield f'module "{names[place]}"', Inner(subject, place, shape, from_x=False), lambda: False
 
 
 def _unheard(subject: Subject, seen: Inputs, mode: Smooth) -> dict[int, tuple[int, ...]]:
@@ -109,8 +110,8 @@ def _unheard(subject: Subject, seen: Inputs, mode: Smooth) -> dict[int, tuple[in
             return told
 
     with watched(callee, note), torch.enable_grad(), as_in_use(seen.device, callee), bpda(mode):
-        logits = callee(seen.detach().to(subject.dtype).clone().requires_grad_())
-    if not answers:
+        logits = callee(seen.detach().to(subject.dtype).requires_grad_().clone())  # it may work in place
+    if not answers or not logits.requires_grad:
         return {}
     weights = Streams.numbered(0, 1, logits.device).normal(logits.shape[1], dtype=logits.dtype)
     tensors = [tensor for tensor, _ in answers.values()]

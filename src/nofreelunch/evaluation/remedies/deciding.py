@@ -31,12 +31,14 @@ class Decision:
         rising: what rises towards each side (n, sides), if that is known.
         measured: whether that is what the model compares: its values are true then, and not only its slopes.
         heeded: whether anything was made of it: of the largest its value may be all that is wanted.
+        derived: whether it was made of other decisions alone, as the complement of a mask.
     """
 
     value: Labels
     rising: Tensor | None
     measured: bool
     heeded: bool = True
+    derived: bool = False
 
     @property
     def sides(self) -> int:
@@ -44,9 +46,9 @@ class Decision:
         return 2 if self.rising is None else self.rising.shape[1]
 
     def follows(self, other: "Decision") -> bool:
-        """Whether this one is settled by what the other one was; what is always alike tells of nothing."""
+        """Whether this one is settled by what the other one was; that it is always alike may be chance."""
         if (self.value == self.value[0]).all():
-            return False
+            return self.derived
         groups = (self.value[other.value == side] for side in range(other.sides))
         return all(len(group) == 0 or bool((group == group[0]).all()) for group in groups)
 
@@ -94,7 +96,9 @@ class Deciding(Smooth):
             return made
         if made.shape[:1] != (self._rows,) or made.numel() != self._rows:
             return made
-        decision = Decision(made.flatten().long(), self._rising(made), made in self.heights)
+        derived = all(one in self._places for one in given)
+        decision = Decision(made.flatten().long(), self._rising(made), made in self.heights, derived=derived)
+        self._places[made] = len(self.seen)
         return torch.full_like(made, self._side) if self._decides(decision) else made
 
     def _hangs(self, tensor: Tensor) -> bool:

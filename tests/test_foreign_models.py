@@ -98,7 +98,7 @@ def test_the_layout_of_robustness(suffix: str) -> None:
 def test_of_two_networks_in_one_file_none_is_taken_for_the_other() -> None:
     state = network().state_dict()
     torch.save({f"{which}.{name}": state[name] for which in ("student", "teacher") for name in state}, "w.pt")
-    with pytest.raises(InputError, match="does not fit the model: 0.bias is missing"):
+    with pytest.raises(InputError, match=r"does not fit the model: 0\.bias is missing"):
         load_model(FACTORY, weights="w.pt")
 
 

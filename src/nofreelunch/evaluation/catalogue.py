@@ -24,6 +24,7 @@ from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from nofreelunch.evaluation.remedies.decision_based import OtherImages, RaySearch
 from nofreelunch.evaluation.remedies.decisions import steered
 from nofreelunch.evaluation.remedies.inner import inner_surrogates
+from nofreelunch.evaluation.remedies.quiet_units import Group, Moved, quiet
 from nofreelunch.evaluation.remedies.sleeping_units import Awake, Unit, Waking, sleeping
 from nofreelunch.evaluation.remedies.substitute import Substitute
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD, Transferred
@@ -107,6 +108,9 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found |= _at_other_points(trial, pool, steps)
     if units := trial.attempted("sleeping units", partial(sleeping, trial.subject, pool, trial.batch)):
         found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
+    standing = partial(quiet, trial.threat, trial.subject, pool, *trial.load(index))
+    if groups := trial.attempted("quiet units", standing):
+        found["quiet units"] = Remedy(_moving(trial, groups, steps[0]), _moving(trial, groups, steps[1]))
     steering = partial(steered, trial.threat, trial.subject, trial.load(index), steps)
     if (parts := trial.attempted("decisions", steering)) is not None:
         found["decisions"] = Remedy(*parts)
@@ -139,6 +143,10 @@ def _waking(trial: Trial, units: tuple[Unit, ...], steps: int) -> Attack:
     threat, subject = trial.threat, trial.subject
     one_by_one = Waking(threat, steps, subject=subject, units=units, surrogate=BPDA(subject))
     return WorstOf((one_by_one, SurrogatePGD(threat, steps, surrogate=Awake(subject))))
+
+
+def _moving(trial: Trial, groups: tuple[Group, ...], steps: int) -> Attack:
+    return Moved(trial.threat, steps, subject=trial.subject, groups=groups, surrogate=BPDA(trial.subject))
 
 
 def _by_labels(trial: Trial, pool: Inputs, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:

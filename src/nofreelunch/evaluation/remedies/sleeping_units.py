@@ -25,7 +25,7 @@ from nofreelunch.types import Inputs, Labels, Model
 Unit: TypeAlias = tuple[int, int]
 """Which of the model's activations, and which column, or channel, of what goes into it."""
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "gelu", "silu", "elu", "elu_", "selu", "celu",
     "softplus", "hardswish", "mish",
 }  # fmt: skip
@@ -44,7 +44,7 @@ class _Layer(NamedTuple):
     heights: Tensor
 
 
-class _Reading(Smooth):
+class Reading(Smooth):
     """Writes down what goes into activations and choices; the derivative of an activation is 1, awake or not.
 
     Args:
@@ -54,7 +54,7 @@ class _Reading(Smooth):
 
     def __init__(self, rows: int, classes: int) -> None:
         super().__init__()
-        self._rows, self._classes = rows, classes
+        self.rows, self.classes = rows, classes
         self.layers: list[_Layer] = []
 
     def __torch_function__(
@@ -62,15 +62,15 @@ class _Reading(Smooth):
     ) -> Any:
         """The operation."""
         name, given, kwargs = operation_name(function), args[0] if args else None, kwargs or {}
-        if not isinstance(given, Tensor) or given.dim() < 2 or len(given) != self._rows or not given.requires_grad:
+        if not isinstance(given, Tensor) or given.dim() < 2 or len(given) != self.rows or not given.requires_grad:
             return super().__torch_function__(function, types, args, kwargs)
-        if name in _ACTIVATIONS:
+        if name in ACTIVATIONS:
             before = given * 1  # the operation may work in place
             for dim in sorted({1, given.dim() - 1}):  # channels of convolutions come first, those of linear layers last
-                self.layers.append(_Layer(before, dim, _by_unit(before, dim).amax(2)))
+                self.layers.append(_Layer(before, dim, by_unit(before, dim).amax(2)))
             return straight(function(*args, **kwargs), before)
         sign = 1 if name in _SHARES else sign_of_choice(function, args, kwargs)
-        among = given.dim() == 2 and given.shape[1] not in (1, self._classes)
+        among = given.dim() == 2 and given.shape[1] not in (1, self.classes)
         if sign and among and dim_of_choice(function, args, kwargs) in (-1, 1):
             height = sign * given
             first, second = height.topk(2).values.T[..., None]
@@ -78,14 +78,14 @@ class _Reading(Smooth):
         return super().__torch_function__(function, types, args, kwargs)
 
 
-def _by_unit(values: Tensor, dim: int) -> Tensor:
+def by_unit(values: Tensor, dim: int) -> Tensor:
     """All values of each unit of each example, (n, units, places)."""
     return values.movedim(dim, 1).unsqueeze(-1).flatten(2)
 
 
 def _read(subject: Subject, x: Inputs) -> tuple[Tensor, list[_Layer]]:
     """The model's logits at points that have gradients, and its layers."""
-    mode = _Reading(len(x), subject.classes)
+    mode = Reading(len(x), subject.classes)
     with torch.enable_grad(), bpda(mode):
         logits = subject.differentiable(x)
     return logits, mode.layers
@@ -134,7 +134,7 @@ def _looked_at(subject: Subject, x: Inputs) -> dict[tuple[int, int], tuple[Tenso
     seen = {}
     for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
         heights = layer.heights.detach()
-        force = torch.zeros_like(heights) if slope is None else _by_unit(slope, layer.dim).abs().sum(2)
+        force = torch.zeros_like(heights) if slope is None else by_unit(slope, layer.dim).abs().sum(2)
         seen[number, heights.shape[1]] = heights.amax(0), (force * heights.abs()).sum(0)
     return seen
 

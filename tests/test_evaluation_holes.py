@@ -341,8 +341,9 @@ class LockedInTraining(Locked):
 
 
 def test_one_that_cannot_be_copied_is_attacked_as_it_is_judged() -> None:
-    model = LockedInTraining().train()
-    judged(model, inputs(40))
+    x, model = inputs(40), LockedInTraining().eval()
+    y = model(x).argmax(1)
+    evaluate(model.train(), (x, y), THREAT, BRIEF)
     assert model.norm.training
     assert model.norm.num_batches_tracked == 0
 

@@ -95,9 +95,12 @@ def _beyond_luck(
 
 
 def _remedies(trial: Trial, protocol: Protocol, sample: Some, suspicious: bool) -> dict[str, Remedy]:
-    """What can be tried: the same each time, though what is found out about a model may hang on what it draws."""
-    trial.journal.begin("remedies")
-    return remedies(trial, sample, suspicious, (protocol.probing, protocol.thorough))
+    """What can be tried, found out once: the same in a resumed run, though it may hang on what a model draws."""
+    if trial.remedies is None:
+        trial.journal.begin("remedies")
+        trial.remedies = remedies(trial, sample, suspicious, (protocol.probing, protocol.thorough))
+    trial.journal.begin("remedies are known")
+    return dict(trial.remedies)
 
 
 def adapt(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gain]:

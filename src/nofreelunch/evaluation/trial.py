@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from nofreelunch.evaluation.subject import Subject, attempted
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat, expand
 from nofreelunch.types import Inputs, Labels, Mask, Model, PerExample
+
+if TYPE_CHECKING:
+    from nofreelunch.evaluation.catalogue import Remedy
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
@@ -56,6 +59,7 @@ class Trial:
         randomised: whether answers are means over draws.
         untried: remedies under which the model's code has failed, by name, and how.
         suspicious: whether there is anything odd about the model; then attacks give no example up.
+        remedies: what can be tried on this model, by name; None before it was asked for.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Trial:
         self.view: Model = subject.differentiable
         self.untried = journal.once("untried", dict[str, str])  # one object, saved with the rest as it fills
         self.randomised, self.suspicious = False, False
+        self.remedies: dict[str, Remedy] | None = None
 
     def randomise(self) -> None:
         """Take the answers as means over draws from now on; the worst points are kept, to be judged at the end."""

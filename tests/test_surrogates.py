@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ import nofreelunch as nfl
 from deceptive.brief import BRIEF, EPS, examples
 from deceptive.honest import dense, fitted, robust, standard
 from nofreelunch.evaluation import evaluate
-from nofreelunch.evaluation.remedies.sleeping_units import Waking, sleeping
+from nofreelunch.evaluation.remedies.moved_units import Moved
+from nofreelunch.evaluation.remedies.sleeping_units import activations, sleeping
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.subject import Subject
@@ -235,7 +237,8 @@ def test_images_that_go_another_way_have_other_units() -> None:
         return net(z) if len(z) < 30 else net(z).relu() - (-net(z)).relu()
 
     assert sleeping(Subject(model), x, 31)  # a batch of each kind
-    waking = Waking(nfl.Linf(EPS), 3, subject=Subject(model), units=((0, 5), (0, 70), (2, 9)), surrogate=model)
+    heights, groups = partial(activations, Subject(model)), (((0, 5),), ((0, 70),), ((2, 9),))
+    waking = Moved(nfl.Linf(EPS), 3, heights=heights, groups=groups, surrogate=model)
     for some in (slice(20), slice(32)):
         z = waking(model, x[some], y[some], torch.Generator().manual_seed(0))
         assert nfl.Linf(EPS).contains(z, x[some]).all()

@@ -24,8 +24,9 @@ from nofreelunch.evaluation.remedies.coordinate_ascent import CoordinateAscent
 from nofreelunch.evaluation.remedies.decision_based import OtherImages, RaySearch
 from nofreelunch.evaluation.remedies.decisions import steered
 from nofreelunch.evaluation.remedies.inner import inner_surrogates
-from nofreelunch.evaluation.remedies.quiet_units import Group, Moved, quiet
-from nofreelunch.evaluation.remedies.sleeping_units import Awake, Unit, Waking, sleeping
+from nofreelunch.evaluation.remedies.moved_units import Moved, Unit
+from nofreelunch.evaluation.remedies.quiet_units import moving, quiet
+from nofreelunch.evaluation.remedies.sleeping_units import Awake, activations, sleeping
 from nofreelunch.evaluation.remedies.substitute import Substitute
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD, Transferred
 from nofreelunch.evaluation.remedies.switches import behind_switches
@@ -110,7 +111,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
         found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
     standing = partial(quiet, trial.threat, trial.subject, pool, *trial.load(index))
     if groups := trial.attempted("quiet units", standing):
-        found["quiet units"] = Remedy(_moving(trial, groups, steps[0]), _moving(trial, groups, steps[1]))
+        brief, thorough = (moving(trial.threat, trial.subject, groups, count) for count in steps)
+        found["quiet units"] = Remedy(brief, thorough)
     steering = partial(steered, trial.threat, trial.subject, trial.load(index), steps)
     if (parts := trial.attempted("decisions", steering)) is not None:
         found["decisions"] = Remedy(*parts)
@@ -141,12 +143,9 @@ def _at_other_points(trial: Trial, pool: Inputs, steps: tuple[int, int]) -> dict
 def _waking(trial: Trial, units: tuple[Unit, ...], steps: int) -> Attack:
     """One by one, and all at once."""
     threat, subject = trial.threat, trial.subject
-    one_by_one = Waking(threat, steps, subject=subject, units=units, surrogate=BPDA(subject))
+    heights, groups = partial(activations, subject), tuple((unit,) for unit in units)
+    one_by_one = Moved(threat, steps, heights=heights, groups=groups, surrogate=BPDA(subject))
     return WorstOf((one_by_one, SurrogatePGD(threat, steps, surrogate=Awake(subject))))
-
-
-def _moving(trial: Trial, groups: tuple[Group, ...], steps: int) -> Attack:
-    return Moved(trial.threat, steps, subject=trial.subject, groups=groups, surrogate=BPDA(trial.subject))
 
 
 def _by_labels(trial: Trial, pool: Inputs, suspicious: bool, steps: tuple[int, int]) -> dict[str, Remedy]:

@@ -7,28 +7,23 @@ unit itself leads there, and the model's answers on the way tell whether anythin
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, final
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.base import Best, Search
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.evaluation.remedies.bpda import bpda
-from nofreelunch.evaluation.remedies.lagrangian import unit_slope
+from nofreelunch.evaluation.remedies.moved_units import Group, Moved
 from nofreelunch.evaluation.remedies.sleeping_units import ACTIVATIONS, Reading, by_unit
-from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
+from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
-from nofreelunch.types import Inputs, Labels, Model
-
-Unit: TypeAlias = tuple[int, int, int]
-"""Which of the linear operations, which of its columns or channels, and which way it is moved: 1 or -1."""
-Group: TypeAlias = tuple[Unit, ...]
-"""Units that are moved together."""
+from nofreelunch.types import Inputs, Labels
 
 _LINEAR = {"linear": -1, "matmul": -1, "__matmul__": -1, "mm": -1, "addmm": -1, "bmm": -1, "conv1d": 1, "conv2d": 1,
            "conv3d": 1, "conv_transpose2d": 1}  # fmt: skip
@@ -51,7 +46,7 @@ class _Outputs(Reading):
     def __init__(self, rows: int, classes: int, straight: bool = False) -> None:
         super().__init__(rows, classes)
         self._straight = straight
-        self.outputs: list[tuple[Tensor, Tensor]] = []
+        self.outputs: list[Tensor] = []
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -63,11 +58,12 @@ class _Outputs(Reading):
         made = super().__torch_function__(function, types, args, kwargs)
         if name in _LINEAR and made.dim() > 1 and len(made) == self.rows and made.shape[_LINEAR[name]] != self.classes:
             values = by_unit(made, _LINEAR[name] % made.dim())
-            self.outputs.append((values.amax(2), -values.amin(2)))
+            self.outputs += [values.amax(2), -values.amin(2)]
         return made
 
 
-def _outputs(subject: Subject, x: Inputs, straight: bool = False) -> list[tuple[Tensor, Tensor]]:
+def outputs(subject: Subject, x: Inputs, straight: bool = False) -> list[Tensor]:
+    """What comes out of each linear operation, (n, units): how far each unit is up and, in a second layer, down."""
     mode = _Outputs(len(x), subject.classes, straight)
     with bpda(mode):
         subject.differentiable(x)
@@ -85,10 +81,22 @@ def quiet(threat: Threat, subject: Subject, pool: Inputs, x: Inputs, y: Labels) 
         y: their labels.
     """
     pool = pool[:: 1 + len(pool) // _SHOWING]
-    groups: list[Group] = [((*unit, way),) for unit in _quietest(threat, subject, pool) for way in (1, -1)]
+    groups: list[Group] = [
+        ((layer + down, unit),) for layer, unit in _quietest(threat, subject, pool) for down in (0, 1)
+    ]
     few = slice(None, None, 1 + len(x) // _IMAGES)
-    attack = Moved(threat, subject=subject, groups=(*groups, *_asleep(subject, pool)))
-    return tuple(attack.leading(x[few], y[few]))[:_FOUND]
+    attack = moving(threat, subject, (*groups, *_asleep(subject, pool)), 0)
+    labels = y[few].repeat(_MARKS)
+    leading = (
+        group for group, points in attack.ways(x[few]) if misclassified(subject.logits(torch.cat(points)), labels).any()
+    )
+    return tuple(islice(leading, _FOUND))
+
+
+def moving(threat: Threat, subject: Subject, groups: tuple[Group, ...], steps: int) -> Moved:
+    """The attack that moves these groups, and then makes so many steps of PGD."""
+    heights = partial(outputs, subject)
+    return Moved(threat, steps, heights=heights, groups=groups, marks=_MARKS, surrogate=BPDA(subject))
 
 
 @torch.no_grad()
@@ -100,9 +108,9 @@ def _quietest(threat: Threat, subject: Subject, pool: Inputs) -> list[tuple[int,
     noise = threat.random_start(pool, Streams.numbered(0, len(pool), pool.device))
     ratios = dict[tuple[int, int], float]()
     for straight in (False, True):
-        both = zip(_outputs(subject, pool, straight), _outputs(subject, noise, straight), strict=False)
-        for layer, ((still, _), (moved, _)) in enumerate(both):
-            if still.shape == moved.shape:
+        both = zip(outputs(subject, pool, straight), outputs(subject, noise, straight), strict=False)
+        for layer, (still, moved) in enumerate(both):
+            if layer % 2 == 0 and still.shape == moved.shape:
                 loud = (moved - still).square().mean(0).sqrt() / still.std(0).clamp(min=torch.finfo(still.dtype).tiny)
                 for unit, ratio in enumerate(loud.nan_to_num().tolist()):
                     ratios[layer, unit] = max(ratio, ratios.get((layer, unit), 0.0))
@@ -113,60 +121,9 @@ def _quietest(threat: Threat, subject: Subject, pool: Inputs) -> list[tuple[int,
 @torch.no_grad()
 def _asleep(subject: Subject, pool: Inputs) -> Iterator[Group]:
     """In each layer the units that are below 0 on all images, those the farthest below first: two, three and more."""
-    for layer, (highest, _) in enumerate(_outputs(subject, pool)):
+    for layer, highest in list(enumerate(outputs(subject, pool)))[::2]:
         depth = -highest.mean(0) / highest.std(0).clamp(min=torch.finfo(highest.dtype).tiny)
         asleep = (highest.amax(0) < 0).nonzero().squeeze(1)
         first = asleep[depth[asleep].argsort(descending=True)][:_TOGETHER].tolist()
         for count in range(2, len(first) + 1):
-            yield tuple((layer, unit, 1) for unit in first[:count])
-
-
-@final
-@dataclass(frozen=True)
-class Moved(Search):
-    """Moves units as far as the set allows, and climbs from where the scores are worst.
-
-    Args:
-        threat: the set.
-        steps: of PGD, after that.
-        subject: the model.
-        groups: of units.
-        surrogate: the function that PGD differentiates; None: no PGD.
-    """
-
-    steps: int = 0
-    subject: Subject = field(kw_only=True, repr=False)
-    groups: tuple[Group, ...] = field(kw_only=True)
-    surrogate: Model | None = field(kw_only=True, default=None)
-
-    def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
-        """All groups, and all steps."""
-        best, rows = Best(x, model), torch.arange(len(x), device=x.device)
-        for _, points in self._ways(x):
-            for z in points:
-                with torch.no_grad():
-                    best.offer(rows, z, model(z), y)
-            if best.broken.all():
-                return best.z
-        if self.surrogate is None:
-            return best.z
-        climb = SurrogatePGD(self.threat, self.steps, surrogate=self.surrogate)
-        return climb.follow(model, replace(climb.start(model, x, y, streams), z=best.z))
-
-    def leading(self, x: Inputs, y: Labels) -> list[Group]:
-        """The groups that lead an example to a wrong answer."""
-        ask, labels = self.subject.logits, y.repeat(_MARKS)
-        return [group for group, points in self._ways(x) if misclassified(ask(torch.cat(points)), labels).any()]
-
-    def _ways(self, x: Inputs) -> Iterator[tuple[Group, list[Inputs]]]:
-        """For each group the points on the way to where it is, to first order, moved the farthest."""
-        at = x.detach().requires_grad_()
-        with torch.enable_grad():
-            heights = _outputs(self.subject, at)
-        for group in self.groups:
-            slope = torch.zeros_like(x)
-            for layer, unit, way in group:
-                if layer < len(heights) and unit < heights[layer][0].shape[1]:  # else these images go another way
-                    slope += unit_slope(self.threat, heights[layer][way < 0][:, unit], at)
-            direction = self.threat.eps * self.threat.steepest(slope)
-            yield group, [self.threat.project(x + mark / _MARKS * direction, x) for mark in range(_MARKS, 0, -1)]
+            yield tuple((layer, unit) for unit in first[:count])

@@ -5,25 +5,20 @@ that images do not have. No gradient of the scores tells of them; the slope of w
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias, final
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nofreelunch.attacks.base import Best, Search
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
 from nofreelunch.evaluation.remedies.choices import dim_of_choice, sign_of_choice
-from nofreelunch.evaluation.remedies.lagrangian import unit_slope
+from nofreelunch.evaluation.remedies.moved_units import Unit
 from nofreelunch.evaluation.remedies.straight import straight
-from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
-from nofreelunch.types import Inputs, Labels, Model
-
-Unit: TypeAlias = tuple[int, int]
-"""Which of the model's activations, and which column, or channel, of what goes into it."""
+from nofreelunch.types import Inputs
 
 ACTIVATIONS = {
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "gelu", "silu", "elu", "elu_", "selu", "celu",
@@ -91,6 +86,11 @@ def _read(subject: Subject, x: Inputs) -> tuple[Tensor, list[_Layer]]:
     return logits, mode.layers
 
 
+def activations(subject: Subject, x: Inputs) -> list[Tensor]:
+    """What goes into each activation and each choice, (n, units)."""
+    return [layer.heights for layer in _read(subject, x)[1]]
+
+
 @dataclass(frozen=True)
 class Awake:
     """BPDA, and each activation with the derivative 1: leads to where many units wake together."""
@@ -137,43 +137,3 @@ def _looked_at(subject: Subject, x: Inputs) -> dict[tuple[int, int], tuple[Tenso
         force = torch.zeros_like(heights) if slope is None else by_unit(slope, layer.dim).abs().sum(2)
         seen[number, heights.shape[1]] = heights.amax(0), (force * heights.abs()).sum(0)
     return seen
-
-
-@final
-@dataclass(frozen=True)
-class Waking(Search):
-    """Goes as far up as each sleeping unit lets it, and on from where the scores are worst.
-
-    Args:
-        threat: the set.
-        steps: of PGD, after that.
-        subject: the model.
-        units: of it.
-        surrogate: the function that PGD differentiates.
-    """
-
-    steps: int
-    subject: Subject = field(kw_only=True, repr=False)
-    units: tuple[Unit, ...] = field(kw_only=True)
-    surrogate: Model = field(kw_only=True)
-
-    def search(self, model: Model, x: Inputs, y: Labels, streams: Streams) -> Inputs:
-        """All units, and all steps."""
-        climb = SurrogatePGD(self.threat, self.steps, surrogate=self.surrogate)
-        return climb.follow(model, replace(climb.start(model, x, y, streams), z=self._woken(model, x, y)))
-
-    def _woken(self, model: Model, x: Inputs, y: Labels) -> Inputs:
-        """For each example the worst of the points where a unit is, to first order, as far up as it goes."""
-        best, rows = Best(x, model), torch.arange(len(x), device=x.device)
-        at = x.detach().requires_grad_()
-        heights = [layer.heights for layer in _read(self.subject, at)[1]]
-        for layer, unit in self.units:
-            if best.broken.all():
-                break
-            if layer >= len(heights) or unit >= heights[layer].shape[1]:  # these images go another way
-                continue
-            slope = unit_slope(self.threat, heights[layer][:, unit], at)
-            z = self.threat.project(x + self.threat.eps * self.threat.steepest(slope), x)
-            with torch.no_grad():
-                best.offer(rows, z, model(z), y)
-        return best.z

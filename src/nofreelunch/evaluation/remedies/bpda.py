@@ -6,8 +6,9 @@ operation by operation while the model runs. What hides gradients (detach, no_gr
 undone, and the model is not told that it is being differentiated.
 """
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.functional import softsign
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from nofreelunch.evaluation.remedies import choices
+from nofreelunch.evaluation.remedies import choices, masks
 from nofreelunch.evaluation.remedies.straight import straight
 from nofreelunch.evaluation.remedies.torchscript import interpreting
 from nofreelunch.evaluation.remedies.unseen import plain_apply, replaced, unseen
@@ -29,19 +30,12 @@ _FLOATS = {
     "true_divide", "__truediv__", "matmul", "__matmul__", "mm", "bmm", "addmm", "linear", "neg", "mean", "sum",
 }  # fmt: skip
 """Operations that make numbers of a mask or of integers: there their smooth surrogates take their place."""
-_PASSING = ("round", "floor", "ceil", "trunc", "fix", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max")
+_PASSING = ("round", "floor", "ceil", "trunc", "fix", "clamp", "clip", "clamp_min", "clamp_max")
 """Rounded or cut off: the derivative is 1."""
-_COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1, "greater": 1, "less": -1, "greater_equal": 1, "less_equal": -1,
-                "__gt__": 1, "__ge__": 1, "__lt__": -1, "__le__": -1, "eq": 0, "__eq__": 0}  # fmt: skip
-"""With the sign of the difference on which a mask turns; 0: by its size."""
 _VIEWS = ("__getitem__", "slice", "select", "view", "view_as", "reshape", "unsqueeze", "squeeze", "expand", "expand_as",
           "flatten")  # fmt: skip
+_TOGETHER = ("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 _HIDDEN = {"requires_grad": False, "grad_fn": None, "is_leaf": True}
-
-
-def _second(args: Any, kwargs: Any) -> Any:
-    """The other operand."""
-    return args[1] if len(args) > 1 else kwargs["other"]
 
 
 class Smooth(TorchFunctionMode):
@@ -79,26 +73,53 @@ class Smooth(TorchFunctionMode):
             place = tuple(args[1]) if isinstance(args[1], (list, tuple)) else (args[1],)
             if place and isinstance(place[-1], Tensor) and place[-1] in self.scores:
                 return choices.look_up(self, function(*args, **kwargs), args[0], len(place), self.scores[place[-1]])
+        if (twin := _out_of_place(name)) is not None and isinstance(args[0], Tensor):
+            given = (args[0].clone(), *args[1:])
+            return self._written(args[0], Smooth.__torch_function__(self, getattr(Tensor, twin), types, given, kwargs))
+        if isinstance(out := kwargs.get("out"), Tensor):
+            others = {option: value for option, value in kwargs.items() if option != "out"}
+            return self._written(out, Smooth.__torch_function__(self, function, types, args, others))
         if (rule := _RULES.get(name)) is not None and args and isinstance(args[0], Tensor):
             return rule(self, function, args, kwargs)
         made = function(*args, **kwargs)
+        if name in _TOGETHER:
+            return self._together(function, made, args, kwargs)
         return self._in_numbers(function, made, args, kwargs) if name in _FLOATS else made
+
+    def _written(self, where: Tensor, made: Tensor) -> Tensor:
+        """What was made, with all that is known of it, where an operation in place would have left it."""
+        where.copy_(made)
+        for known in (self.surrogates, self.scores, self.heights):
+            known.pop(where, None)
+            if made in known:
+                known[where] = known[made]
+        return where
+
+    def _together(self, function: Any, made: Tensor, args: Any, kwargs: Any) -> Tensor:
+        """Masks or integers joined to one tensor."""
+        smooth = [self.smooth(part) for part in args[0]]
+        floats = [one.dtype for one, part in zip(smooth, args[0], strict=True) if one is not part]
+        if floats and not made.is_floating_point():
+            self.surrogates[made] = function([one.to(floats[0]) for one in smooth], *args[1:], **kwargs)
+        return made
 
     def _in_numbers(self, function: Any, made: Any, args: Any, kwargs: Any) -> Any:
         """What is made of numbers some of which have surrogates; integers stay what they are: they may be an index."""
-        smooth = [self.smooth(arg) for arg in args]
-        changed = [other for one, other in zip(args, smooth, strict=True) if one is not other]
+        given = [*args, *kwargs.values()]
+        changed = [other for one, other in zip(given, map(self.smooth, given), strict=True) if one is not other]
         if not changed:
             return made
-        floats = (
-            arg.to(changed[0].dtype) if isinstance(arg, Tensor) and arg.dtype in (*_INTEGERS, torch.bool) else arg
-            for arg in smooth
-        )
-        options = {name: value for name, value in kwargs.items() if name not in ("dtype", "out")}
-        surrogate = function(*floats, **options)
+
+        def as_float(value: Any) -> Any:
+            other = self.smooth(value)
+            whole = isinstance(other, Tensor) and other.dtype in (*_INTEGERS, torch.bool)
+            return other.to(changed[0].dtype) if whole else other
+
+        options = {name: as_float(value) for name, value in kwargs.items() if name != "dtype"}
+        surrogate = function(*map(as_float, args), **options)
         if made.is_floating_point():
             return surrogate.to(made.dtype)
-        self.surrogates[made] = surrogate
+        self.surrogates[made] = straight(made.to(surrogate.dtype), surrogate)
         return made
 
     def smooth(self, value: Any) -> Any:
@@ -109,13 +130,12 @@ class Smooth(TorchFunctionMode):
         name = getattr(getattr(function, "__self__", None), "__name__", "")
         if name in _HIDDEN and not isinstance(args[0], nn.Parameter):
             return _HIDDEN[name]
-        return args[0] * 1 if name == "data" and args[0].is_floating_point() else function(*args)
+        return self.keep(function, args, {}) if name == "data" else function(*args)
 
     def through(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounding and cutting off: the derivative is 1."""
-        given = args[0] * 1 if args[0].is_floating_point() else args[0]  # what works in place changes its argument
         made = function(*args, **kwargs)
-        return straight(made, given) if given.is_floating_point() else made
+        return straight(made, args[0]) if made.is_floating_point() else made
 
     def drop(self, function: Any, args: Any, kwargs: Any) -> Any:
         """What is left over by rounding: its derivative would undo that of what was rounded."""
@@ -124,8 +144,10 @@ class Smooth(TorchFunctionMode):
 
     def divide(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Rounded or not, the derivative is that of the quotient."""
-        exact = torch.true_divide(self.smooth(args[0]), self.smooth(_second(args, kwargs)))
+        exact = torch.true_divide(self.smooth(args[0]), self.smooth(masks.second(args, kwargs)))
         made = function(*args, **kwargs)
+        if made.is_complex():
+            return made
         if made.is_floating_point():
             return straight(made, exact)
         self.surrogates[made] = straight(made.to(exact.dtype), exact)
@@ -133,14 +155,39 @@ class Smooth(TorchFunctionMode):
 
     def levels(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The number of an interval: rises with what falls into it."""
-        made = function(*args, **kwargs)
-        if args[0].is_floating_point():
-            self.surrogates[made] = straight(made.to(args[0].dtype), args[0])
+        made, given = function(*args, **kwargs), args[operation_name(function) == "searchsorted"]
+        if isinstance(given, Tensor) and given.is_floating_point():
+            self.surrogates[made] = straight(made.to(given.dtype), given)
+        return made
+
+    def shift(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Bits of integers, shifted to the left or the right: multiplied or divided."""
+        made, by, given = function(*args, **kwargs), masks.second(args, kwargs), self.smooth(args[0])
+        if given is not args[0] and isinstance(by, int):
+            factor = 2.0**by if "left" in operation_name(function) or "lshift" in operation_name(function) else 2.0**-by
+            self.surrogates[made] = straight(made.to(given.dtype), given * factor)
         return made
 
     def keep(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Detaching: it is not done."""
-        return args[0] * 1 if args[0].is_floating_point() else function(*args, **kwargs)
+        """Detaching: it is not done, but of parameters and the like, which do not hang on the input."""
+        leaf = args[0].is_leaf and args[0].requires_grad
+        return args[0] if args[0].is_floating_point() and not leaf else function(*args, **kwargs)
+
+    def copy(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Masks and integers are copied among numbers as what they are there."""
+        return function(args[0], self.smooth(args[1]) if args[0].is_floating_point() else args[1], *args[2:], **kwargs)
+
+    def watch(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """What asks for its own gradient gets it, though it is no leaf; nothing is told to do without."""
+        if args[0].is_leaf:
+            return function(*args, **kwargs)
+        if (*args[1:], *kwargs.values(), True)[0]:
+            args[0].retain_grad()
+        return args[0]
+
+    def differentiate(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A backward pass within the model leaves the graph for ours."""
+        return function(*args, **{**kwargs, "retain_graph": True})
 
     def cast(self, function: Any, args: Any, kwargs: Any) -> Any:
         """To integers, and back from them or from masks."""
@@ -155,34 +202,9 @@ class Smooth(TorchFunctionMode):
             return made
         return self.take(made, source.to(made.dtype)) if made.is_floating_point() else made
 
-    def _turning(self, function: Any, args: Any, kwargs: Any) -> Tensor | None:
-        """What a comparison turns on: rises towards where it holds; None where it has no derivative."""
-        sign, pair = _COMPARISONS[operation_name(function)], [self.smooth(args[0]), self.smooth(_second(args, kwargs))]
-        smooth = [part for part in pair if isinstance(part, Tensor) and part.is_floating_point()]
-        if not smooth or not all(isinstance(part, (Tensor, int, float)) for part in pair):
-            return None
-        gap = torch.as_tensor(pair[0]).to(smooth[0]) - torch.as_tensor(pair[1]).to(smooth[0])
-        return sign * gap if sign else -gap.abs()
-
-    def compare(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """A mask, and how far it is from turning; equality is nearer the smaller the difference."""
-        other, sign = _second(args, kwargs), _COMPARISONS[operation_name(function)]
-        made, height = function(*args, **kwargs), self._turning(function, args, kwargs)
-        if height is not None and isinstance(made, Tensor) and made.dtype == torch.bool:
-            soft = softsign(10 * height) if sign else height
-            self.heights[made] = height
-            self.surrogates[made] = self.take(made.to(soft.dtype), (1 + soft) / 2 if self.soft_values else soft)
-        elif args[0] in self.scores and sign == 0:
-            share = self.scores[args[0]].softmax(-1)
-            if isinstance(other, int):
-                self.surrogates[made] = self.take(made.to(share.dtype), share[..., other].reshape(made.shape))
-            elif made.shape == share.shape and torch.equal(other, torch.arange(share.shape[-1], device=share.device)):
-                self.surrogates[made] = self.take(made.to(share.dtype), share)  # one-hot
-        return made
-
     def copy_sign(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The size of one number with the sign of another."""
-        sign = _second(args, kwargs)
+        sign = masks.second(args, kwargs)
         soft = softsign(sign) if isinstance(sign, Tensor) else sign
         return straight(function(*args, **kwargs), args[0].abs() * soft)
 
@@ -194,16 +216,6 @@ class Smooth(TorchFunctionMode):
         """Its logarithm's derivative: it orders the classes alike, and does not underflow."""
         dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
         return straight(function(*args, **kwargs), args[0].log_softmax(-1 if dim is None else dim))
-
-    def where(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Either or, as a mixture by the mask's smooth surrogate."""
-        made = function(*args, **kwargs)
-        if args[0] not in self.surrogates or len(args) < 3 or not made.is_floating_point():
-            return made
-        share, first, second = self.surrogates[args[0]], *(torch.as_tensor(each) for each in args[1:3])
-        gap = first.detach() - second.detach()
-        hard = made + (straight(share, share) - share.detach()) * gap.nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
-        return self.take(hard, share * first + (1 - share) * second) if self.soft_values else hard
 
     def array(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Out of torch, as if nothing were differentiated."""
@@ -218,31 +230,39 @@ class Smooth(TorchFunctionMode):
             self.scores[made] = self.scores[args[0]]
         return made
 
-    def invert(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """The complement of a mask."""
-        made = function(*args, **kwargs)
-        if args[0] in self.surrogates:
-            self.surrogates[made] = 1 - self.surrogates[args[0]]
-        return made
-
 
 _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_PASSING, Smooth.through),
     **dict.fromkeys(("remainder", "fmod", "frac", "__mod__"), Smooth.drop),
     **dict.fromkeys(("div", "divide", "floor_divide", "__floordiv__"), Smooth.divide),
-    **dict.fromkeys(("bucketize",), Smooth.levels),
+    **dict.fromkeys(("bucketize", "searchsorted"), Smooth.levels),
+    **dict.fromkeys(("__rshift__", "bitwise_right_shift", "__lshift__", "bitwise_left_shift"), Smooth.shift),
     **dict.fromkeys(("detach", "detach_"), Smooth.keep),
+    "copy_": Smooth.copy,
+    "requires_grad_": Smooth.watch,
+    "backward": Smooth.differentiate,
     **dict.fromkeys(_CASTS, Smooth.cast),
-    **dict.fromkeys(_COMPARISONS, Smooth.compare),
     **dict.fromkeys(("sign", "sgn", "heaviside", "sigmoid", "tanh", "hardtanh", "hardsigmoid"), Smooth.squash),
     **dict.fromkeys(("softmax", "_softmax"), Smooth.softmax),
     "copysign": Smooth.copy_sign,
-    "where": Smooth.where,
     **dict.fromkeys(_VIEWS, Smooth.view),
     **dict.fromkeys(("numpy", "tolist", "item", "__float__", "__int__", "__bool__", "__index__"), Smooth.array),
-    **dict.fromkeys(("logical_not", "__invert__", "bitwise_not"), Smooth.invert),
+    **masks.RULES,
     **choices.RULES,
 }
+
+
+def _out_of_place(name: str) -> str | None:
+    """Of an operation in place the one that is not, if that has a rule: clamp of clamp_, __add__ of __iadd__."""
+    dunder = name.endswith("__")
+    twin = "__" + name.removeprefix("__i") if dunder and name.startswith("__i") else name.removesuffix("_")
+    known = twin != name and (twin in _RULES or twin in _FLOATS) and name not in _RULES
+    return twin if known else None
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """What was compiled is looked into as well; where nothing was, the compiler is not imported for it."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
@@ -251,7 +271,7 @@ def bpda(mode: Smooth | None = None) -> Iterator[None]:
     with (
         torch.set_grad_enabled(torch.is_grad_enabled()),  # put back at the end, whatever the model has switched
         unseen(),
-        torch.compiler.set_stance("force_eager"),  # what was compiled is looked into as well
+        _uncompiled(),
         replaced(torch.autograd.Function, "apply", classmethod(plain_apply)),
         interpreting(),
         mode or Smooth(),

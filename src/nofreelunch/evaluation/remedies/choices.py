@@ -56,9 +56,9 @@ def choose(mode: "Smooth", function: Any, args: Any, kwargs: Any) -> Any:
 
 def look_up(mode: "Smooth", hard: Tensor, table: Tensor, places: int, scores: Tensor) -> Tensor:
     """table[argmax(scores)] or, row by row, table[range(n), argmax(scores)]: the mean under softmax(scores)."""
-    share = scores.softmax(-1)
     if not table.is_floating_point():
         return hard
+    share = scores.softmax(-1).to(table.dtype)
     if places > 1:
         rows = places == 2 and scores.shape == table.shape[:2] and hard.shape == (len(table), *table.shape[2:])
         return mode.take(hard, torch.einsum("ne,ne...->n...", share, table)) if rows else hard
@@ -80,9 +80,11 @@ def scatter(mode: "Smooth", function: Any, args: Any, kwargs: Any) -> Any:
     made, index = function(*args, **kwargs), _chosen(mode, args, kwargs)
     if index is None or not made.is_floating_point():
         return made
-    share = mode.scores[index].softmax(-1).reshape(made.shape)
+    share = mode.scores[index].softmax(-1)
+    if share.numel() != made.numel():
+        return made
     low, high = made.detach().amin(), made.detach().amax()
-    return mode.take(made, low + share * (high - low))
+    return mode.take(made, low + share.reshape(made.shape).to(made.dtype) * (high - low))
 
 
 def gather(mode: "Smooth", function: Any, args: Any, kwargs: Any) -> Any:
@@ -90,7 +92,8 @@ def gather(mode: "Smooth", function: Any, args: Any, kwargs: Any) -> Any:
     made, table, index = function(*args, **kwargs), args[0], _chosen(mode, args, kwargs)
     if index is None or mode.scores[index].shape != table.shape[:2]:
         return made
-    soft = torch.einsum("ne,ne...->n...", mode.scores[index].softmax(-1), table).unsqueeze(1)
+    share = mode.scores[index].softmax(-1).to(table.dtype)
+    soft = torch.einsum("ne,ne...->n...", share, table).unsqueeze(1)
     return mode.take(made, soft) if made.is_floating_point() and soft.shape == made.shape else made
 
 
@@ -100,4 +103,4 @@ def _chosen(mode: "Smooth", args: Any, kwargs: Any) -> Tensor | None:
     return next((arg for arg in given if isinstance(arg, Tensor) and arg in mode.scores), None)
 
 
-RULES = {**dict.fromkeys(_SIGNS, choose), "one_hot": one_hot, "scatter": scatter, "scatter_": scatter, "gather": gather}
+RULES = {**dict.fromkeys(_SIGNS, choose), "one_hot": one_hot, "scatter": scatter, "gather": gather}

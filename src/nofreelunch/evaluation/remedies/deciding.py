@@ -15,11 +15,6 @@ from nofreelunch.types import Labels
 
 _WAYS_OUT = {"numpy", "__array__", "tolist", "item", "__dlpack__", "__bool__", "__int__", "__float__", "__index__"}
 """By these a tensor's values leave torch: from then on, what comes from elsewhere may have been made of them."""
-_JOINED = {
-    **dict.fromkeys(("__and__", "bitwise_and", "logical_and"), torch.minimum),
-    **dict.fromkeys(("__or__", "bitwise_or", "logical_or"), torch.maximum),
-}
-"""What stands for two masks joined: of `and` that which is not so yet, of `or` that which is nearest to it."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +82,6 @@ class Deciding(Smooth):
             self._hanging[one] = hangs
         if not hangs:
             return made
-        if name in _JOINED and all(isinstance(arg, Tensor) and arg in self.surrogates for arg in args[:2]):
-            self.surrogates[made] = _JOINED[name](*(self.surrogates[arg] for arg in args[:2]))
         sign = sign_of_choice(function, args, kwargs or {})
         if sign and dim_of_choice(function, args, kwargs or {}) in (-1, given[0].dim() - 1):
             return self._choice(made, given[0], sign)

@@ -78,4 +78,4 @@ def test_no_unit_of_an_honest_network_leads_on(build: Callable[[], nn.Module]) -
     (x, y), subject = examples(), Subject(build())
     z = nfl.PGD(nfl.Linf(EPS), steps=20)(build(), x, y, torch.Generator().manual_seed(0))
     standing = subject.logits(z).argmax(1) == y
-    assert quiet(THREAT, subject, x, x[standing], y[standing]) == ()
+    assert quiet(THREAT, subject, x, x[standing], y[standing]) is None

@@ -25,7 +25,7 @@ from nofreelunch.evaluation.remedies.decision_based import OtherImages, RaySearc
 from nofreelunch.evaluation.remedies.decisions import steered
 from nofreelunch.evaluation.remedies.inner import inner_surrogates
 from nofreelunch.evaluation.remedies.moved_units import Moved, Unit
-from nofreelunch.evaluation.remedies.quiet_units import moving, quiet
+from nofreelunch.evaluation.remedies.quiet_units import quiet
 from nofreelunch.evaluation.remedies.sleeping_units import Awake, activations, sleeping
 from nofreelunch.evaluation.remedies.substitute import Substitute
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD, Transferred
@@ -109,9 +109,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found |= _at_other_points(trial, pool, steps)
     if units := trial.attempted("sleeping units", partial(sleeping, trial.subject, pool, trial.batch)):
         found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
-    standing = partial(quiet, trial.threat, trial.subject, pool, *trial.load(index))
-    if groups := trial.attempted("quiet units", standing):
-        brief, thorough = (moving(trial.threat, trial.subject, groups, count) for count in steps)
+    if moved := trial.attempted("quiet units", partial(quiet, trial.threat, trial.subject, pool, *trial.load(index))):
+        brief, thorough = (replace(moved, steps=count) for count in steps)
         found["quiet units"] = Remedy(brief, thorough)
     steering = partial(steered, trial.threat, trial.subject, trial.load(index), steps)
     if (parts := trial.attempted("decisions", steering)) is not None:

@@ -53,6 +53,7 @@ def test_an_explanation_is_the_page_of_the_command(tmp_path: Path) -> None:
     assert shown(explained(DIGITS, HERE)) == shown((tmp_path / "explain.html").read_bytes())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_evaluation_is_the_page_of_the_command(tmp_path: Path) -> None:
     command = OBJECTS.command("evaluate", HERE, "--protocol", "quick")
     assert main([*shlex.split(command)[1:], "--device", "cpu", "--out", str(tmp_path)]) == 3

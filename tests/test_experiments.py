@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from nofreelunch.experiments.base import Finding, Scale, beyond, compare, holds
+from nofreelunch.experiments.base import Experiment, Finding, Scale, beyond, compare, holds
 from nofreelunch.experiments.registry import EXPERIMENTS
 from nofreelunch.experiments.runner import configured, reproduce
 from nofreelunch.report import write_report
@@ -64,8 +64,13 @@ def test_every_scale_has_a_config(name: str) -> None:
     assert EXPERIMENTS[name].name == name
 
 
-def test_another_config_moves_the_old_result_aside(tmp_path: Path) -> None:
-    space, experiment = Workspace(tmp_path), EXPERIMENTS["theorem-2.1"]
+def computed(name: str, results: dict[str, Any], **changes: object) -> Experiment:
+    """The experiment, but that its result is there already."""
+    return dataclasses.replace(EXPERIMENTS[name], run=lambda config, space: results[name], **changes)
+
+
+def test_another_config_moves_the_old_result_aside(results: dict[str, Any], tmp_path: Path) -> None:
+    space, experiment = Workspace(tmp_path), computed("theorem-2.1", results)
     config = experiment.presets["smoke"]
     other = dataclasses.replace(config, seed=config.seed + 1)
     for each in (config, other):
@@ -123,10 +128,10 @@ def test_the_report_is_one_whole_file(space: Workspace, results: dict[str, Any])
     assert write_report(space, tuple(SHORT)).read_bytes() == first
 
 
-def test_a_damaged_result_does_not_keep_the_report_from_the_others(tmp_path: Path) -> None:
+def test_a_damaged_result_does_not_keep_the_report_from_the_others(results: dict[str, Any], tmp_path: Path) -> None:
     space = Workspace(tmp_path)
     for name in ("theorem-2.1", "theorem-2.2", "transferability"):
-        reproduce(EXPERIMENTS[name], EXPERIMENTS[name].presets["smoke"], space, "", lambda line: None)
+        reproduce(computed(name, results), EXPERIMENTS[name].presets["smoke"], space, "", lambda line: None)
     (tmp_path / "figures" / "theorem-2.2.svg").unlink()
     (tmp_path / "results" / "transferability.json").write_text("{")
     text = write_report(space, tuple(EXPERIMENTS)).read_text()
@@ -134,9 +139,8 @@ def test_a_damaged_result_does_not_keep_the_report_from_the_others(tmp_path: Pat
     assert re.search(r"Not run into this folder: [^<]*theorem-2.2, transferability", text)
 
 
-def test_names_in_a_result_are_text_in_the_report(tmp_path: Path) -> None:
-    experiment = EXPERIMENTS["theorem-2.1"]
-    hostile = dataclasses.replace(experiment, title='<script>alert("x")</script>')
+def test_names_in_a_result_are_text_in_the_report(results: dict[str, Any], tmp_path: Path) -> None:
+    hostile = computed("theorem-2.1", results, title='<script>alert("x")</script>')
     space = Workspace(tmp_path)
-    reproduce(hostile, experiment.presets["smoke"], space, "<b>", lambda line: None)
+    reproduce(hostile, hostile.presets["smoke"], space, "<b>", lambda line: None)
     assert "<script" not in write_report(space, ("theorem-2.1",)).read_text()

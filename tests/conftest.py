@@ -1,5 +1,6 @@
 """Every test run checks the shapes and types that the signatures promise."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ LONG = ("test_sweep_ray.py", "test_trust.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, all others as they came."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the collector of garbage need not go through half a million objects time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ def test_a_run_leaves_its_files_and_one_summary(toy: str, elsewhere: Path, capsy
     assert (folder / "model.safetensors").read_bytes() == content
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_settings_that_are_shown_are_those_that_are_kept(
     toy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +225,7 @@ def test_a_folder_of_another_run_or_version_is_refused(
     assert "has format 99, this version reads" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_steps_too_short_for_the_ball_are_told_and_logged(
     toy: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,23 +260,35 @@ def launch(*arguments: str, processes: int = 1, dies: str = "") -> subprocess.Po
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def test_a_signal_saves_and_the_same_command_goes_on(toy: str, elsewhere: Path) -> None:
-    begun, steps = [], [0]
-    for number, code, word in [(signal.SIGINT, 130, "stopped: "), (signal.SIGTERM, 143, "terminated: ")]:
-        with launch("--data", toy, *SHORT, "--epochs", "100000") as process:
-            assert process.stderr
-            for line in process.stderr:
-                if line.startswith("training "):
-                    begun.append(line)
-                    process.send_signal(number)
-                last = line
-        assert process.returncode == code
-        assert last.startswith(word)
-        steps.append(json.loads((elsewhere / "runs" / "train" / "state.json").read_text())["step"])
-    assert begun[1].startswith(f"training goes on after step {steps[1]} of 1200000,")
-    assert steps[0] < steps[1] < steps[2]
+def test_a_signal_saves_and_the_same_command_goes_on(
+    toy: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGINT ends a process of its own, SIGTERM, after three steps more, the command in this one."""
+    options, state = ["--data", toy, *SHORT, "--epochs", "100000"], elsewhere / "runs" / "train" / "state.json"
+    with launch(*options) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith("training "):
+                process.send_signal(signal.SIGINT)
+            last = line
+    assert process.returncode == 130
+    assert last.startswith("stopped: ")
+    made, update = json.loads(state.read_text())["step"], Loop.update
+
+    def terminated(loop: Loop) -> object:
+        if loop.learner.step == made + 2:
+            signal.raise_signal(signal.SIGTERM)
+        return update(loop)
+
+    monkeypatch.setattr(Loop, "update", terminated)
+    assert main(["train", *options]) == 143
+    err = capsys.readouterr().err
+    assert f"training goes on after step {made} of 1200000," in err
+    assert err.splitlines()[-1].startswith("terminated: ")
+    assert json.loads(state.read_text())["step"] == made + 3 > 3
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_processes_share_a_run_and_the_death_of_one_ends_it_in_one_sentence(toy: str, tmp_path: Path) -> None:
     """Killed after step 14 of 36; the look after step 12 has saved. It goes on with two processes, and with one."""
     options = ["--data", toy, "--arch", "mnist-cnn-small", *SHORT[2:], *ROBUST]
@@ -339,6 +353,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Threat | None
     return calls
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("scale", "by"), [("smoke", "laptop"), ("laptop", "laptop"), ("paper", "paper")])
 def test_retrain_trains_by_the_preset_that_fits_the_scale(
     scale: str, by: str, asked: list[tuple[str, str, Threat | None]], capsys: pytest.CaptureFixture[str]
@@ -362,6 +377,7 @@ def test_the_seed_is_that_of_the_trainings_and_the_command_says_where_the_data_a
     assert made.split() == ["nofreelunch", *command[:-2], f"--data-root={tmp_path}"]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_retrain_goes_on_where_it_was_stopped(
     asked: list[tuple[str, str, Threat | None]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,8 @@ from nofreelunch.threats import Threat
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Event, Step
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 IMAGES = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 THREATS = (nfl.Linf(0.1), nfl.L2(0.5))
 SMALL = Protocol(
@@ -133,7 +135,6 @@ CASES = (
 )
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("make", "threat"), CASES, ids=lambda value: getattr(value, "norm", None) or value.__name__)
 def test_evaluations_are_the_same(
     make: Callable[[], nn.Module], threat: Threat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,8 @@ from nofreelunch.training.events import Event, Notice, Started, Step
 from nofreelunch.training.signals import NotedSignals
 from training_toy import DATA, toy_config
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 TOY = Path(__file__).with_name("training_toy.py")
 CHANGES = {"arch": "mnist-cnn-small", "epochs": 2.0, "ema": 0.9, "augment": "crop-flip", "eps_warmup": 0.5}
 SETTINGS = {"recipe": "free", **CHANGES}
@@ -59,6 +61,7 @@ def steps_logged(out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without interruption; made before any test, with its shapes and types checked."""
     out = tmp_path_factory.mktemp("reference")
     torch.set_num_threads(1)
     train(DATA, toy_config(**SETTINGS), out=out, device="cpu")

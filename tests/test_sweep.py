@@ -85,6 +85,7 @@ def test_the_same_again_does_nothing_and_says_the_same(swept: Path, capsys: pyte
     assert "8 of 8 points done" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_another_exam_trains_nothing_again(swept: Path, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, threats='["linf 0.05", "l2 0.5"]', n="50")
     before = written(shutil.copytree(swept, tmp_path / "out"))
@@ -99,6 +100,7 @@ class Killed(BaseException):
     """The process is gone."""
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("cut", [1, 5, STEPS, STEPS + 2])
 def test_a_point_goes_on_where_it_was_stopped(swept: Path, tmp_path: Path, cut: int) -> None:
     """Nothing is computed twice but the step that was not saved yet."""
@@ -119,6 +121,7 @@ def test_a_point_goes_on_where_it_was_stopped(swept: Path, tmp_path: Path, cut: 
     assert read_scores(task) == read_scores(tasks_of(swept.parent / "toy.toml", swept)[-1])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_killed_sweep_ends_like_one_that_was_not(swept: Path, tmp_path: Path) -> None:
     whole = (swept.parent / "toy.toml").read_text()
     spec = spec_of(tmp_path, whole.replace('eps = [0, "1/20", 0.08, 0.1]', "eps = [0.1, 0]"))
@@ -136,6 +139,7 @@ def test_a_killed_sweep_ends_like_one_that_was_not(swept: Path, tmp_path: Path) 
     assert set(lines) <= set((swept / "table.csv").read_text().splitlines())
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_point_that_fails_leaves_the_others_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = SPEC.replace("lr = 0.02\n", "").replace("seed = [0, 1]", "lr = [0.02, 1e38]")
     spec = write_spec(tmp_path, content, eps="[0.1]")
@@ -171,6 +175,7 @@ def test_other_data_under_the_same_name_are_refused(swept: Path, tmp_path: Path)
         work(Task(task.point, task.source, "0" * 64, tmp_path, None, "cpu"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_point_is_another_where_the_model_that_it_starts_from_is(
     swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +205,7 @@ def test_a_model_to_start_from_is_found_from_anywhere_and_is_the_same(
         own_files_digest("nowhere.safetensors", "linear")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_protocol_says_whether_it_is_to_be_trusted(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, eps="[0.1]", seed="[0]", attack='"pgd-10"')
     spec.write_text(spec.read_text().replace('attack = "pgd-10"', 'protocol = "quick"'))

@@ -220,16 +220,19 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_state(
 
 PLAIN: list[dict[str, object]] = [{"arch": "mnist-cnn-small", "epochs": 1.0}, {"recipe": "free", "epochs": 1.0}]
 WITH_STATISTICS: list[dict[str, object]] = [{"arch": "batch-norm", "epochs": 1.0, "ema": ema} for ema in (0.0, 0.9)]
+DISAGREEING: dict[str, object] = {"arch": "mnist-cnn-small", "epochs": 0.5}
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Runs that two processes share, and what these printed."""
+def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Runs that two processes share, and what these printed; in the last one they find different states, and end."""
     out = tmp_path_factory.mktemp("together")
-    with launch(out, *PLAIN, *WITH_STATISTICS, processes=2) as process:
+    train(DATA, toy_config(**DISAGREEING), out=out / "4-0", device="cpu")
+    with launch(out, *PLAIN, *WITH_STATISTICS, {**DISAGREEING, "apart": True}, processes=2) as process:
         output, complaint = finished(process)
-    assert process.returncode == 0, complaint
-    return out, output
+    assert process.returncode != 0
+    assert sorted(path.name for path in out.glob("*.*")) == [f"{run}.{rank}" for run in "0123" for rank in "01"], complaint
+    return out, output, complaint
 
 
 def losses(output: str) -> list[float]:
@@ -237,9 +240,9 @@ def losses(output: str) -> list[float]:
 
 
 def test_two_processes_share_each_batch_and_find_the_same_losses(
-    together: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    together: tuple[Path, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, output = together
+    out, output, _ = together
     training_toy.main(str(tmp_path), *map(json.dumps, PLAIN))
     expected = losses(capsys.readouterr().out)
     assert len(expected) == 12
@@ -250,18 +253,15 @@ def test_two_processes_share_each_batch_and_find_the_same_losses(
         assert all(torch.allclose(models[0][name], models[1][name], atol=1e-4) for name in models[0])
 
 
-def test_two_processes_agree_on_the_statistics_of_batch_norm(together: tuple[Path, str]) -> None:
+def test_two_processes_agree_on_the_statistics_of_batch_norm(together: tuple[Path, str, str]) -> None:
     """Each sees its own half of a batch, and only the first one's state is saved."""
     for run in "23":
         assert (together[0] / f"{run}.0").read_text() == (together[0] / f"{run}.1").read_text()
 
 
-def test_processes_that_find_different_states_do_not_go_on(tmp_path: Path) -> None:
+def test_processes_that_find_different_states_do_not_go_on(together: tuple[Path, str, str]) -> None:
     """As on two machines without a common disk."""
-    config = json.dumps({"arch": "mnist-cnn-small", "epochs": 0.5})
-    training_toy.main(str(tmp_path / "0"), config)
-    with launch(tmp_path / "RANK", json.loads(config), processes=2) as process:
-        _, complaint = finished(process)
-    assert process.returncode != 0
+    out, _, complaint = together
     assert "must be one folder for all processes" in complaint
-    assert not (tmp_path / "1" / "0" / "model.safetensors").exists()
+    assert (out / "4-0" / "model.safetensors").exists()
+    assert not (out / "4-1" / "model.safetensors").exists()

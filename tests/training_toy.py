@@ -61,19 +61,19 @@ DATA = toy_data(256)
 def main(out: str, *changes: str) -> None:
     """Train once for each config, with a state after each step; the losses go to stdout, one event a line.
 
-    Each process leaves a digest of the model that came out; RANK in `out` gives each a folder of its own. Of several
-    processes, only the first ever finds that it is time to save: their clocks never agree quite.
+    Each process leaves a digest of the model that came out. A change that says "apart" gives each process a folder of
+    its own. Of several processes, only the first ever finds that it is time to save: their clocks never agree quite.
     """
 
     def report(event: Event) -> None:
         print(event.event, event.step, getattr(event, "loss", ""), flush=True)
 
-    out = out.replace("RANK", os.environ.get("RANK", "0"))
-    for number, change in enumerate(changes):
-        config = toy_config(**json.loads(change))
+    folder, rank = Path(out), os.environ.get("RANK", "0")
+    for number, change in enumerate(map(json.loads, changes)):
+        place = folder / (f"{number}-{rank}" if change.pop("apart", False) else str(number))
         save_seconds = 0.0 if is_main_process() else math.inf
-        model = train(DATA, config, out=Path(out) / str(number), device="cpu", report=report, save_seconds=save_seconds)
-        (Path(out) / f"{number}.{os.environ.get('RANK', 0)}").write_text(digest(safetensors.save(model.state_dict())))
+        model = train(DATA, toy_config(**change), place, device="cpu", report=report, save_seconds=save_seconds)
+        (folder / f"{number}.{rank}").write_text(digest(safetensors.save(model.state_dict())))
 
 
 if __name__ == "__main__":

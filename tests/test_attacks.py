@@ -110,13 +110,24 @@ def snapshot(model: nn.Module) -> list[object]:
 @every_threat
 @every_attack
 def test_contract(name, make, shape):
-    for k in CLASSES if len(shape) == 1 else CLASSES[::4]:
-        for dtype in (torch.float32, torch.float64):
-            for layout in [torch.contiguous_format, *([torch.channels_last] if len(shape) == 3 else [])]:
-                model, x = network(shape, k, dtype), images(4, shape, dtype).contiguous(memory_format=layout)
-                y = predictions(model, x)
-                y[0] = (y[0] + 1) % k
-                keeps_its_promises(SMALL[name](half_wide(make, shape)), half_wide(make, shape), model, x, y)
+    for k, dtype, layout in cases(shape):
+        model, x = network(shape, k, dtype), images(4, shape, dtype).contiguous(memory_format=layout)
+        y = predictions(model, x)
+        y[0] = (y[0] + 1) % k
+        keeps_its_promises(SMALL[name](half_wide(make, shape)), half_wide(make, shape), model, x, y)
+
+
+def cases(shape: tuple[int, ...]) -> list[tuple[int, torch.dtype, torch.memory_format]]:
+    """Few or many classes, either precision, either layout: each with each of the others, not all with all."""
+    few, many, plain = CLASSES[0], CLASSES[4], torch.contiguous_format
+    if len(shape) == 1:
+        return [(k, torch.float32, plain) for k in CLASSES] + [(k, torch.float64, plain) for k in (few, many)]
+    return [
+        (few, torch.float32, plain),
+        (few, torch.float64, torch.channels_last),
+        (many, torch.float32, torch.channels_last),
+        (many, torch.float64, plain),
+    ]
 
 
 def keeps_its_promises(attack: Attack, threat: Threat, model: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is there by now stays: the collector of garbage need not go through half a million objects time and again."""
+    """What is there by now stays: garbage is not sought among half a million objects time and again."""
     gc.collect()
     gc.freeze()
 
@@ -46,3 +46,11 @@ def unchecked() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def no_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation tries none, which takes most of its time: for what does not hang on them."""
+    from nofreelunch.evaluation import adaptive
+
+    monkeypatch.setattr(adaptive, "tried", lambda *given: {})

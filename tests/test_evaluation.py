@@ -354,6 +354,7 @@ class AlwaysDropping(nn.Module):
         return nn.functional.dropout(x, 0.5, training=True)
 
 
+@pytest.mark.usefixtures("no_remedies")
 def test_a_sweep_never_rises() -> None:
     x, y = examples()
     found = sweep(robust(), (x, y), [nfl.Linf(eps) for eps in (0.1, 0.03, 0.06)], BRIEF)
@@ -369,6 +370,7 @@ def test_a_sweep_never_rises() -> None:
         evaluate(robust(), (x, y), THREAT, BRIEF, known=found.evaluations[2])
 
 
+@pytest.mark.usefixtures("no_remedies")
 @pytest.mark.parametrize("build", [standard, convolutional, robust, linear])
 @pytest.mark.parametrize("threat", [nfl.Linf(0.01), nfl.L2(0.01)])
 def test_what_is_certified_cannot_be_broken(build: object, threat: Threat) -> None:
@@ -646,6 +648,7 @@ def hooked() -> nn.Module:
     return model
 
 
+@pytest.mark.usefixtures("no_remedies")
 def test_an_attack_of_the_users_gets_a_generator_and_may_round() -> None:
     """A textbook attack does not project as exactly as ours; what rounding leads out is brought back."""
     seen: list[object] = []

@@ -58,12 +58,6 @@ def judged(model: Callable[[Tensor], Tensor], x: Tensor, **settings: object) -> 
     return evaluate(model, (x, model(x).argmax(1)), THREAT, **{"protocol": BRIEF, **settings})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def no_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is tried, which takes most of the time: for what does not hang on them."""
-    monkeypatch.setattr(adaptive, "tried", lambda *given: {})
-
-
 class Gates(nn.Module):
     """Class 2 wins at the end of a chain of pixels; each counts only once those before it are at their ends."""
 
@@ -183,6 +177,7 @@ class Scaled(nn.Module):
         return self.layer((x * self.scale).tanh())
 
 
+@pytest.mark.usefixtures("no_remedies")
 @pytest.mark.parametrize(
     ("settings", "changed"),
     [({}, "model was"), ({"attacks": {"mine": Shift(0.02)}}, "attacks was"), ({"protocol": STANDARD}, "protocol was")],
@@ -198,6 +193,7 @@ def test_what_was_kept_of_another_evaluation_is_not_taken_up(
         evaluate(other, (x, y), THREAT, out=tmp_path, **{**first, **settings})  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("no_remedies")
 def test_examples_kept_are_those_of_this_evaluation(tmp_path: Path) -> None:
     judged(Scaled(1), inputs(40), out=tmp_path, keep_examples=True)
     for path in tmp_path.glob("*.state*"):
@@ -245,6 +241,7 @@ def test_dropped_points_are_counted_once() -> None:
     assert len(counts) == 1
 
 
+@pytest.mark.usefixtures("no_remedies")
 def test_known_results_must_hold_what_is_to_be_kept(tmp_path: Path) -> None:
     model, x = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), inputs(30)
     y, small = model(x).argmax(1), Linf(0.05)

@@ -231,7 +231,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     with launch(out, *PLAIN, *WITH_STATISTICS, {**DISAGREEING, "apart": True}, processes=2) as process:
         output, complaint = finished(process)
     assert process.returncode != 0
-    assert sorted(path.name for path in out.glob("*.*")) == [f"{run}.{rank}" for run in "0123" for rank in "01"], complaint
+    assert sorted(path.name for path in out.glob("*.*")) == [f"{run}.{rank}" for run in "0123" for rank in "01"], (
+        complaint
+    )
     return out, output, complaint
 
 

@@ -47,12 +47,10 @@ class Finding:
         return None
 
 
-def compare(
-    claim: str, where: str, paper: float, ours: float, tolerance: float, note: str = "", unit: str = ""
-) -> Finding:
-    """A number of the paper beside ours: they agree if they are within `tolerance`, which the note should justify."""
+def compare(claim: str, where: str, paper: float, ours: float, tolerance: float, note: str = "") -> Finding:
+    """A percentage of the paper beside ours: they agree within `tolerance`, which the note should justify."""
     agrees = abs(ours - paper) <= tolerance
-    return Finding(claim, where, paper, ours, "agrees" if agrees else "differs", note, unit)
+    return Finding(claim, where, paper, ours, "agrees" if agrees else "differs", note, "%")
 
 
 def holds(

@@ -3,9 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nofreelunch.attacks.door import attacking
+from nofreelunch.data import Dataset
+from nofreelunch.features import large_eps_examples
+from nofreelunch.models import fast
+from nofreelunch.threats import Threat
 from nofreelunch.types import Images, Labels, Logits, Model
 
 _BATCH, _VALUES = 256, 2**21  # images worked on at a time, and pixels' values in them, at most
@@ -25,6 +29,12 @@ def balanced(targets: Labels, n: int, seed: int) -> Tensor:
     return torch.tensor(turns[:n])
 
 
+def test_images(data: Dataset, n: int, seed: int, device: str) -> tuple[Images, Labels]:
+    """n test images (all, if there are fewer) and their classes, as `balanced` chooses them."""
+    index = balanced(data.test.targets, n, seed)
+    return data.test.images(index).to(device), data.test.targets[index].to(device)
+
+
 def at_a_time(images: Tensor) -> int:
     """How many images like these are worked on at a time: memory grows neither with their number nor their size."""
     return min(_BATCH, max(1, _VALUES // images[0].numel()))
@@ -34,6 +44,12 @@ def batched(make: Callable[..., Tensor], *rows: Tensor) -> Tensor:
     """`make(*rows)`, some rows at a time; the first tensor is the images."""
     size = at_a_time(rows[0])
     return torch.cat([make(*batch) for batch in zip(*(torch.split(each, size) for each in rows), strict=True)])
+
+
+def far_examples(model: nn.Module, x: Images, y: Labels, threat: Threat) -> Images:
+    """The large-eps adversarial examples of a model."""
+    quick = fast(model)
+    return batched(lambda x, y: large_eps_examples(quick, x, y, threat), x, y)
 
 
 def logits_of(model: Model, x: Images) -> Logits:

@@ -1,6 +1,6 @@
 """What the deep figures are made of: for each data set its images and three trained models, where they are there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,12 +10,11 @@ from torch import nn
 from nofreelunch.data import Dataset, load_data, present
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Finding, beyond
-from nofreelunch.experiments.batches import balanced, batched
+from nofreelunch.experiments.batches import test_images
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
-from nofreelunch.features import large_eps_examples
-from nofreelunch.models import fast, load_model, zoo_card, zoo_digest, zoo_names
-from nofreelunch.threats import THREATS, Threat
+from nofreelunch.models import load_model, zoo_card, zoo_digest, zoo_names
+from nofreelunch.threats import THREATS
 from nofreelunch.types import Images, Labels
 from nofreelunch.workspace import Workspace
 
@@ -79,13 +78,7 @@ class Exhibit:
 
     def test_images(self, n: int, seed: int) -> tuple[Images, Labels]:
         """n test images (all, if there are fewer) and their classes, as `balanced` chooses them."""
-        index = balanced(self.data.test.targets, n, seed)
-        return self.data.test.images(index).to(self.device), self.data.test.targets[index].to(self.device)
-
-    def examples(self, role: str, x: Images, y: Labels, threat: Threat) -> Images:
-        """The large-eps adversarial examples of a model."""
-        quick = fast(self.models[role])
-        return batched(lambda x, y: large_eps_examples(quick, x, y, threat), x, y)
+        return test_images(self.data, n, seed, self.device)
 
 
 def zoo_name(dataset: str, role: str) -> str:
@@ -97,16 +90,6 @@ def zoo_name(dataset: str, role: str) -> str:
     if role == "standard":
         return f"{dataset}-standard"
     return f"{dataset}-{role}-{TABLE_2_EPS[dataset, role] * PIXEL_SCALE.get(dataset, 1):g}"
-
-
-def format_eps(dataset: str, eps: float) -> str:
-    """An eps as people write it: as a fraction where the paper's scale is 0-255.
-
-    >>> format_eps("cifar10", 4 / 255), format_eps("mnist", 0.3)
-    ('4/255', '0.3')
-    """
-    scale = PIXEL_SCALE.get(dataset)
-    return f"{eps * scale:.4g}/{scale}" if scale and eps else f"{eps:.4g}"
 
 
 def exhibits(choice: DeepConfig, workspace: Workspace) -> tuple[tuple[Exhibit, ...], tuple[str, ...]]:
@@ -188,16 +171,11 @@ def samples(shown: Iterable[Dataset]) -> tuple[str, ...]:
     return tuple(sorted({data.name for data in shown} & set(_SAMPLES.values())))
 
 
-def absences(missing: tuple[str, ...], samples: tuple[str, ...]) -> tuple[Finding, ...]:
+def absences(missing: tuple[str, ...], samples: tuple[str, ...]) -> Iterator[Finding]:
     """Findings that say what is not in a figure, or made from less than the whole data set."""
-    findings = [
-        beyond("Some models or images of this figure are not there; it is drawn without them.", ", ".join(missing))
-    ]
-    partial = [
-        beyond(
-            "A data set is not on this machine; its images are a sample that lies in the package.",
-            ", ".join(samples),
-            note="give --data-root a folder that holds the data set",
-        )
-    ]
-    return (*(findings if missing else ()), *(partial if samples else ()))
+    if missing:
+        claim = "Some models or images of this figure are not there; it is drawn without them."
+        yield beyond(claim, ", ".join(missing))
+    if samples:
+        claim = "A data set is not on this machine; its images are a sample that lies in the package."
+        yield beyond(claim, ", ".join(samples), note="give --data-root a folder that holds the data set")

@@ -15,8 +15,11 @@ from nofreelunch.types import Mask
 Estimate: TypeAlias = tuple[float, float, float]
 """A value and the ends of its 95% interval."""
 
-Estimates: TypeAlias = dict[str, dict[str, dict[str, Estimate]]]
-"""Data set -> role of the model -> measure -> estimate."""
+ByRole: TypeAlias = dict[str, dict[str, Estimate]]
+"""Role of the model -> measure -> estimate."""
+
+Estimates: TypeAlias = dict[str, ByRole]
+"""By data set."""
 
 
 def share(hits: Mask) -> Estimate:

@@ -4,8 +4,9 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError, check_count, check_seed
-from nofreelunch.experiments.batches import balanced, batched, logits_of
+from nofreelunch.experiments.batches import batched, far_examples, logits_of, test_images
 from nofreelunch.experiments.estimates import Estimate, mean, plain_number
 from nofreelunch.experiments.figure_5 import MEASURES, NOISE
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
@@ -24,17 +25,12 @@ from nofreelunch.features import (
     gradient_pictures,
     input_gradient,
     interpolate,
-    large_eps_examples,
     log_odds,
     nearest_of_each_class,
 )
 from nofreelunch.features.interpolation import POINTS
-from nofreelunch.models import fast
 from nofreelunch.models.state import evaluating
 from nofreelunch.threats import Threat, threat
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _SIDE = 112  # pixels, about, of an image in the animation
 _MOVE, _PAUSE = 80, 900  # milliseconds that a frame of the animation is seen: on the way, at the ends
@@ -111,8 +107,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
     """
     if settings.n > len(data.test):
         raise InputError(f"n must be at most the number of test images, {len(data.test)}, got {settings.n}")
-    index = balanced(data.test.targets, max(settings.n, settings.measure), settings.seed)
-    x, y = data.test.images(index).to(device), data.test.targets[index].to(device)
+    x, y = test_images(data, max(settings.n, settings.measure), settings.seed, device)
     model = model.to(device)
     with evaluating(model):
         seen = _classes(model, x, data)[: settings.n]
@@ -123,8 +118,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
                 raise
             raise InputError(f"explain needs the model's gradient, which it cannot give: {error}") from error
         x, y, measured = x[: settings.n], y[: settings.n], x
-        quick = fast(model)
-        x_adv = batched(lambda x, y: large_eps_examples(quick, x, y, settings.threat), x, y)
+        x_adv = far_examples(model, x, y, settings.threat)
         new = _classes(model, x_adv, data)
     moving = grad.flatten(1).abs().amax(1) > 0
     return Explanation(
@@ -165,14 +159,14 @@ def _measures(alignment: Alignment) -> dict[str, Estimate]:
     return {name: mean(values) for name, values in vars(alignment).items()}
 
 
-def plot_gradients(explanation: Explanation) -> "Figure":
+def plot_gradients(explanation: Explanation) -> Figure:
     """Figure 5 for this model."""
     true, seen, _ = explanation.labels
     captions = tuple(one if one == other else f"{one}, seen as {other}" for one, other in zip(true, seen, strict=True))
     return stacked([Grid("", explanation.gradients, ("image", "gradient"), (captions, ()))])[0]
 
 
-def plot_examples(explanation: Explanation) -> "Figure":
+def plot_examples(explanation: Explanation) -> Figure:
     """Figure 3 for this model."""
     true, _, new = explanation.labels
     rows = ("image", "example", "nearest real\nimage of that\nclass")
@@ -181,7 +175,7 @@ def plot_examples(explanation: Explanation) -> "Figure":
     return stacked([Grid("", explanation.examples, rows[:shown], captions[:shown])])[0]
 
 
-def plot_path(explanation: Explanation) -> "Figure":
+def plot_path(explanation: Explanation) -> Figure:
     """Figure 4 for this model: some points of each interpolation."""
     places = strip_places(len(explanation.path)).numpy()
     true, _, new = explanation.labels

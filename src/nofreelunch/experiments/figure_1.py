@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import nn
 
 from nofreelunch.attacks.recipes import attack
@@ -22,7 +25,6 @@ from nofreelunch.experiments.deep import (
     DeepConfig,
     absences,
     available,
-    format_eps,
     inputs,
     samples,
 )
@@ -30,13 +32,9 @@ from nofreelunch.experiments.estimates import Estimate, exceeds, over_seeds
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.models import fast, load_model, zoo_card, zoo_names
-from nofreelunch.threats import THREATS, Threat
+from nofreelunch.threats import THREATS, Threat, format_radius
 from nofreelunch.training import TrainConfig
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -168,12 +166,12 @@ def findings(result: Result) -> tuple[Finding, ...]:
             continue
         first, last, where = marks[0], marks[-1], f"On {DATA_TITLES[data]}"
         claim = f"{where} clean accuracy declines as the {NORMS[norm]} adversary of the training grows."
-        steps = "; ".join(f"eps {format_eps(data, mark.eps)}: {percent(mark.clean)}" for mark in marks)
+        steps = "; ".join(f"eps {format_radius(mark.eps)}: {percent(mark.clean)}" for mark in marks)
         note = f"{steps}. The paper's values are in its picture only. {_spread(result)}"
         before, after = _rise(marks) or (first, last)
         ours = f"{percent(before.clean)} to {percent(after.clean)}"
         lines.append(exceeds(claim, "Figure 1", before.clean, after.clean, ours, note))
-        trained_at, tested_at = (format_eps(data, eps) for eps in (last.eps, TABLE_2_EPS[data, norm]))
+        trained_at, tested_at = map(format_radius, (last.eps, TABLE_2_EPS[data, norm]))
         claim = f"{where} training against {NORMS[norm]} {trained_at} leaves this robust accuracy at {tested_at}."
         note = f"Under {result.attack} alone, so an upper bound; without adversarial training {percent(first.robust)}"
         lines.append(beyond(claim, percent(last.robust), note))
@@ -195,7 +193,7 @@ def _spread(result: Result) -> str:
 def table(result: Result) -> Table:
     """Every model."""
     rows = tuple(
-        (DATA_TITLES[data], NORMS[norm], format_eps(data, mark.eps), percent(mark.clean), percent(mark.robust))
+        (DATA_TITLES[data], NORMS[norm], format_radius(mark.eps), percent(mark.clean), percent(mark.robust))
         for (data, norm), marks in curves(result).items()
         for mark in marks
     )
@@ -206,10 +204,8 @@ def table(result: Result) -> Table:
     return Table(("Data", "Norm", "Training eps", "Clean", "Robust"), rows, caption)
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Clean accuracy above, robust accuracy below, against training eps."""
-    from matplotlib import pyplot
-
     found = curves(result)
     figure, grid = pyplot.subplots(
         2, max(1, len(found)), figsize=(min(9.5, 1.4 + 2.8 * max(1, len(found))), 4.6), squeeze=False
@@ -235,7 +231,7 @@ def alt(result: Result) -> str:
     """The figure in words."""
     parts = [
         f"on {DATA_TITLES[data]} with {NORMS[norm]} clean accuracy goes from {percent(marks[0].clean)} without "
-        f"adversarial training to {percent(marks[-1].clean)} at eps {format_eps(data, marks[-1].eps)}, "
+        f"adversarial training to {percent(marks[-1].clean)} at eps {format_radius(marks[-1].eps)}, "
         f"robust accuracy from {percent(marks[0].robust)} to {percent(marks[-1].robust)}"
         for (data, norm), marks in curves(result).items()
     ]

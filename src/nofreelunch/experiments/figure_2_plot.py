@@ -1,21 +1,16 @@
 """Figure 2 drawn: weights as images, weight against correlation, few pixels; then the exact threshold and the path."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.figure_2_result import Result
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Panels (a) to (e), one under the other, so that they can be read on a phone."""
-    from matplotlib import pyplot
-
     figure = pyplot.figure(figsize=(6.4, 14.2))
     axes = figure.subplot_mosaic("ABC;DDD;EEE;FFF;GGG", height_ratios=(2.2, 3.1, 3.1, 2.6, 2.9))
     _weight_images([axes[name] for name in "ABC"], result)
@@ -26,7 +21,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _weight_images(axes: "list[Axes]", result: Result) -> None:
+def _weight_images(axes: list[Axes], result: Result) -> None:
     names = ("standard", "adversarial, descent", "adversarial, optimum")
     panels = zip(names, (result.standard, result.descent, result.optimum), strict=True)
     for at, (name, weights) in zip(axes, panels, strict=True):
@@ -39,7 +34,7 @@ def _weight_images(axes: "list[Axes]", result: Result) -> None:
     axes[0].set_title("(a) weights")
 
 
-def _correlation_and_weight(axes: "Axes", result: Result) -> None:
+def _correlation_and_weight(axes: Axes, result: Result) -> None:
     for name, weights, colour, size in (
         ("standard", result.standard, COLOUR["standard"], 8),
         ("adversarial, descent", result.descent, COLOUR["quiet"], 8),
@@ -52,7 +47,7 @@ def _correlation_and_weight(axes: "Axes", result: Result) -> None:
     axes.legend(loc="upper left", fontsize=9)
 
 
-def _few_pixels(axes: "Axes", result: Result) -> None:
+def _few_pixels(axes: Axes, result: Result) -> None:
     names = ("clean", f"robust, ε = {result.eps:g}")
     for column, (name, colour) in enumerate(zip(names, (COLOUR["standard"], COLOUR["robust"]), strict=True)):
         axes.plot(result.counts, 100 * result.top[:, column], "o-", ms=4, color=colour, label=f"{name}: descent")
@@ -71,7 +66,7 @@ def _few_pixels(axes: "Axes", result: Result) -> None:
     axes.legend(loc="lower left", fontsize=8.5)
 
 
-def _threshold(axes: "Axes", result: Result) -> None:
+def _threshold(axes: Axes, result: Result) -> None:
     size, share, used = np.abs(result.correlation), np.abs(result.share), result.optimum != 0
     axes.scatter(size[~used], share[~used], s=8, color=COLOUR["quiet"], linewidths=0, label="weight exactly 0")
     axes.scatter(size[used], share[used], s=22, color=COLOUR["robust"], linewidths=0, label="weight not 0")
@@ -81,7 +76,7 @@ def _threshold(axes: "Axes", result: Result) -> None:
     axes.legend(loc="lower right", fontsize=9)
 
 
-def _path(axes: "Axes", result: Result) -> None:
+def _path(axes: Axes, result: Result) -> None:
     for column, (name, colour) in enumerate((("clean", COLOUR["standard"]), ("robust at that ε", COLOUR["robust"]))):
         axes.plot(result.path, 100 * result.path_accuracy[:, column], "o-", ms=4, color=colour, label=name)
     for eps, pixels, height in zip(result.path, result.path_pixels, 100 * result.path_accuracy[:, 0], strict=True):

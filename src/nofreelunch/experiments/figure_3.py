@@ -6,11 +6,12 @@ another norm, and the nearest real images.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from nofreelunch.evaluation.tally import percent
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond, holds
-from nofreelunch.experiments.batches import logits_of
+from nofreelunch.experiments.batches import far_examples, logits_of
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
     NORMS,
@@ -18,20 +19,16 @@ from nofreelunch.experiments.deep import (
     DeepConfig,
     Exhibit,
     absences,
-    format_eps,
     in_order,
     inputs,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, plain_number
+from nofreelunch.experiments.estimates import ByRole, exceeds, plain_number
 from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.experiments.judges import judged
 from nofreelunch.experiments.paper_values import TABLE_2_EPS, TABLE_3_EPS
-from nofreelunch.threats import THREATS
+from nofreelunch.threats import THREATS, format_radius
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MEANINGFUL = 1.5  # "much larger": at least half as large again
 
@@ -70,13 +67,11 @@ def run(config: Config, workspace: Workspace) -> Result:
     return Result(**fields, norm=config.norm, captions=captions)
 
 
-def _examined(
-    config: Config, exhibit: Exhibit
-) -> tuple[Pictures, dict[str, dict[str, Estimate]], tuple[tuple[str, ...], ...]]:
+def _examined(config: Config, exhibit: Exhibit) -> tuple[Pictures, ByRole, tuple[tuple[str, ...], ...]]:
     """Pictures, estimates and captions of one data set."""
     x, y = exhibit.test_images(config.n, config.seed)
     threat = THREATS[config.norm](TABLE_3_EPS[exhibit.name, config.norm])
-    made = {role: exhibit.examples(role, x, y, threat) for role in exhibit.models}
+    made = {role: far_examples(model, x, y, threat) for role, model in exhibit.models.items()}
     seen = {role: logits_of(exhibit.models[role], z).argmax(1) for role, z in made.items()}
     rows = [classes[: config.columns].tolist() for classes in (y, *seen.values())]
     captions = tuple(tuple(exhibit.data.classes[k] for k in row) for row in rows)
@@ -98,7 +93,7 @@ def _room(name: str, norm: str) -> list[Finding]:
     """Whether Table 3's eps is what the text says it is."""
     large, trained = TABLE_3_EPS[name, norm], TABLE_2_EPS[name, norm]
     claim = f"On {DATA_TITLES[name]} the {NORMS[norm]} eps of the figure is much larger than the one used for training."
-    note = f"Table 3: {format_eps(name, large)}; Table 2: {format_eps(name, trained)}, on the scale [0, 1]"
+    note = f"Table 3: {format_radius(large)}; Table 2: {format_radius(trained)}, on the scale [0, 1]"
     return [
         holds(claim, "Figure 3, Tables 2 and 3", large >= _MEANINGFUL * trained, f"{large / trained:.3g} times", note)
     ]
@@ -172,13 +167,13 @@ def table(result: Result) -> Table:
     return Table(header, tuple(rows), caption)
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Originals and examples with the class that each model sees, and the judges' agreement."""
     pictures = unpacked(result.pictures, result.shapes)
     grids = [
         Grid(
             title=f"{DATA_TITLES[name]}, {NORMS[result.norm]} ball of radius "
-            + format_eps(name, TABLE_3_EPS[name, result.norm]),
+            + format_radius(TABLE_3_EPS[name, result.norm]),
             pictures=pictures[name],
             rows=("original", *(TITLES[role] for role in roles)),
             captions=result.captions[name],

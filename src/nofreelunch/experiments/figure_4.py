@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from nofreelunch.evaluation.tally import percent
 from nofreelunch.experiments.base import Experiment, Finding
-from nofreelunch.experiments.batches import batched, logits_of
+from nofreelunch.experiments.batches import batched, far_examples, logits_of
 from nofreelunch.experiments.deep import (
     COLOURS,
     DATA_TITLES,
@@ -20,7 +22,7 @@ from nofreelunch.experiments.deep import (
     in_order,
     inputs,
 )
-from nofreelunch.experiments.estimates import Estimate, exceeds, mean, share
+from nofreelunch.experiments.estimates import ByRole, Estimate, exceeds, mean, share
 from nofreelunch.experiments.gallery import NOTHING, Gallery, beside_standard, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
 from nofreelunch.experiments.paper_values import TABLE_3_EPS
@@ -30,9 +32,8 @@ from nofreelunch.threats import L2
 from nofreelunch.types import Model
 from nofreelunch.workspace import Workspace
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+Curves: TypeAlias = dict[str, tuple[Estimate, ...]]
+"""Role of the model -> estimate at each point."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Result(Gallery):
     """
 
     titles: dict[str, tuple[str, ...]]
-    curves: dict[str, dict[str, tuple[Estimate, ...]]]
+    curves: dict[str, Curves]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +93,7 @@ def run(config: Config, workspace: Workspace) -> Result:
     return Result(**fields, titles=titles, curves=curves)
 
 
-def _examined(
-    config: Config, exhibit: Exhibit
-) -> tuple[Pictures, dict[str, dict[str, Estimate]], tuple[tuple[str, ...], dict[str, tuple[Estimate, ...]]]]:
+def _examined(config: Config, exhibit: Exhibit) -> tuple[Pictures, ByRole, tuple[tuple[str, ...], Curves]]:
     """Pictures and estimates of one data set, and its titles and curves."""
     lines = _lines(exhibit, config)
     curves, estimates = _asked(exhibit, lines, config.points)
@@ -105,7 +104,7 @@ def _lines(exhibit: Exhibit, config: Config) -> dict[str, Line]:
     """Role -> its lines, from the same images."""
     x, y = exhibit.test_images(config.n, config.seed)
     threat = L2(TABLE_3_EPS[exhibit.name, "l2"])
-    examples = {role: exhibit.examples(role, x, y, threat) for role in exhibit.models}
+    examples = {role: far_examples(model, x, y, threat) for role, model in exhibit.models.items()}
     return {role: Line(x, z, y, logits_of(exhibit.models[role], z).argmax(1)) for role, z in examples.items()}
 
 
@@ -125,12 +124,10 @@ def _titles(exhibit: Exhibit, lines: dict[str, Line], strips: int) -> tuple[str,
     )
 
 
-def _asked(
-    exhibit: Exhibit, lines: dict[str, Line], points: int
-) -> tuple[dict[str, tuple[Estimate, ...]], dict[str, dict[str, Estimate]]]:
+def _asked(exhibit: Exhibit, lines: dict[str, Line], points: int) -> tuple[Curves, ByRole]:
     """What independent robust models say on the way: curves by role, and estimates by role and judge."""
-    curves: dict[str, tuple[Estimate, ...]] = {}
-    estimates: dict[str, dict[str, Estimate]] = {}
+    curves: Curves = {}
+    estimates: ByRole = {}
     for role, line in lines.items():
         estimates[role] = {"changed": share(line.changed)}
         if int(line.changed.sum()) < 2:
@@ -184,7 +181,7 @@ def _leads(result: Result, name: str, role: str) -> list[Finding]:
     return lines
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Strips, and below them what an independent robust model believes on the way."""
     pictures = unpacked(result.pictures, result.shapes)
     grids = [Grid(DATA_TITLES[name], pictures[name], result.titles[name]) for name, _ in in_order(result.roles)]
@@ -194,7 +191,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _draw_curves(axes: "Axes", title: str, curves: dict[str, tuple[Estimate, ...]]) -> None:
+def _draw_curves(axes: Axes, title: str, curves: Curves) -> None:
     for role, curve in in_order(curves):
         values = np.array(curve)
         t = np.linspace(0, 1, len(values))

@@ -3,23 +3,20 @@
 import textwrap
 from dataclasses import astuple, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond
 from nofreelunch.experiments.batches import batched
 from nofreelunch.experiments.deep import COLOURS, DATA_TITLES, TITLES, DeepConfig, Exhibit, absences, in_order, inputs
-from nofreelunch.experiments.estimates import Estimate, exceeds, mean, plain_number
+from nofreelunch.experiments.estimates import ByRole, Estimate, exceeds, mean, plain_number
 from nofreelunch.experiments.gallery import NOTHING, Gallery, collected, unpacked
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, to_pictures
 from nofreelunch.features import Alignment, gradient_alignment, gradient_pictures, input_gradient, log_odds
 from nofreelunch.types import Images
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MEASURES = {
     "alignment": "alignment with the image, |⟨x, g⟩| / |g|",
@@ -69,7 +66,7 @@ def run(config: Config, workspace: Workspace) -> Result:
     return Result(**fields, captions=captions)
 
 
-def _examined(config: Config, exhibit: Exhibit) -> tuple[Pictures, dict[str, dict[str, Estimate]], tuple[str, ...]]:
+def _examined(config: Config, exhibit: Exhibit) -> tuple[Pictures, ByRole, tuple[str, ...]]:
     """Pictures, estimates and captions of one data set."""
     x, y = exhibit.test_images(config.n, config.seed)
     grads = {
@@ -161,7 +158,7 @@ def table(result: Result) -> Table:
     return Table(("Data", "Model", *MEASURES.values()), rows, caption)
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Images, their gradients for each model, and the measures that have one scale."""
     pictures = unpacked(result.pictures, result.shapes)
     grids = []
@@ -176,7 +173,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _draw_measure(axes: "Axes", measure: str, result: Result, named: bool) -> None:
+def _draw_measure(axes: Axes, measure: str, result: Result, named: bool) -> None:
     """A point with its interval for each model; the models are named on the axis if `named`."""
     labels: list[str] = []
     for name, roles in in_order(result.roles):

@@ -1,12 +1,12 @@
 """The plot beside `nofreelunch theory`: the exact trade-off, Theorem 2.1's bound, and where some classifiers stand."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import COLOUR
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NAMES = {
     "x1_alone": "x₁ alone",
@@ -17,10 +17,8 @@ NAMES = {
 """The classifiers that are shown, as the reader sees them."""
 
 
-def plot(quantities: dict[str, Any]) -> "Figure":
+def plot(quantities: dict[str, Any]) -> Figure:
     """Robust against clean accuracy, from what `theory.summary` returns."""
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(6.0, 4.4))
     _curves(axes, quantities)
     for size, (name, label) in zip((12, 12, 7, 7), NAMES.items(), strict=True):  # one may lie on top of another
@@ -39,7 +37,7 @@ def plot(quantities: dict[str, Any]) -> "Figure":
     return figure
 
 
-def _curves(axes: "Axes", quantities: dict[str, Any]) -> None:
+def _curves(axes: Axes, quantities: dict[str, Any]) -> None:
     """The frontier against the full adversary, where there is one, and the theorem's bound, where it holds."""
     full, theorem = quantities["frontier"]["full"], quantities["theorem_2_1"]
     if isinstance(full, dict):

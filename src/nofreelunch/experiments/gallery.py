@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nofreelunch.experiments.deep import ROLES, DeepConfig, Exhibit, exhibits, samples
-from nofreelunch.experiments.estimates import Estimate, Estimates
+from nofreelunch.experiments.estimates import ByRole, Estimate, Estimates
 from nofreelunch.experiments.image_grid import Pictures
 from nofreelunch.workspace import Workspace
 
@@ -42,7 +42,7 @@ class Gallery:
 def collected(
     choice: DeepConfig,
     workspace: Workspace,
-    make: Callable[[Exhibit], tuple[Pictures, dict[str, dict[str, Estimate]], T]],
+    make: Callable[[Exhibit], tuple[Pictures, ByRole, T]],
 ) -> tuple[dict[str, Any], dict[str, T]]:
     """What is made of each data set that can be shown: the fields of a `Gallery`, and the rest by data set.
 

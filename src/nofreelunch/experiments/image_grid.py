@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from nofreelunch.types import Images
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Pictures = UInt8[np.ndarray, "_ _ _ _ 3"]
 """(rows, columns, height, width, colours)"""
@@ -66,7 +64,7 @@ class Grid:
                 canvas[top : top + height, left : left + wide, 3] = 255
         return canvas
 
-    def draw(self, axes: "Axes", width: float) -> None:
+    def draw(self, axes: Axes, width: float) -> None:
         """Fill the axes, `width` inches wide; the pictures are one image, so that files stay small."""
         height, wide = self.pictures.shape[2:4]
         lefts, tops = self._layout(width)
@@ -94,10 +92,8 @@ class Grid:
         return [column * across for column in range(columns)] + [columns * across - (across - wide)], tops
 
 
-def stacked(grids: list[Grid], charts: int = 0, chart_height: float = 2.4) -> "tuple[Figure, list[Axes]]":
+def stacked(grids: list[Grid], charts: int = 0, chart_height: float = 2.4) -> tuple[Figure, list[Axes]]:
     """A figure of grids, and below them a row of empty axes for charts; without grids it says that none is there."""
-    from matplotlib import pyplot
-
     heights = [grid.height(_WIDTH - _MARGIN) + _TITLE for grid in grids] + [chart_height] * bool(grids and charts)
     figure = pyplot.figure(figsize=(_WIDTH, sum(heights) or 1))
     if not grids:
@@ -115,5 +111,5 @@ def strip_places(points: int) -> Tensor:
     return torch.linspace(0, points - 1, min(_STRIP, points)).round().long()
 
 
-def _write(axes: "Axes", text: str, place: tuple[float, float], offset: tuple[float, float], **look: object) -> None:
+def _write(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **look: object) -> None:
     axes.annotate(text, place, offset, textcoords="offset points", **look)  # type: ignore[arg-type]

@@ -5,13 +5,11 @@ from torch import Tensor
 
 from nofreelunch.experiments.batches import logits_of
 from nofreelunch.experiments.deep import Exhibit
-from nofreelunch.experiments.estimates import Estimate, geometric_mean, share
+from nofreelunch.experiments.estimates import ByRole, geometric_mean, share
 from nofreelunch.features import nearest_of_each_class
 
 
-def judged(
-    exhibit: Exhibit, x: Tensor, y: Tensor, made: dict[str, Tensor], seen: dict[str, Tensor]
-) -> dict[str, dict[str, Estimate]]:
+def judged(exhibit: Exhibit, x: Tensor, y: Tensor, made: dict[str, Tensor], seen: dict[str, Tensor]) -> ByRole:
     """For each role how far its examples are taken for what its model takes them for.
 
     Distances are in units of the typical distance of a real test image to the nearest training image of its class;
@@ -20,7 +18,7 @@ def judged(
     near = torch.split(nearest_of_each_class(torch.cat([x, *made.values()]), exhibit.data.train).distance, len(x))
     real, nearest = near[0], dict(zip(made, near[1:], strict=True))
     typical = torch.stack([real[y.cpu() == k, k].log().mean().exp() for k in range(len(exhibit.data.classes))])
-    estimates: dict[str, dict[str, Estimate]] = {}
+    estimates: ByRole = {}
     for role, z in made.items():
         changed = seen[role] != y
         moved = [logits_of(exhibit.models[role], made[other]).argmax(1) != y for other in made if other != role]

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import TYPE_CHECKING
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import COLOUR
 from nofreelunch.evaluation.tally import Tally
@@ -12,10 +15,6 @@ from nofreelunch.experiments.linear_study import BOX, LinearConfig, inputs, load
 from nofreelunch.experiments.paper_values import TABLE_4, TABLE_4_UNPLACED
 from nofreelunch.training.linear import Descent, NoOptimum, fit_linear
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Row = dict[str, tuple[float, ...]]
 """Measure -> its value for each seed."""
@@ -110,7 +109,7 @@ def _placed(result: Result) -> tuple[Finding, ...]:
         claim = (
             f"{training.capitalize()} training has this {'standard' if kind == 'clean' else 'adversarial'} accuracy."
         )
-        lines.append(compare(claim, "Table 4", paper, 100 * mean(seeds), 50 * (high - low), note, "%"))
+        lines.append(compare(claim, "Table 4", paper, 100 * mean(seeds), 50 * (high - low), note))
     return tuple(lines)
 
 
@@ -209,10 +208,8 @@ def table(result: Result) -> Table:
     return Table(header, rows, caption)
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Accuracies of every row on the test images; the paper's placed values as ticks."""
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(6.6, 0.9 + 0.62 * len(result.rows)))
     places = {name: -at for at, name in enumerate(result.rows)}
     for key, label, marker, colour in (
@@ -233,7 +230,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _paper_ticks(axes: "Axes", places: dict[str, int]) -> None:
+def _paper_ticks(axes: Axes, places: dict[str, int]) -> None:
     """The paper's values as vertical strokes in the rows of descent."""
     for at, ((training, kind), value) in enumerate(TABLE_4.items()):
         place, colour = places[f"{training} sgd"], COLOUR["standard" if kind == "clean" else "robust"]

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, beyond, compare, holds
@@ -12,10 +14,6 @@ from nofreelunch.experiments.paper_values import AVERAGE_CLEAN, AVERAGE_MU, AVER
 from nofreelunch.theory import GaussianModel, best_robust_accuracy, frontier, robust_accuracy_bound
 from nofreelunch.theory.linear import LinearRule
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 RATIOS = (1.0, 1.25, 1.5, 2.0, 3.0)
 """eps / eta of the curves."""
@@ -145,7 +143,6 @@ def _theorem(result: Result) -> tuple[Finding, ...]:
             100 * result.robust_at_p,
             1e-9,
             "By the sign of x₁ alone. Tolerance: rounding.",
-            "%",
         ),
         beyond(
             "At all attainable standard accuracies the bound exceeds the exact optimum by at most this.",
@@ -227,10 +224,8 @@ def _simulation(result: Result) -> Finding:
     )
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """The frontier against the full adversary above, against the literal shift below, each with the bound."""
-    from matplotlib import pyplot
-
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.0, 7.6))
     colours = pyplot.get_cmap("viridis")(np.linspace(0.92, 0.38, len(RATIOS)))
     for ratio, colour, *curve in zip(RATIOS, colours, result.clean, result.robust, strict=True):
@@ -244,7 +239,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _frame(axes: "Axes", result: Result, title: str) -> None:
+def _frame(axes: Axes, result: Result, title: str) -> None:
     clean = np.linspace(0.5, 1, 101)
     bound = np.minimum(_bound(clean, result.p), 1)
     axes.plot(clean, bound, "--", color=COLOUR["bound"], label="bound of Theorem 2.1")

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, beyond, holds
@@ -20,10 +22,6 @@ from nofreelunch.theory import GaussianModel, SvmSolution, fit_svm
 from nofreelunch.theory.hinge import Hinge
 from nofreelunch.theory.svm import hinge_of
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LAM = 1.0  # where not tuned to unit norm
 TEST_EPS = 0.999  # just below 1
@@ -237,10 +235,8 @@ def _lemmas(result: Result) -> tuple[Finding, ...]:
     )
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Weights above, accuracies below, against the training eps."""
-    from matplotlib import pyplot
-
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.0, 7.2), sharex=True)
     eps, w1, v, clean, robust = result.path.T
     for weights, colour, name in ((w1, COLOUR["robust"], "x₁"), (v, COLOUR["standard"], "z, the weak features")):
@@ -257,7 +253,7 @@ def plot(result: Result) -> "Figure":
     return figure
 
 
-def _thresholds(axes: "Axes", result: Result) -> None:
+def _thresholds(axes: Axes, result: Result) -> None:
     limit = 2 * result.p - 1
     for at, name in ((result.eta, "η"), (2 * result.eta, "2η"), (limit, "2p − 1")):
         axes.axvline(at, color=COLOUR["quiet"], lw=1, ls="--")

@@ -3,18 +3,16 @@
 import math
 from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Experiment, Finding, beyond, holds
 from nofreelunch.experiments.paper_values import THEOREM_2_1_P, THEOREM_2_2_MU
 from nofreelunch.theory import GaussianModel, fit_sample_svm, fit_svm, transfer_accuracy
 from nofreelunch.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = ("clean", "transferred", "own", "random")
 """Accuracies of the target: on clean examples, on those made against the source, on those made against itself, and on
@@ -149,10 +147,8 @@ def findings(result: Result) -> tuple[Finding, ...]:
     )
 
 
-def plot(result: Result) -> "Figure":
+def plot(result: Result) -> Figure:
     """Accuracy against sample size above, against eps below; bands span the pairs."""
-    from matplotlib import pyplot
-
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.0, 7.2))
     colours = [COLOUR[name] for name in ("standard", "bound", "robust", "quiet")]
     names = ("clean", "made against the other", "made against itself", "random signs")

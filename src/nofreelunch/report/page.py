@@ -75,7 +75,7 @@ def _inline(svg: str, name: str) -> Markup:
     return Markup(re.sub(r'(href="#|url\(#)', rf"\1{name}-", svg))
 
 
-def _value(value: float | str | None, unit: str = "") -> str:
+def _value(value: float | str | None, unit: str) -> str:
     """A number to the digits a reader needs; a text as it is; a dash for what is not there."""
     if value is None:
         return "–"
@@ -86,7 +86,7 @@ def _value(value: float | str | None, unit: str = "") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _signed(value: float | None, unit: str = "") -> str:
+def _signed(value: float | None, unit: str) -> str:
     return "–" if value is None else (f"{value:+.2f}" if unit == "%" else f"{value:+.3g}")
 
 

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nofreelunch.drawing import curve
 from nofreelunch.evaluation import Tally
 from nofreelunch.sweep.table import Row, format_setting
 from nofreelunch.threats import THREATS, Linf, format_radius
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _APART = ("data", "threat", "seed")  # columns of panels, and what is averaged over
 
@@ -42,14 +42,12 @@ class Dot:
     tally: Tally
 
 
-def plot(rows: Sequence[Row], varied: Sequence[str]) -> "Figure":
+def plot(rows: Sequence[Row], varied: Sequence[str]) -> Figure:
     """A column of two panels for each data set and norm; a line for each combination of what else is varied.
 
     On the x axis is eps, if it is varied, or else the first setting that is. Dots are means over the seeds, bars their
     range; where there is one seed, its 95% interval.
     """
-    from matplotlib import pyplot
-
     axis = "eps" if "eps" in varied else next((name for name in varied if name not in _APART), "eps")
     dots = list(dict.fromkeys(_dots(rows, varied, axis)))
     columns = list(dict.fromkeys(dot.column for dot in dots))
@@ -95,7 +93,7 @@ def _at_own(rows: Sequence[Row]) -> bool:
     return all(row.score.threat == (row.point.config.threat or Linf(0.0)) for row in rows)
 
 
-def _draw(axes: "Axes", dots: Sequence[Dot]) -> None:
+def _draw(axes: Axes, dots: Sequence[Dot]) -> None:
     lines = list(dict.fromkeys(dot.line for dot in dots))
     for line in lines:
         by_x: dict[Any, list[Tally]] = {}

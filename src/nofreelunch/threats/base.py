@@ -198,5 +198,5 @@ def format_radius(eps: float) -> str:
     ('0.3', '8/255')
     """
     levels = eps * 255
-    fraction = abs(levels - round(levels)) < 1e-9 and 0 < levels < 255 and abs(eps * 1000 % 1) > 1e-9
+    fraction = abs(levels - round(levels)) < 1e-9 and levels > 0 and abs(eps * 1000 % 1) > 1e-9
     return f"{round(levels)}/255" if fraction else f"{eps:.4g}"

@@ -55,9 +55,14 @@ def check_model(spec: str) -> None:
         _check_there(spec)
 
 
+def is_own_code(arch: object) -> bool:
+    """Whether the network comes from a function of the user's, "python:MODULE:FACTORY", and not from a table."""
+    return isinstance(arch, str) and arch.startswith(OWN_CODE)
+
+
 def check_architecture(name: object) -> None:
     """Refuse the name of no architecture; a function of the user's is looked for when it is made."""
-    if not (isinstance(name, str) and name.startswith(OWN_CODE)):
+    if not is_own_code(name):
         check_known("architecture", name, [*ARCHITECTURES, f"{OWN_CODE}MODULE:FACTORY"])
 
 

@@ -24,7 +24,7 @@ from nofreelunch.cli.values import (
     data_root_words,
 )
 from nofreelunch.errors import InputError
-from nofreelunch.names import check_architecture, check_data
+from nofreelunch.names import check_architecture, check_data, is_own_code
 from nofreelunch.workspace import find_device
 
 if TYPE_CHECKING:
@@ -223,7 +223,6 @@ class Train:
     def _summary(self, chosen: "Epoch | None") -> Iterator[str]:
         """Where the model is, how accurate it is, and how to learn more."""
         from nofreelunch.evaluation.tally import Tally
-        from nofreelunch.models.registry import is_own_code
         from nofreelunch.training.folder import MODEL
         from nofreelunch.training.loop import SELECTION_ATTACK
 
@@ -238,8 +237,7 @@ class Train:
         if chosen is not None:
             by = f"{SELECTION_ATTACK}, {self.threat} {self.eps}"
             yield f"robust accuracy on them, at most: {Tally(round(chosen.robust * n), n)}, under {by}"
-        own = self.arch is not None and is_own_code(self.arch)
-        subject = [str(self.arch), "--weights", str(model)] if own else [str(model)]
+        subject = [str(self.arch), "--weights", str(model)] if is_own_code(self.arch) else [str(model)]
         words = ["nofreelunch", "evaluate", *subject, "--data", self.data, *data_root_words(self.data_root)]
         words += ["--threat", self.threat, "--eps", self.eps]
         yield f"on test images: {shlex.join(words)}"

@@ -48,12 +48,12 @@ class Named:
 
 
 DATASETS: dict[str, Named] = {
-    "mnist": Named(load_mnist, "60,000 + 10,000", 10, "1 x 28 x 28"),
-    "mnist-5v7": Named(load_mnist_5v7, "11,686 + 1,920", 2, "1 x 28 x 28"),
+    "mnist": Named(lambda root: load_mnist(), "60,000 + 10,000", 10, "1 x 28 x 28"),
+    "mnist-5v7": Named(lambda root: load_mnist_5v7(), "11,686 + 1,920", 2, "1 x 28 x 28"),
     "cifar10": Named(
         load_cifar10, "50,000 + 10,000", 10, "3 x 32 x 32", "a file of yours, or download", cifar10.is_here
     ),
-    "cifar10-sample": Named(load_cifar10_sample, "200 + 200", 10, "3 x 32 x 32"),
+    "cifar10-sample": Named(lambda root: load_cifar10_sample(), "200 + 200", 10, "3 x 32 x 32"),
     **{
         name: Named(
             partial(list_restricted_imagenet, preset=preset), "of the tree", 9, "3 x 224 x 224", _TREE, has_tree

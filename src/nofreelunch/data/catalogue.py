@@ -6,8 +6,8 @@ import torch
 
 from nofreelunch.data import DATASETS, Dataset, load_data, open_source, present
 from nofreelunch.data.packed import read_packed, stream, write_packed
-from nofreelunch.data.tree import Tree, pack_tree
-from nofreelunch.errors import InputError, RunError
+from nofreelunch.data.tree import Tree, pack_tree, written
+from nofreelunch.errors import InputError
 from nofreelunch.names import PACKED
 
 
@@ -57,10 +57,8 @@ def pack(spec: str, out: Path, root: Path | None = None, size: int | None = None
     elif size is not None:
         raise InputError(f"size={size} is for folders of images; the images of {spec} have their size")
     else:
-        try:
+        with written(out):
             write_packed(out, stream(source))
-        except OSError as error:
-            raise RunError(f"cannot write {out}: {error.strerror or error}") from None
     return f"wrote {out}, {out.stat().st_size:,} bytes\n{summary(read_packed(out))}"
 
 

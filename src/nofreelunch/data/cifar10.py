@@ -39,12 +39,8 @@ def load_cifar10(root: Path | None = None) -> Dataset:
     return through_cache("cifar10", DIGEST, lambda: _checked(*_find(root)))
 
 
-def load_cifar10_sample(root: Path | None = None) -> Dataset:
-    """The first 20 images of each class of CIFAR-10's training and of its test set; mean and std are those of CIFAR-10.
-
-    Args:
-        root: not needed; the images lie in the package.
-    """
+def load_cifar10_sample() -> Dataset:
+    """The first 20 images of each class of CIFAR-10's training and of its test set; mean and std are those of all."""
     train, test = unpack("cifar10_sample.xz", (3, 32, 32), SAMPLE_SIZES, len(CLASSES))
     return Dataset("cifar10-sample", CLASSES, MEAN, STD, train, test, ("400 of the 60,000 images of CIFAR-10",))
 

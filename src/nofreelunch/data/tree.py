@@ -82,7 +82,7 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
 
     if (data := kept(path, as_strict)) is not None:
         return data
-    with _written(path), store.exclusive(path):  # of many processes one decodes
+    with written(path), store.exclusive(path):  # of many processes one decodes
         if (data := kept(path, as_strict)) is None:
             pack_tree(tree, path, size, strict)
             data = read_packed(path)
@@ -90,7 +90,7 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def written(path: Path) -> Iterator[None]:
     """What the system says against writing a file is a failure of the run."""
     try:
         yield
@@ -114,7 +114,7 @@ def pack_tree(tree: Tree, path: Path, size: int | None = None, strict: bool = Fa
     notes = list(tree.notes)
     train, test = (_decoded(files, tree, fit, strict, notes) for files in (tree.train, tree.test))
     labels = tuple(range(len(tree.classes)))
-    with _written(path):
+    with written(path):
         write_packed(path, Stream(tree.name, tree.classes, labels, train, test, notes))
     for note in notes:
         _log.warning("%s: %s", tree.name, note)

@@ -13,8 +13,9 @@ from torch import nn
 from nofreelunch.errors import SEEDS, InputError
 from nofreelunch.files import read_bytes
 from nofreelunch.models.classifier import Card, Classifier
-from nofreelunch.models.registry import assemble, is_own_code
+from nofreelunch.models.registry import assemble
 from nofreelunch.models.tensors import check_fits, pair, read_tensors, write_pair
+from nofreelunch.names import is_own_code
 from nofreelunch.workspace import digest, is_sealed, plain, read_json
 
 FORMAT = 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nofreelunch.errors import InputError
+from nofreelunch.files import read_bytes
 from nofreelunch.models.declared import Declared, Normalisation
 from nofreelunch.models.tensors import check_fits, read_tensors
 
@@ -90,7 +91,7 @@ def read_weights(path: Path) -> Weights:
     if not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "missing"
         raise InputError(f"--weights {path} is {kind}; give a file of weights")
-    tensors = read_tensors(path.read_bytes(), path) if path.suffix == ".safetensors" else _read_torch(path)
+    tensors = read_tensors(read_bytes(path), path) if path.suffix == ".safetensors" else _read_torch(path)
     tensors = _without_prefixes(tensors)
     known = next((names for names in _NORMALISERS if tensors.keys() >= set(names)), None)
     if known is None:

@@ -13,7 +13,7 @@ from nofreelunch.models.classifier import Card, Classifier, Shape
 from nofreelunch.models.cnn import linear, mnist_cnn, mnist_cnn_small
 from nofreelunch.models.resnet import cifar_resnet, preact_resnet18
 from nofreelunch.models.sources import from_python
-from nofreelunch.names import OWN_CODE
+from nofreelunch.names import OWN_CODE, is_own_code
 from nofreelunch.rng import seeded
 
 
@@ -86,11 +86,6 @@ def build(arch: str, data: Data, seed: int = 0) -> Classifier:
     if architecture(arch).standardises:
         mean, std = (0.0,) * channels, (1.0,) * channels
     return assemble(Card(arch, (channels, height, width), len(data.classes), mean, std, seed=seed))
-
-
-def is_own_code(arch: str) -> bool:
-    """Whether the network comes from a function of the user's, "python:MODULE:FACTORY", and not from a table."""
-    return isinstance(arch, str) and arch.startswith(OWN_CODE)
 
 
 def own_network(arch: str) -> nn.Module:

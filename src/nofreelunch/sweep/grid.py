@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from nofreelunch.data.packed import read_packed
-from nofreelunch.errors import InputError, check_count, check_known, check_seed, parse_number
+from nofreelunch.errors import InputError, check_known, parse_number
 from nofreelunch.names import PACKED
 from nofreelunch.sweep.point import Exam, Point
 from nofreelunch.threats import THREATS, Linf, Threat, threat
@@ -149,8 +149,6 @@ def _exam(values: Mapping[str, Any]) -> _Exam:
     for name in ("protocol", "attack"):
         if not isinstance(settings.get(name, ""), str):
             raise InputError(f"{name} of [evaluate] must be a name in quotes, got {settings[name]!r}")
-    check_count("n", settings.get("n", 1))
-    check_seed(settings.get("seed", 0))
     threats = values.get("threats", [])
     if isinstance(threats, dict):
         return _Exam(settings, {data: _threats(listed) for data, listed in threats.items()})

@@ -15,13 +15,11 @@ from nofreelunch.data import Dataset
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Linf
 from nofreelunch.training.config import TrainConfig
-from nofreelunch.training.devices import Devices
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import SELECTION_ATTACK, Loop
 from nofreelunch.training.recipes import InnerProblem
 from nofreelunch.training.size import folder_bytes
-from nofreelunch.training.train import check_kinds, fresh_learner
-from nofreelunch.workspace import find_device
+from nofreelunch.training.train import fresh_loop
 
 _COUNTED = 16
 _MOST_TIMED, _ENOUGH_SECONDS = 5, 3.0  # steps, after a first one that is slower; fewer where they take so long
@@ -62,10 +60,7 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
         InputError: if config and data do not go together, or there is no such device.
         RunError: if the loss is not a number.
     """
-    check_kinds(data, config)
-    devices = Devices(find_device(device), config.precision)
-    learner = fresh_learner(data, config, devices)
-    loop = Loop(config, data.train, devices, learner)
+    loop = fresh_loop(data, config, device)
     memory = _memory_of_a_step(loop)
     per_step = config.batch_size * passes_per_image(data, config)
     passes = round(loop.steps * per_step) + _passes_of_looks(loop)
@@ -75,7 +70,7 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
         forward_backward_passes=passes,
         seconds=passes / per_step * _seconds_of_a_step(loop),
         bytes_per_batch=memory,
-        bytes_on_disk=folder_bytes(config, learner),
+        bytes_on_disk=folder_bytes(config, loop.learner),
     )
 
 

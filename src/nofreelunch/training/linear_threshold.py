@@ -37,8 +37,9 @@ class PixelUse:
 
     @property
     def share(self) -> Float64[Array, " d"]:
-        """covariance / room: within [-1, 1] at an optimum, and -1 or 1 wherever the weight is not zero."""
-        return _ratio(self.covariance, self.room)
+        """covariance / room: within [-1, 1] at an optimum, -1 or 1 wherever the weight is not zero, 0 without room."""
+        nothing = np.zeros_like(self.covariance)
+        return np.asarray(np.divide(self.covariance, self.room, out=nothing, where=self.room > 0))
 
 
 def pixel_use(fit: LinearFit, x: Any, y: Any) -> PixelUse:
@@ -77,8 +78,3 @@ def vanishing_eps(x: Any, y: Any, box: Box = (0, 1)) -> float:
     if not left.any():
         return without_box
     return float(brentq(lambda eps: gains(eps, left).max(), without_box, box[1] - box[0], xtol=1e-13))
-
-
-def _ratio(above: Float64[Array, " d"], below: Float64[Array, " d"]) -> Float64[Array, " d"]:
-    """above / below, and 0 where below is not positive."""
-    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below > 0))

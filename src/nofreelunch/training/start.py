@@ -13,10 +13,10 @@ from nofreelunch.errors import InputError
 from nofreelunch.models import Classifier, build, load_model
 from nofreelunch.models.classifier import Pixels
 from nofreelunch.models.files import load_file
-from nofreelunch.models.registry import is_own_code, own_network
+from nofreelunch.models.registry import own_network
 from nofreelunch.models.sources import code_fingerprint
 from nofreelunch.models.tensors import check_fits
-from nofreelunch.names import PACKED
+from nofreelunch.names import PACKED, is_own_code
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.types import Images, Logits
 from nofreelunch.workspace import digest, file_digest

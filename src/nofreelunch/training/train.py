@@ -53,10 +53,8 @@ def train(
         RunError: if the loss is not a number, the disk is full or the device fails; it names the last good state.
         KeyboardInterrupt: after Ctrl-C, once the state is saved; SIGTERM is likewise handed on to its own handler.
     """
-    check_kinds(data, config)
-    devices = Devices(find_device(device), config.precision)
-    learner = fresh_learner(data, config, devices)
-    loop = Loop(config, data.train, devices, learner)
+    loop = fresh_loop(data, config, device)
+    learner, devices = loop.learner, loop.devices
     report = (report or _warn) if devices.is_main else silent
     with ExitStack() as held:
         folder, signals = None, NotedSignals()
@@ -83,12 +81,18 @@ def train(
     return model
 
 
-def check_kinds(data: object, config: object) -> None:
-    """Refuse what is no data set or no config."""
+def fresh_loop(data: Dataset, config: TrainConfig, device: str) -> Loop:
+    """The loop before its first step.
+
+    Raises:
+        InputError: if this is no data set or no config, they do not go together, or there is no such device.
+    """
     if not isinstance(data, Dataset):
         raise InputError(f'data must be a Dataset, such as load_data("mnist"), got {type(data).__name__}')
     if not isinstance(config, TrainConfig):
         raise InputError(f"config must be a TrainConfig, got {type(config).__name__}")
+    devices = Devices(find_device(device), config.precision)
+    return Loop(config, data.train, devices, fresh_learner(data, config, devices))
 
 
 def fresh_learner(data: Dataset, config: TrainConfig, devices: Devices) -> Learner:

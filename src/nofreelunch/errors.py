@@ -48,6 +48,16 @@ def brief(value: object) -> str:
         return f"an instance of {type(value).__name__}"
 
 
+def listed(names: Iterable[str], word: str) -> str:
+    """Names in a sentence.
+
+    >>> listed(["fgsm", "pgd-40", "apgd"], "or")
+    'fgsm, pgd-40 or apgd'
+    """
+    *most, last = names
+    return f"{', '.join(most)} {word} {last}" if most else last
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is in no table: lists the known names, the nearest first.
 
@@ -137,7 +147,6 @@ def needed(module: str, what: str, extra: str = "") -> Any:
     """A module of an optional package.
 
     Args:
-        module: its name.
         what: needs it, for the message.
         extra: of this package, that brings it; "" if its package is installed by its own name.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from nofreelunch.errors import unknown
+from nofreelunch.errors import listed, unknown
 
 EXAMPLES = {
     "train": "nofreelunch train --data mnist --threat linf --eps 0.3",
@@ -40,7 +40,6 @@ def sentence(box: str, arguments: Sequence[str], commands: Mapping[str, type[Any
 
     Args:
         box: what the parser printed.
-        arguments: about these.
         commands: by name; their fields are the options.
     """
     first = _first(box)
@@ -57,7 +56,7 @@ def sentence(box: str, arguments: Sequence[str], commands: Mapping[str, type[Any
         return f"{first}; --help lists the options"
     meant = _meant(arguments, commands[name])
     if first.startswith("Missing from"):
-        needed = _listed(_needed(first, arguments, commands[name]))
+        needed = listed(_needed(first, arguments, commands[name]), "and")
         return f"{name} needs {needed}; {meant or f'for example: {EXAMPLES[name]}'}"
     way = meant or f"nofreelunch {name} --help lists the options"
     lone = re.fullmatch(r"Missing value for argument '(.*)'\. Expected \d+ values?", first)
@@ -110,8 +109,3 @@ def _options(command: type[Any]) -> dict[str, bool]:
         for each in fields(command)
         if tyro.conf.Positional not in getattr(each.type, "__metadata__", ())
     }
-
-
-def _listed(names: Sequence[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

@@ -187,12 +187,12 @@ class Evaluate(OfModel):
 
     def _settings(self) -> str:
         """The command that gives these figures, without what changes none."""
-        words = ["nofreelunch", "evaluate", self.model, "--data", self.data, "--threat", self.threat]
-        words += [word for eps in self.eps for word in ("--eps", eps)] + ["--protocol", self.protocol]
+        words = ["--threat", self.threat, *(word for eps in self.eps for word in ("--eps", eps))]
+        words += ["--protocol", self.protocol]
         words += [word for spec in self.attack for word in ("--attack", spec)]
         words += [] if self.n is None else [f"--n={self.n}"]
         words += [f"--batch-size={self.batch_size}"] if self.batch_size and self.attack else []
-        return shlex.join(words + self.words())
+        return self.command("evaluate", *words)
 
     def _command(self) -> str:
         """The command in full."""

@@ -1,6 +1,5 @@
 """`nofreelunch explain`: what a model sees in images, as pictures, an animation and a page."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,10 +74,9 @@ class Explain(OfModel):
 
     def _command(self) -> str:
         """The command that makes the page again."""
-        words = ["nofreelunch", "explain", self.model, "--data", self.data, "--threat", self.threat]
-        words += ["--eps", self.eps] if self.eps else []
-        words += [f"--n={self.n}", f"--measure={self.measure}", f"--points={self.points}"]
-        return shlex.join(words + self.words())
+        eps = ("--eps", self.eps) if self.eps else ()
+        counts = (f"--n={self.n}", f"--measure={self.measure}", f"--points={self.points}")
+        return self.command("explain", "--threat", self.threat, *eps, *counts)
 
     def _numbers(self, explanation: "Explanation", data: "Dataset", ball: "Threat") -> dict[str, object]:
         """What the pictures say, in numbers."""

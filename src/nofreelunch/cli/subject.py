@@ -1,5 +1,6 @@
 """The options of commands that are about a model, anybody's, on images."""
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,11 +96,12 @@ class OfModel:
                 + (", or name all classes in an array classes of the file" if self.data.startswith("npz:") else "")
             )
 
-    def words(self) -> list[str]:
-        """The options that were given and decide what comes out, as on a command line."""
-        names = ("data_root", "weights", "mean", "std", "range", "labels", "seed")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return [f"--{name}={value}" for name, value in given.items() if value is not None]
+    def command(self, name: str, *options: str) -> str:
+        """The command, with these options and with those given of the above that decide what comes out."""
+        others = ("data_root", "weights", "mean", "std", "range", "labels", "seed")
+        given: dict[str, Any] = {option: getattr(self, option) for option in others}
+        words = [f"--{option}={value}" for option, value in given.items() if value is not None]
+        return shlex.join(["nofreelunch", name, self.model, "--data", self.data, *options, *words])
 
 
 def _numbers(text: str) -> tuple[float, ...]:

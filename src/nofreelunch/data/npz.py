@@ -8,7 +8,6 @@ is k / 255 (to the precision of float32), since nothing is lost then. Labels are
 import math
 import zipfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +43,6 @@ def load_npz(path: Path) -> Dataset:
         raise InputError(f"{path}: {error}") from None
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What an array's header claims."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays that are used, in any type that `_check` lets pass."""
     try:
@@ -62,7 +53,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
             there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             names = _names(there)
             for name in names:
-                _check(name, _header(archive, name))
+                _check(name, *_header(archive, name))
             return {name: _array(archive, name) for name in names}
     except InputError:
         raise
@@ -95,8 +86,8 @@ def _ends(there: Collection[str]) -> tuple[str, ...]:
     return ("",) if {"x", "y"} & set(there) and not {"x_test", "y_test"} & set(there) else ("_test",)
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> _Header:
-    """The claims of an array, if the file has as many bytes as they need."""
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and type that an array claims, if the file has as many bytes as they need."""
     info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
@@ -107,7 +98,7 @@ def _header(archive: zipfile.ZipFile, name: str) -> _Header:
         raise InputError(f"{name} holds Python objects, which are never read; give an array of numbers")
     if min(shape, default=0) < 0 or info.file_size != needed or info.file_size > _DEFLATE_AT_MOST * info.compress_size:
         raise InputError(f"{name} claims shape {shape}, {needed} bytes; the file has not got them")
-    return _Header(shape, dtype)
+    return shape, dtype
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -116,9 +107,8 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     return array
 
 
-def _check(name: str, header: _Header) -> None:
+def _check(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Type and number of axes, for images, labels or names as the name says."""
-    shape, dtype = header.shape, header.dtype
     if name == _CLASSES:
         if len(shape) != 1 or dtype.kind not in "iuU":
             raise InputError(f"{name} must be a list of names, one for each class, got {dtype} {shape}")

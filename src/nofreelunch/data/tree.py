@@ -67,7 +67,6 @@ def load_tree(tree: Tree, size: int | None = None, strict: bool = False) -> Data
     """The images of a tree; decoded into a packed file of the cache the first time, memory-mapped from there.
 
     Args:
-        tree: which files.
         size: side of the square that images are brought to; default: the tree's.
         strict: stop at an image that cannot be read, instead of naming and skipping it.
 
@@ -160,7 +159,9 @@ def _decoded(files: Files, tree: Tree, fit: Fit | None, strict: bool, notes: lis
     first: tuple[Path, tuple[int, ...]] | None = None
     for (path, label), image in zip(files, _attempts(files, partial(_attempt, mode=tree.mode, fit=fit)), strict=True):
         if isinstance(image, BadImage):
-            _refuse(path, image, strict)
+            if strict:
+                way = "remove or replace it, or leave out --strict to skip such images"
+                raise InputError(f"{path} {image}; {way}")
             skipped.append(f"{text(path)} {image}")
             continue
         first = first or (path, image.shape)
@@ -192,11 +193,6 @@ def _attempt(path: Path, mode: Mode, fit: Fit | None) -> Attempted:
         return images.decode(path, mode, fit)
     except BadImage as error:
         return error
-
-
-def _refuse(path: Path, reason: BadImage, strict: bool) -> None:
-    if strict:
-        raise InputError(f"{path} {reason}; remove or replace it, or leave out --strict to skip such images")
 
 
 def _check_shape(first: tuple[Path, tuple[int, ...]], other: tuple[Path, tuple[int, ...]]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from nofreelunch.evaluation.tally import percent
-from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond, holds
+from nofreelunch.experiments.base import Experiment, Finding, Table, beyond, holds
 from nofreelunch.experiments.batches import far_examples, logits_of
 from nofreelunch.experiments.deep import (
     DATA_TITLES,
@@ -204,11 +204,6 @@ def _described(result: Result, name: str) -> str:
 
 
 def _experiment(number: int, norm: str, columns: int, laptop: int, seed: int) -> Experiment:
-    presets: dict[Scale, Config] = {
-        "smoke": Config(norm, columns=4, n=4, seed=seed),
-        "laptop": Config(norm, columns, n=laptop, seed=seed),
-        "paper": Config(norm, columns, n=1000, retrain="paper", seed=seed),
-    }
     return Experiment(
         name=f"figure-{number}",
         paper_reference=f"Section 3.1, Figure {number}, Table 3",
@@ -216,7 +211,11 @@ def _experiment(number: int, norm: str, columns: int, laptop: int, seed: int) ->
         about="From each test image we climb the loss of a standard and of two robust models, as far as Table 3's eps "
         "allows. Look whether the result looks like the class written under it; the table says how two judges that had "
         "no part in it see it: a robust model trained against the other norm, and the nearest real image.",
-        presets=presets,
+        presets={
+            "smoke": Config(norm, columns=4, n=4, seed=seed),
+            "laptop": Config(norm, columns, n=laptop, seed=seed),
+            "paper": Config(norm, columns, n=1000, retrain="paper", seed=seed),
+        },
         result_type=Result,
         run=run,
         findings=findings,

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nofreelunch.experiments.base import Experiment, Finding, Scale, Table, beyond
+from nofreelunch.experiments.base import Experiment, Finding, Table, beyond
 from nofreelunch.experiments.batches import batched
 from nofreelunch.experiments.deep import COLOURS, DATA_TITLES, TITLES, DeepConfig, Exhibit, absences, in_order, inputs
 from nofreelunch.experiments.estimates import ByRole, Estimate, exceeds, mean, plain_number
@@ -204,11 +204,6 @@ def alt(result: Result) -> str:
 
 
 def _experiment(number: int, columns: int, seed: int) -> Experiment:
-    presets: dict[Scale, Config] = {
-        "smoke": Config(columns, n=20, seed=seed),
-        "laptop": Config(columns, n=300, seed=seed),
-        "paper": Config(columns, n=2000, retrain="paper", seed=seed),
-    }
     return Experiment(
         name=f"figure-{number}",
         paper_reference=f"Section 3.3, Figure {number}",
@@ -216,7 +211,11 @@ def _experiment(number: int, columns: int, seed: int) -> Experiment:
         about="At each test image the gradient of the loss with respect to the pixels, clipped to ±3 standard "
         "deviations and rescaled, nothing else (grey images: blue positive, red negative). Look whether the object can "
         "be seen in it; the table measures how far the gradient follows the image and its edges.",
-        presets=presets,
+        presets={
+            "smoke": Config(columns, n=20, seed=seed),
+            "laptop": Config(columns, n=300, seed=seed),
+            "paper": Config(columns, n=2000, retrain="paper", seed=seed),
+        },
         result_type=Result,
         run=run,
         findings=findings,

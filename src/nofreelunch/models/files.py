@@ -3,7 +3,6 @@
 The JSON is written last. It holds the SHA-256 of the tensors' file and its own: a flipped bit in either is found.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def read_card(path: Path) -> Card:
 
 
 def _to_json_types(card: Card) -> dict[str, Any]:
-    values = plain(asdict(card))
+    values = plain(card)
     normalisation = {"mean": values.pop("mean"), "std": values.pop("std")}
     return {"architecture": values.pop("arch"), "normalisation": normalisation, **values}
 

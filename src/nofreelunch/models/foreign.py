@@ -43,7 +43,6 @@ class Weights:
 
     Args:
         path: the file, for messages.
-        tensors: by name.
         normalisation: that it speaks of, if it does.
     """
 
@@ -110,7 +109,7 @@ def read_weights(path: Path) -> Weights:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of `torch.save`, by torch's restricted reader, which builds tensors and nothing else."""
-    if _torch_version() < _SAFE_SINCE:
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < _SAFE_SINCE:
         needed = ".".join(map(str, _SAFE_SINCE))
         raise InputError(
             f"--weights {path}: torch {torch.__version__} reads foreign files unsafely; install torch >= {needed}"
@@ -130,10 +129,6 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         )
         raise InputError(f"--weights {path} was refused and nothing of it was executed: {reason}") from None
     return _state_dict(content, path)
-
-
-def _torch_version() -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
 
 def check_no_program(path: Path) -> None:

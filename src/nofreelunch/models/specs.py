@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from nofreelunch.errors import InputError
+from nofreelunch.errors import InputError, listed
 from nofreelunch.models.classifier import Card
 from nofreelunch.models.declared import Declared
 from nofreelunch.models.files import load_file, read_card
@@ -108,5 +108,4 @@ def _path(text: str) -> Path:
 
 def _named(kinds: Iterable[str]) -> str:
     """The kinds as a user writes them."""
-    *most, last = (f"{kind}:{_PLACES.get(kind, 'NAME')}" for kind in kinds)
-    return f"{', '.join(most)} or {last}"
+    return listed((f"{kind}:{_PLACES.get(kind, 'NAME')}" for kind in kinds), "or")

@@ -25,9 +25,7 @@ def run_on_ray(tasks: Sequence[Task], board: StatusBoard, address: str, needs: R
 
     Args:
         tasks: the points'; their folder must be shared by all machines.
-        board: shows how far they are.
         address: "auto" for the cluster that this machine is part of, "local" for a new one on this machine, HOST:PORT.
-        needs: of each point.
 
     Returns:
         For each point that failed, such as one whose files are damaged, why; the others are done.

@@ -17,10 +17,6 @@ from nofreelunch.threats import THREATS, Linf, format_radius
 _APART = ("data", "threat", "seed")  # columns of panels, and what is averaged over
 
 
-def _norm(name: str) -> str:
-    return THREATS[name].symbol if name else "standard"
-
-
 @dataclass(frozen=True)
 class Dot:
     """One accuracy of one model.
@@ -53,11 +49,11 @@ def plot(rows: Sequence[Row], varied: Sequence[str]) -> Figure:
     columns = list(dict.fromkeys(dot.column for dot in dots))
     size = (min(12, 1.8 + 2.6 * len(columns)), 5.4)
     figure, grid = pyplot.subplots(2, len(columns), figsize=size, squeeze=False, sharex="col")
-    for place, column in enumerate(columns):
-        here = [dot for dot in dots if dot.column == column]
+    for place, (data, norm) in enumerate(columns):
+        here = [dot for dot in dots if dot.column == (data, norm)]
         for panel in (0, 1):
             _draw(grid[panel, place], [dot for dot in here if dot.panel == panel])
-        grid[0, place].set_title(f"{Path(column[0]).name}, {_norm(column[1])}")
+        grid[0, place].set_title(f"{Path(data).name}, {THREATS[norm].symbol if norm else 'standard'}")
         grid[1, place].set(xlabel="training eps" if axis == "eps" else axis, ylim=(-3, 103))
     grid[0, 0].set_ylabel("clean accuracy, %")
     grid[1, 0].set_ylabel("robust accuracy\nat the training eps, %" if _at_own(rows) else "robust accuracy, %")

@@ -60,8 +60,6 @@ class Point:
 
     Args:
         data: as `load_data` takes it.
-        config: of the training.
-        exam: of the model.
     """
 
     data: str

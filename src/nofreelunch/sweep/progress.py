@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from nofreelunch.sweep.status import DONE, EXAMINING, TRAINING, WAITING, Status, status
+from nofreelunch.sweep.status import DONE, EXAMINING, TRAINING, WAITING, status
 from nofreelunch.sweep.work import Task
 from nofreelunch.training.progress import duration
 
@@ -23,7 +23,6 @@ class StatusBoard:
 
     Args:
         labels: the points' tasks, and how each is called.
-        console: where they are shown.
         live: what moves on a terminal; None elsewhere.
     """
 
@@ -76,12 +75,9 @@ class StatusBoard:
         rows = sorted(self._known.items(), key=lambda row: _ORDER.index(row[1].phase))
         table = Table("point", "phase", "step", title=self._summary().split(";")[0], box=None, title_justify="left")
         for task, found in rows:
-            table.add_row(escape(self._labels[task]), found.phase, _steps(found))
+            steps = f"{found.step} / {found.steps}" if found.steps else ""
+            table.add_row(escape(self._labels[task]), found.phase, steps)
         return table
-
-
-def _steps(found: Status) -> str:
-    return f"{found.step} / {found.steps}" if found.steps else ""
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -136,7 +135,10 @@ def read_scores(task: Task) -> tuple[Score, ...]:
     try:
         if content["format"] != FORMAT:
             raise ValueError
-        return tuple(_read_score(values) for values in content["scores"])
+        return tuple(
+            Score(from_plain(each["threat"]), Tally(**each["clean"]), Tally(**each["robust"]), each["verdict"])
+            for each in content["scores"]
+        )
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{task.result} is not a result of this version; delete it and run again") from None
 
@@ -160,12 +162,6 @@ def located(point: Point) -> Point:
     return replace(point, config=replace(point.config, start=wherever(point.config.start)))
 
 
-def _some(split: Split, exam: Exam) -> torch.Tensor:
-    """Indices of the test images of an exam, in ascending order."""
-    rng = torch.Generator().manual_seed(exam.seed)
-    return torch.randperm(len(split), generator=rng)[: exam.n].sort().values
-
-
 def _model(task: Task, data: Dataset, report: Report) -> Classifier:
     """The task's model, trained or, if it has been, loaded; in either case as it was saved, and on the device."""
     if not task.trained:
@@ -182,7 +178,7 @@ def _model(task: Task, data: Dataset, report: Report) -> Classifier:
 
 def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: Path) -> Score:
     """One examination."""
-    index = _some(split, exam)
+    index = torch.randperm(len(split), generator=torch.Generator().manual_seed(exam.seed))[: exam.n].sort().values
     if exam.attack is not None:
         attack = ATTACKS[exam.attack](threat)
         clean, robust = accuracies(model, fast(model), Examples(split, index, _BATCH), threat, attack, exam.seed)
@@ -192,10 +188,6 @@ def _score(model: Classifier, split: Split, exam: Exam, threat: Threat, folder: 
     found = evaluate(model, split.select(index), threat, exam.protocol, exam.seed, out=out)
     found.save(out / "evaluation.json")
     return Score(threat, found.clean, found.robust, found.verdict)
-
-
-def _read_score(values: dict[str, Any]) -> Score:
-    return Score(from_plain(values["threat"]), Tally(**values["clean"]), Tally(**values["robust"]), values["verdict"])
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from nofreelunch.errors import InputError, RunError
-from nofreelunch.models import Classifier, save_model
 from nofreelunch.training.config import TrainConfig, differences
 from nofreelunch.training.events import Event, Report
 from nofreelunch.training.learner import Learner
@@ -23,7 +22,6 @@ class Folder:
     """Where a run is kept, and found again.
 
     Args:
-        path: the folder.
         identity: what the run is, in JSON's types: its config, and the digests of its data, of the model file that it
             starts from and of the user's code of its network ("" where there is none).
         learner: whose state is kept.
@@ -85,10 +83,6 @@ class Folder:
             raise RunError(f"a weight is not a number after step {self.learner.step}")
         state = self.learner.state()
         save_state(self.path, State({**state.about, **self.identity}, state.tensors))
-
-    def save_model(self, model: Classifier) -> None:
-        """Keep the model that came out."""
-        save_model(model, self.path / MODEL)
 
     @property
     def last_good(self) -> str:

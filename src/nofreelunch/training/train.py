@@ -9,13 +9,13 @@ import torch
 
 from nofreelunch.data import Dataset
 from nofreelunch.errors import InputError
-from nofreelunch.models import Classifier
+from nofreelunch.models import Classifier, save_model
 from nofreelunch.output import locked
 from nofreelunch.training.average import average_of
 from nofreelunch.training.config import TrainConfig
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Event, Finished, Notice, Report, Started, silent
-from nofreelunch.training.folder import Folder
+from nofreelunch.training.folder import MODEL, Folder
 from nofreelunch.training.learner import Learner
 from nofreelunch.training.loop import Loop
 from nofreelunch.training.optimisers import optimiser
@@ -41,7 +41,6 @@ def train(
 
     Args:
         data: its training split is used, its test split never.
-        config: what is trained, and how.
         out: a folder for state, log and model; a run that was stopped there goes on, one that is finished is not
             repeated. None keeps nothing.
         device: "auto", "cpu", "cuda" or "cuda:1". Under `torchrun` or SLURM the processes share each batch.
@@ -77,7 +76,7 @@ def train(
         report(Finished(learner.step, learner.chosen))
         model = _result(data, config, learner)
         if folder is not None and devices.is_main:
-            folder.save_model(model)
+            save_model(model, folder.path / MODEL)
     return model
 
 

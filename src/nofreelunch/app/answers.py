@@ -30,8 +30,6 @@ def evaluated(question: Question, place: Place, progress: Callable[[str, int, in
     """Clean and robust accuracy on the images under the quick protocol, and whether to trust them; HTML.
 
     Args:
-        question: what is asked.
-        place: where the work is done.
         progress: told a step's name, how many images it is through with, and of how many.
 
     Raises:

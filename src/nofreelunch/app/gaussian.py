@@ -38,9 +38,6 @@ def solved(d: int, eta: float, p: float, eps: float) -> Solved:
     """Accuracies, bound, thresholds and frontier against the l_inf adversary that moves every feature.
 
     Args:
-        d: number of weak features.
-        eta: mean of each.
-        p: how often x_1 agrees with the label.
         eps: the adversary's radius, in [0, 1).
 
     Raises:

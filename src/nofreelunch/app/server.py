@@ -23,11 +23,7 @@ _STYLE = """
 
 
 class Sealed:
-    """ASGI middleware that tells browsers to load nothing from elsewhere, whatever Gradio's page asks for.
-
-    Args:
-        app: the application that answers.
-    """
+    """ASGI middleware that tells browsers to load nothing from elsewhere, whatever Gradio's page asks for."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self._app = app
@@ -48,9 +44,7 @@ def served(place: Place, port: int | None = None, browser: bool = False) -> Iter
     """The page's address, for the time of the block.
 
     Args:
-        place: where the work is done.
         port: at which it listens; None takes the first free one from 7860 on.
-        browser: open the page there.
 
     Raises:
         InputError: if Gradio is not installed, the port is not free, or the folder of data sets does not exist.

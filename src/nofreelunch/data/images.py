@@ -54,7 +54,6 @@ def decode(path: Path, mode: Mode, fit: Fit | None) -> NDArray[np.uint8]:
     """The image of a file, (c, h, w); colours are converted (greyscale, palette, CMYK), transparency is dropped.
 
     Args:
-        path: the file.
         mode: "L" for one channel, "RGB" for three.
         fit: how it is brought to size; None leaves it as it is.
 

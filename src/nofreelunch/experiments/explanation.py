@@ -98,8 +98,6 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
     Args:
         model: takes the data set's images; it is moved to the device, and left as it was otherwise.
         data: its test images are shown, its training images are searched for neighbours.
-        settings: how many, and how far.
-        device: where the work is done.
 
     Raises:
         InputError: if the model does not go with the data or cannot be differentiated, or there are fewer test images
@@ -226,15 +224,7 @@ def large_eps_ball(data: Dataset, norm: str, eps: str | None = None) -> Threat:
 
 
 def contents(explanation: Explanation, ball: Threat, model: str, data: Dataset, command: str) -> dict[str, Any]:
-    """What the page shows, all of it data: names, PNGs, words and rows of the table.
-
-    Args:
-        explanation: of the model.
-        ball: where its examples lie.
-        model: as the user named it.
-        data: whose images these are.
-        command: the one that makes the page.
-    """
+    """What the page that `command` makes shows, all of it data: names, PNGs, words and rows of the table."""
     true, _, new = explanation.labels
     plots = {"gradients": plot_gradients, "examples": plot_examples, "path": plot_path}
     return {

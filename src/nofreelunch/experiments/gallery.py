@@ -47,8 +47,6 @@ def collected(
     """What is made of each data set that can be shown: the fields of a `Gallery`, and the rest by data set.
 
     Args:
-        choice: which data sets and models.
-        workspace: where models are trained, if they are.
         make: pictures, estimates by role and measure, and anything else.
     """
     shown, missing = exhibits(choice, workspace)

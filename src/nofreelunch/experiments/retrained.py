@@ -14,12 +14,11 @@ from nofreelunch.workspace import Workspace
 def trained(scale: str, data: Dataset, threat: Threat | None, seed: int, workspace: Workspace) -> Classifier:
     """The model of a preset, trained into the workspace's `models`; a stopped one goes on, a finished one is found.
 
+    Progress is shown on stderr.
+
     Args:
         scale: of the preset, a name in `training.presets.PRESETS`.
         data: whole, not a sample.
-        threat: None for standard training.
-        seed: of the training.
-        workspace: says where, and on which device. Progress is shown on stderr.
     """
     label = f"{threat.norm}-{threat.eps}" if threat else "standard"
     folder = workspace.root / "models" / f"{data.name}-{label}-{scale}-{seed}"

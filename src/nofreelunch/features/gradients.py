@@ -32,8 +32,6 @@ def input_gradient(model: Model, x: Inputs, y: Labels, loss: Loss = cross_entrop
     Args:
         model: maps inputs to logits (n, k), k >= 2; used in evaluation mode.
         x: float inputs in [0, 1].
-        y: class indices.
-        loss: one value per example.
 
     Raises:
         InputError: if model, inputs and labels do not go together.

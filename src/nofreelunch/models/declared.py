@@ -77,9 +77,6 @@ class Declared:
 class Outputs(nn.Module):
     """Some of a model's logits, in another order.
 
-    Args:
-        labels: their indices.
-
     Raises:
         InputError: if the model has no such output.
     """

@@ -48,10 +48,8 @@ class Fast:
     """What `fast` returns for a model that it could trace.
 
     Args:
-        model: the live model.
         copy: a frozen copy of it in evaluation mode, the reference of the first batch.
         graph: the copy's operations; changed here.
-        precision: as in `fast`.
     """
 
     def __init__(self, model: nn.Module, copy: nn.Module, graph: fx.GraphModule, precision: str) -> None:

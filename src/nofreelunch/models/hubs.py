@@ -43,11 +43,7 @@ def _downloaded(name: str, repository: str | None) -> Path:
 
 
 class Logits(nn.Module):
-    """The logits among a Hugging Face model's answers.
-
-    Args:
-        network: an image classifier.
-    """
+    """The logits among a Hugging Face model's answers."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

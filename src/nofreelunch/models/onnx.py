@@ -64,10 +64,6 @@ def _check_input(path: Path, inputs: int, batch: Any) -> None:
 class Session(nn.Module):
     """An ONNX model that onnxruntime runs, on the CPU: a function of which nothing is known but its values.
 
-    Args:
-        content: of the file.
-        path: the file, for messages.
-
     Raises:
         InputError: if onnxruntime cannot run it.
     """

@@ -23,7 +23,6 @@ class LoadedNetwork:
     """A network that others made.
 
     Args:
-        network: with its weights.
         normalisation: of the pixels in [0, 1] that it wants; None if that is not known, or the network's own business.
         size: height and width of its images; None stands for any.
     """
@@ -54,7 +53,6 @@ def filled(make: Callable[..., nn.Module], weights: Weights) -> nn.Module:
 
     Args:
         make: makes the network; takes `num_classes`.
-        weights: of such a network.
     """
     network = make()
     outputs = weights.outputs(network)
@@ -122,7 +120,6 @@ def code_fingerprint(spec: str, model: nn.Module) -> bytes:
 
     Args:
         spec: what the network was loaded from.
-        model: the network.
     """
     modules = {type(layer).__module__ for layer in model.modules()}
     if spec.startswith("python:"):

@@ -46,9 +46,7 @@ def check_fits(found: Mapping[str, Tensor], model: nn.Module, path: Path, *, hal
     """Refuse tensors that are not exactly the model's.
 
     Args:
-        found: what the file holds.
         model: what it should be for; may be on the meta device.
-        path: the file, for the message.
         halved: whether float32 may be stored as float16.
 
     Raises:

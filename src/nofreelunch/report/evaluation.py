@@ -21,11 +21,7 @@ _VERDICTS = {
 
 
 def evaluation_page(record: Mapping[str, Any]) -> bytes:
-    """The page as HTML.
-
-    Args:
-        record: the content of evaluation.json.
-    """
+    """The page as HTML, from the content of evaluation.json."""
     filters: dict[str, Filter] = {
         "share": _share,
         "count": _count,

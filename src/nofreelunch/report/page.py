@@ -21,7 +21,6 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
     """Write `report.html` from the results that are there; its path.
 
     Args:
-        workspace: holds results and figures.
         order: experiment names in the paper's order; results that are not there, or damaged, are named as missing.
     """
     found = {name: _section(workspace, name) for name in order}
@@ -42,12 +41,7 @@ def write_report(workspace: Workspace, order: tuple[str, ...]) -> Path:
 
 
 def report_lines(workspace: Workspace, names: Sequence[str]) -> Iterator[str]:
-    """How the claims of each experiment fared, in a line; those of the paper that were not borne out in full.
-
-    Args:
-        workspace: holds the results.
-        names: experiments that have one.
-    """
+    """How the claims of each experiment fared, in a line; those of the paper that were not borne out in full."""
     for name in names:
         findings = workspace.about(name)["findings"]
         verdicts = Counter(finding["verdict"] for finding in findings)

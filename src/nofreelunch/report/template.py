@@ -12,9 +12,7 @@ def render(template: str, filters: Mapping[str, Filter], **values: object) -> by
     """The page as HTML, from a template of this folder.
 
     Args:
-        template: the name of its file.
         filters: what the template writes after a bar.
-        values: what it refers to by name.
     """
     environment = Environment(
         loader=PackageLoader("nofreelunch.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -27,7 +27,6 @@ def best_robust_accuracy(model: GaussianModel, clean_accuracy: float, eps: float
     Exact; Theorem 2.1 of Tsipras et al. 2018 bounds it from above for "full" and eps >= 2 eta.
 
     Args:
-        model: the data.
         clean_accuracy: in [0, 1], at most that of the most accurate classifier.
         eps: l_inf radius; in [0, 1) for "full" (from 1 on x_1 can be hidden too), in [0, 1e3] for "weak".
         adversary: "full" sees the classifier and moves each feature by *up to* eps. "weak" is Appendix B's, which

@@ -69,8 +69,6 @@ class GaussianModel:
         Args:
             w: d + 1 weights, x_1's first.
             eps: radius of the ball, in [0, 1e3].
-            b: offset.
-            norm: of the ball.
             adversary: "full" moves all features; "weak" leaves x_1 alone, like Appendix B's (whose fixed shift by -y
                 eps is the worst that can happen to weak features of which none has a negative weight).
 

@@ -78,7 +78,6 @@ def fit_svm(model: GaussianModel, lam: float | None = None, eps: float = 0.0) ->
     """The SVM (eps = 0) or adversarial SVM of the whole distribution.
 
     Args:
-        model: the data.
         lam: weight of the regulariser, in (0, 1e100]; None tunes it so that |w|_2 = 1, as Appendix C assumes. (Where a
             range of lam does, the largest is taken.)
         eps: training radius of the l_inf adversary, in [0, 1e3].

@@ -18,7 +18,6 @@ def transfer_accuracy(model: GaussianModel, w_source: ArrayLike, w_target: Array
     Exact, given both weights. A feature that the source ignores (weight 0) is not moved.
 
     Args:
-        model: the data.
         w_source: d + 1 weights of the classifier that the examples are made against.
         w_target: d + 1 weights of the classifier that sees them.
         eps: radius, in [0, 1e3].

@@ -22,7 +22,6 @@ def update_average(average: Classifier, model: Classifier, decay: float, updates
 
     Args:
         average: from `average_of`; changed in place.
-        model: the one being trained.
         decay: in [0, 1).
         updates: t, the number of updates before this one.
     """

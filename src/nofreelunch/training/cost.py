@@ -52,8 +52,6 @@ def estimate(data: Dataset, config: TrainConfig, device: str = "auto") -> Cost:
     """What `train(data, config, device=device)` takes; nothing is written.
 
     Args:
-        data: as for `train`.
-        config: as for `train`.
         device: "auto", "cpu", "cuda" or "cuda:1". Under `torchrun` or SLURM each process calls this.
 
     Raises:

@@ -34,9 +34,6 @@ class Loop:
     """Steps and validations of one run.
 
     Args:
-        config: what is trained, and how.
-        split: the training images.
-        devices: where.
         learner: what is changed; on this process's device.
     """
 

@@ -17,7 +17,6 @@ def held_out(seed: int, n: int, share: float) -> tuple[Tensor, Tensor]:
     """Indices of 0 .. n - 1 to train on, and those held out to choose the epoch by; both sorted, int64.
 
     Args:
-        seed: of the choice.
         n: number of training images, at least 2.
         share: held out, in [0, 1); at least one image where it is above 0, and at least one is trained on.
     """

@@ -32,7 +32,6 @@ class InnerProblem:
         model: the one in training, frozen and in evaluation mode.
         attack: the training attack, for this step's threat.
         x: clean images, augmented.
-        y: class indices.
         streams: the examples' random numbers for this step.
         delta: what `Recipe.carry` returned in the step before, zeros at first.
     """

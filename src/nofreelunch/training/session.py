@@ -23,7 +23,6 @@ def run(loop: Loop, report: Report, folder: Folder | None, signals: NotedSignals
 
     Args:
         loop: goes on from where its learner is.
-        report: called with each event.
         folder: where the state is kept; None keeps nothing.
         signals: one that arrives is answered after the step: the state is saved and the signal delivered.
         save_seconds: the state is saved this often, after each validation, and at the end.

@@ -29,7 +29,6 @@ class State:
 
     Args:
         about: step, config, history and so on, in JSON's types.
-        tensors: by name.
     """
 
     about: dict[str, Any]

@@ -29,7 +29,7 @@ def balanced(targets: Labels, n: int, seed: int) -> Tensor:
     return torch.tensor(turns[:n])
 
 
-def test_images(data: Dataset, n: int, seed: int, device: str) -> tuple[Images, Labels]:
+def chosen_images(data: Dataset, n: int, seed: int, device: str) -> tuple[Images, Labels]:
     """n test images (all, if there are fewer) and their classes, as `balanced` chooses them."""
     index = balanced(data.test.targets, n, seed)
     return data.test.images(index).to(device), data.test.targets[index].to(device)

@@ -10,7 +10,7 @@ from torch import nn
 from nofreelunch.data import Dataset, load_data, present
 from nofreelunch.drawing import COLOUR
 from nofreelunch.experiments.base import Finding, beyond
-from nofreelunch.experiments.batches import test_images
+from nofreelunch.experiments.batches import chosen_images
 from nofreelunch.experiments.paper_values import TABLE_2_EPS
 from nofreelunch.experiments.retrained import trained
 from nofreelunch.models import load_model, zoo_card, zoo_digest, zoo_names
@@ -38,14 +38,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class DeepConfig:
-    """What the config of every deep figure says of data sets and models.
+    """What the config of every deep figure says.
 
     Args:
         datasets: names in the paper's tables; those whose models are there are shown.
+        n: number of test images measured, equally many of each class.
         retrain: preset of `training.presets` by which the models are trained here; "" takes those of the package.
         seed: chooses the images, and is that of trainings.
     """
 
+    n: int
     datasets: tuple[str, ...] = tuple(DATA_TITLES)
     retrain: str = ""
     seed: int = 0
@@ -78,7 +80,7 @@ class Exhibit:
 
     def test_images(self, n: int, seed: int) -> tuple[Images, Labels]:
         """n test images (all, if there are fewer) and their classes, as `balanced` chooses them."""
-        return test_images(self.data, n, seed, self.device)
+        return chosen_images(self.data, n, seed, self.device)
 
 
 def zoo_name(dataset: str, role: str) -> str:

@@ -14,7 +14,7 @@ from nofreelunch.attacks.door import out_of_memory
 from nofreelunch.data import Dataset
 from nofreelunch.drawing import drawn
 from nofreelunch.errors import InputError, check_count, check_seed
-from nofreelunch.experiments.batches import batched, far_examples, logits_of, test_images
+from nofreelunch.experiments.batches import batched, chosen_images, far_examples, logits_of
 from nofreelunch.experiments.estimates import Estimate, mean, plain_number
 from nofreelunch.experiments.figure_5 import MEASURES, NOISE
 from nofreelunch.experiments.image_grid import Grid, Pictures, stacked, strip_places, to_pictures
@@ -105,7 +105,7 @@ def explain(model: nn.Module, data: Dataset, settings: Settings, device: str = "
     """
     if settings.n > len(data.test):
         raise InputError(f"n must be at most the number of test images, {len(data.test)}, got {settings.n}")
-    x, y = test_images(data, max(settings.n, settings.measure), settings.seed, device)
+    x, y = chosen_images(data, max(settings.n, settings.measure), settings.seed, device)
     model = model.to(device)
     with evaluating(model):
         seen = _classes(model, x, data)[: settings.n]

@@ -42,14 +42,12 @@ class Config(DeepConfig):
     """Which models are measured.
 
     Args:
-        n: number of test images attacked.
-        clean_n: number of test images for the clean accuracy; all, if there are fewer.
+        clean_n: number of test images for the clean accuracy, `n` being attacked; all, if there are fewer.
         attack: recipe in `ATTACKS`, at Table 2's eps.
         shares: training eps over Table 2's, where models are trained here.
         seeds: of the trainings, added to `seed`.
     """
 
-    n: int
     clean_n: int = 10_000
     attack: str = "pgd-40"
     shares: tuple[float, ...] = (0.25, 0.5, 1.0)

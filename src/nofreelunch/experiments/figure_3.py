@@ -40,12 +40,10 @@ class Config(DeepConfig):
     Args:
         norm: of the ball, "linf" or "l2"; its radius is Table 3's.
         columns: number of images shown.
-        n: number of test images measured, equally many of each class.
     """
 
     norm: str
     columns: int
-    n: int
 
 
 @dataclass(frozen=True)

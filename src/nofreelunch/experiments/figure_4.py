@@ -42,12 +42,10 @@ class Config(DeepConfig):
 
     Args:
         strips: images shown for each model.
-        n: number of test images measured, equally many of each class.
         points: on each line, ends included.
     """
 
     strips: int
-    n: int
     points: int = POINTS
 
 

@@ -40,11 +40,9 @@ class Config(DeepConfig):
 
     Args:
         columns: number of images shown.
-        n: number of test images measured, equally many of each class.
     """
 
     columns: int
-    n: int
 
 
 @dataclass(frozen=True)

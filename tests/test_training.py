@@ -23,7 +23,8 @@ from nofreelunch.training import RECIPES, TrainConfig, devices, loop, order, ses
 from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Event, Finished, Notice, Started, Step
 from nofreelunch.training.loop import Loop
-from nofreelunch.training.recipes import InnerProblem, kl_divergence
+from nofreelunch.training.recipes import InnerProblem
+from nofreelunch.training.recipes.trades import kl_divergence
 from nofreelunch.training.train import fresh_learner
 from nofreelunch.types import Model
 from training_toy import EPS, batch_norm_network, toy_config, toy_data, toy_split

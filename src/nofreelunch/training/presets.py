@@ -8,20 +8,13 @@ the authors' own for Restricted ImageNet.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from nofreelunch.errors import check_known
 from nofreelunch.threats import Threat
 from nofreelunch.training.config import TrainConfig
 
 Preset: TypeAlias = Callable[[Threat | None], TrainConfig]
-
-
-def _against(threat: Threat | None, attack: str, steps_to_eps: int | None = None) -> dict[str, Any]:
-    """The settings of a threat: an attack by so many steps to eps, or by its own; none for standard training."""
-    if threat is None:
-        return {}
-    return {"threat": threat, "attack": attack, "step_size": steps_to_eps and (threat.eps / steps_to_eps or None)}
 
 
 def mnist_laptop(threat: Threat | None) -> TrainConfig:
@@ -33,8 +26,10 @@ def mnist_laptop(threat: Threat | None) -> TrainConfig:
         return TrainConfig(arch="mnist-cnn", epochs=4, lr=2e-3, augment="crop")
     return TrainConfig(
         arch="mnist-cnn",
-        **_against(threat, "pgd-5", 3),
+        threat=threat,
         recipe="bullet-train",
+        attack="pgd-5",
+        step_size=threat.eps / 3 or None,
         epochs=6,
         eps_warmup=0.3,
     )
@@ -49,7 +44,8 @@ def mnist_paper(threat: Threat | None) -> TrainConfig:
     """100,000 steps of 50 images, Adam at 1e-4, against PGD-40, for l_inf with steps of 0.01 at eps 0.3."""
     return TrainConfig(
         arch="mnist-cnn",
-        **_against(threat, "pgd-40"),
+        threat=threat,
+        attack="pgd-40" if threat else None,
         epochs=100_000 * 50 / 60_000,
         batch_size=50,
         lr=1e-4,
@@ -78,7 +74,8 @@ def cifar10_gpu(threat: Threat | None) -> TrainConfig:
     """The paper's network against PGD-3, one cycle of the rate, averaged weights."""
     return TrainConfig(
         arch="cifar-resnet",
-        **_against(threat, "pgd-3"),
+        threat=threat,
+        attack="pgd-3" if threat else None,
         epochs=16,
         batch_size=256,
         optimiser="sgd",
@@ -94,7 +91,9 @@ def cifar10_paper(threat: Threat | None) -> TrainConfig:
     """80,000 steps of 128 images, SGD at 0.1, 0.01, 0.001, against PGD-7 with steps of eps / 4."""
     return TrainConfig(
         arch="cifar-resnet",
-        **_against(threat, "pgd-7", 4),
+        threat=threat,
+        attack="pgd-7" if threat else None,
+        step_size=(threat.eps / 4 or None) if threat else None,
         epochs=80_000 * 128 / 50_000,
         optimiser="sgd",
         lr=0.1,
@@ -110,7 +109,8 @@ def restricted_imagenet_gpu(threat: Threat | None) -> TrainConfig:
     """ResNet-50 against PGD-5, one cycle of the rate over 15 epochs, averaged weights."""
     return TrainConfig(
         arch="resnet50",
-        **_against(threat, "pgd-5"),
+        threat=threat,
+        attack="pgd-5" if threat else None,
         epochs=15,
         batch_size=256,
         optimiser="nesterov",
@@ -130,7 +130,9 @@ def restricted_imagenet_paper(threat: Threat | None) -> TrainConfig:
     """
     return TrainConfig(
         arch="resnet50",
-        **_against(threat, "pgd-8", 4),
+        threat=threat,
+        attack="pgd-8" if threat else None,
+        step_size=(threat.eps / 4 or None) if threat else None,
         epochs=110 * 76_800 / 260_000,
         batch_size=256,
         optimiser="nesterov",

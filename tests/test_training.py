@@ -24,8 +24,9 @@ from nofreelunch.training.devices import Devices
 from nofreelunch.training.events import Epoch, Event, Finished, Notice, Started, Step
 from nofreelunch.training.loop import Loop
 from nofreelunch.training.recipes import InnerProblem
+from nofreelunch.training.recipes.base import Chosen
 from nofreelunch.training.recipes.trades import kl_divergence
-from nofreelunch.training.train import fresh_learner
+from nofreelunch.training.train import fresh_learner, fresh_loop
 from nofreelunch.types import Model
 from training_toy import EPS, batch_norm_network, toy_config, toy_data, toy_split
 
@@ -109,50 +110,65 @@ def uphill(model: nn.Module, y: torch.Tensor) -> torch.Tensor:
 
 def test_pgd_at_trains_on_the_last_iterate() -> None:
     p = problem(linear_model(), Linf(0.1))
-    z = RECIPES["pgd-at"].examples(p)
+    z = RECIPES["pgd-at"].examples(p).z
     assert torch.equal(z, p.attack.ascend(p.model, p.x, p.y, p.streams))
     assert p.threat.contains(z, p.x).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot reach")
-def test_bullet_train_goes_on_where_the_loss_is_high() -> None:
-    p = replace(problem(linear_model(), Linf(0.1), n=8), attack=PGD(Linf(0.1), steps=4, step_size=0.04))
-    z = RECIPES["bullet-train"].examples(replace(p, streams=Streams.for_examples(0, torch.arange(8))))
-    far, near, first = (
-        replace(p.attack, steps=n).ascend(p.model, p.x, p.y, Streams.for_examples(0, torch.arange(8)))
-        for n in (4, 2, 1)
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_bullet_train_works_where_the_loss_is_high(steps: int) -> None:
+    def streams() -> Streams:
+        return Streams.for_examples(0, torch.arange(8))
+
+    p = replace(problem(linear_model(), Linf(0.1), n=8), attack=PGD(Linf(0.1), steps=steps, step_size=0.04))
+    z, rows = RECIPES["bullet-train"].examples(replace(p, streams=streams()))
+    start = p.threat.random_start(p.x, streams())
+    first, near, far = (
+        replace(p.attack, steps=count).ascend(p.model, p.x, p.y, streams()) for count in (1, min(2, steps), steps)
     )
-    hardest = F.cross_entropy(p.model(first), p.y, reduction="none").topk(2).indices
-    expected = near.index_copy(0, hardest, far[hardest])
-    assert torch.equal(z, expected)
-    assert not torch.equal(z, near)
+    half = F.cross_entropy(p.model(start), p.y, reduction="none").topk(4).indices
+    quarter = F.cross_entropy(p.model(first)[half], p.y[half], reduction="none").topk(2).indices
+    assert rows is not None
+    assert torch.equal(rows, half)
+    assert torch.equal(z, near[half].index_copy(0, quarter, far[half][quarter]))
+    assert steps == 4 or torch.equal(z, far[half])
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_bullet_train_has_no_more_steps_than_its_attack(steps: int) -> None:
-    both = [problem(linear_model(), Linf(0.1), steps=steps) for _ in range(2)]
-    z, expected = (RECIPES[name].examples(p) for name, p in zip(("bullet-train", "pgd-at"), both, strict=True))
-    assert torch.equal(z, expected)
+def test_what_a_recipe_leaves_out_counts_as_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_half(p: InnerProblem) -> Chosen:
+        return Chosen(p.x[:4], torch.arange(4))
+
+    config, split = toy_config(recipe="fgsm-rs", batch_size=8), toy_data().train
+    monkeypatch.setitem(RECIPES, "fgsm-rs", replace(RECIPES["fgsm-rs"], examples=first_half))
+    run = fresh_loop(toy_data(), config, "cpu")
+    batch = run.trained[order.batch(config.seed, 0, len(run.trained), 8)][:4]
+    logits = run.learner.model.eval()(split.images(batch))
+    loss = F.cross_entropy(logits, split.targets[batch], reduction="sum")
+    right = (logits.argmax(1) == split.targets[batch]).sum()
+    step = run.update()
+    assert step.loss == pytest.approx(loss.item() / 8, rel=1e-4)
+    assert step.accuracy == pytest.approx((4 + int(right)) / 8)
 
 
 def test_fgsm_rs_steps_by_5_quarters_of_eps() -> None:
     p = problem(linear_model(), Linf(0.1))
     start = p.threat.random_start(p.x, Streams.for_examples(0, torch.arange(6)))
     expected = p.threat.project(start + 0.125 * uphill(p.model, p.y), p.x)
-    assert torch.equal(RECIPES["fgsm-rs"].examples(p), expected)
+    assert torch.equal(RECIPES["fgsm-rs"].examples(p).z, expected)
 
 
 def test_n_fgsm_steps_by_eps_from_noise_of_2_eps_and_stays_in_the_box_only() -> None:
     p = problem(linear_model(), Linf(0.1))
     noise = 2 * p.threat.draw(p.x, Streams.for_examples(0, torch.arange(6)))
     expected = (p.x + noise + 0.1 * uphill(p.model, p.y)).clamp(0, 1)
-    assert torch.equal(RECIPES["n-fgsm"].examples(p), expected)
+    assert torch.equal(RECIPES["n-fgsm"].examples(p).z, expected)
     assert not p.threat.contains(expected, p.x).any()
 
 
 def test_free_moves_the_perturbation_by_eps_up_the_training_gradient() -> None:
     p = problem(linear_model(), Linf(0.1))
-    z = RECIPES["free"].examples(p)
+    z = RECIPES["free"].examples(p).z
     assert torch.allclose(z, (p.x + 0.03).clamp(0, 1))
     carry = RECIPES["free"].carry
     assert carry
@@ -164,9 +180,9 @@ def test_free_moves_the_perturbation_by_eps_up_the_training_gradient() -> None:
 def test_free_replays_each_batch_8_times_and_hands_the_perturbation_on(monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[InnerProblem] = []
 
-    def examples(problem: InnerProblem) -> torch.Tensor:
+    def examples(problem: InnerProblem) -> Chosen:
         problems.append(problem)
-        return RECIPES["standard"].examples(problem).clone()
+        return Chosen(RECIPES["standard"].examples(problem).z.clone())
 
     def carry(problem: InnerProblem, z: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         return torch.full_like(z, len(problems))
@@ -182,7 +198,7 @@ def test_free_replays_each_batch_8_times_and_hands_the_perturbation_on(monkeypat
 def test_trades_adds_6_times_the_divergence() -> None:
     model = linear_model()
     p = problem(model, Linf(0.1))
-    z = RECIPES["trades"].examples(p)
+    z = RECIPES["trades"].examples(p).z
     assert p.threat.contains(z, p.x).all()
     loss, logits = RECIPES["trades"].loss(model, p, z)
     before, after = model(p.x).softmax(1), model(z).softmax(1)

@@ -18,7 +18,7 @@ from nofreelunch.training.size import state_bytes
 from nofreelunch.training.train import fresh_learner
 from training_toy import DATA, toy_config
 
-PASSES = {"standard": 1, "pgd-at": 11, "bullet-train": 5, "fgsm-rs": 2, "n-fgsm": 2, "free": 1, "trades": 12}
+PASSES = {"standard": 1, "pgd-at": 11, "bullet-train": 4, "fgsm-rs": 2, "n-fgsm": 2, "free": 1, "trades": 12}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

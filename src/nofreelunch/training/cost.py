@@ -86,7 +86,8 @@ def passes_per_image(data: Dataset, config: TrainConfig) -> float:
     x, y = data.train.images(index), data.train.targets[index]
     attack = config.attack_on(config.threat or Linf(0.0))
     problem = InnerProblem(stand_in, attack, x, y, Streams.for_examples(config.seed, index), torch.zeros_like(x))
-    config.method.loss(stand_in, problem, config.method.examples(problem))
+    z, rows = config.method.examples(problem)
+    config.method.loss(stand_in, problem if rows is None else problem.some(rows), z)
     return count / _COUNTED
 
 

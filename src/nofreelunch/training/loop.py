@@ -114,7 +114,7 @@ class Loop:
         return self.config.batch_size // (self.config.accumulate * self.devices.processes)
 
     def _differentiate(self, threat: Threat) -> tuple[float, float]:
-        """Fill in the gradients of the mean loss over the batch; that loss, and the accuracy on what was trained on."""
+        """Fill in the gradients of the mean loss over the batch; that, and the accuracy: what is left out is right."""
         config, learner, recipe = self.config, self.learner, self.config.method
         draw = learner.step // recipe.replays
         batch = self.trained[order.batch(config.seed, draw, len(self.trained), config.batch_size)]
@@ -126,11 +126,14 @@ class Loop:
             own = places[self.devices.rank]
             problem = self._problem(threat, batch[own], own, draw)
             with evaluating(learner.model):  # in case nothing faster than the model itself was found
-                z = recipe.examples(problem).requires_grad_(recipe.carry is not None)
+                z, rows = recipe.examples(problem)
+            z.requires_grad_(recipe.carry is not None)
+            problem = problem if rows is None else problem.some(rows)
             with self.devices.no_sync(self._module, enabled=count < len(parts) - 1):
                 losses, logits = recipe.loss(self._module, problem, z)
-                self.devices.backward(losses.mean() / len(parts))
-            totals += torch.stack([losses.detach().sum(), (logits.argmax(1) == problem.y).sum()])
+                self.devices.backward(losses.sum() / len(own) / len(parts))
+            right = len(own) - (logits.argmax(1) != problem.y).sum()
+            totals += torch.stack([losses.detach().sum(), right])
             if recipe.carry is not None and learner.delta is not None and z.grad is not None:
                 learner.delta[places.flatten()] = self.devices.all_gather(recipe.carry(problem, z.detach(), z.grad))
         loss, accuracy = (self.devices.total(totals) / config.batch_size).tolist()

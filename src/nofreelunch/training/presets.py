@@ -18,7 +18,7 @@ Preset: TypeAlias = Callable[[Threat | None], TrainConfig]
 
 
 def mnist_laptop(threat: Threat | None) -> TrainConfig:
-    """PGD-5 with long steps, the last three for the hardest quarter of the images, while eps rises over the first 30 %.
+    """PGD-5 with long steps on the images that are hardest, while eps rises over the first 30 %.
 
     Without a threat, shifted images and a lower rate.
     """

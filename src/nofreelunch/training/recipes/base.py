@@ -5,7 +5,8 @@ for it, and differ in how they look for z. The loop around them is one (`trainin
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch.nn import functional as F
 
@@ -40,6 +41,18 @@ class InnerProblem:
         """This step's: its eps is below the config's while eps rises."""
         return self.attack.threat
 
+    def some(self, rows: Labels) -> "InnerProblem":
+        """That of some of the examples."""
+        streams = self.streams.take(rows)
+        return replace(self, x=self.x[rows], y=self.y[rows], streams=streams, delta=self.delta[rows])
+
+
+class Chosen(NamedTuple):
+    """What a step trains on instead of x: points z, and the rows of the examples that they belong to; None: all."""
+
+    z: Inputs
+    rows: Labels | None = None
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,7 +60,7 @@ class Recipe:
 
     Args:
         source: where it is from, and in what ours differs.
-        examples: the problem's z: what to train on instead of x.
+        examples: what to train on; examples that are left out count as learnt, with a loss of 0.
         loss: of the model in training mode, for the problem and its z: a loss for each example, and the logits of z.
         takes_attack: whether the config's attack is used.
         carry: from the problem, z and the gradient of the training loss with respect to z to the next step's `delta`;
@@ -56,7 +69,7 @@ class Recipe:
     """
 
     source: str
-    examples: Callable[[InnerProblem], Inputs]
+    examples: Callable[[InnerProblem], Chosen]
     loss: Callable[[Model, InnerProblem, Inputs], tuple[PerExample, Logits]]
     takes_attack: bool = False
     carry: Callable[[InnerProblem, Inputs, Inputs], Inputs] | None = None

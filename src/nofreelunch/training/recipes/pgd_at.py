@@ -1,12 +1,11 @@
 """Adversarial training against PGD: what the paper does."""
 
-from nofreelunch.training.recipes.base import InnerProblem, Recipe, cross_entropy
-from nofreelunch.types import Inputs
+from nofreelunch.training.recipes.base import Chosen, InnerProblem, Recipe, cross_entropy
 
 
-def ascended(problem: InnerProblem) -> Inputs:
+def ascended(problem: InnerProblem) -> Chosen:
     """The last iterate of the attack."""
-    return problem.attack.ascend(problem.model, problem.x, problem.y, problem.streams)
+    return Chosen(problem.attack.ascend(problem.model, problem.x, problem.y, problem.streams))
 
 
 PGD_AT = Recipe(

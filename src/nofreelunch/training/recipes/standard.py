@@ -1,12 +1,11 @@
 """Standard training: the expected loss at the images as they are."""
 
-from nofreelunch.training.recipes.base import InnerProblem, Recipe, cross_entropy
-from nofreelunch.types import Inputs
+from nofreelunch.training.recipes.base import Chosen, InnerProblem, Recipe, cross_entropy
 
 
-def clean_images(problem: InnerProblem) -> Inputs:
+def clean_images(problem: InnerProblem) -> Chosen:
     """x itself."""
-    return problem.x
+    return Chosen(problem.x)
 
 
 STANDARD = Recipe(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from nofreelunch.training.recipes.base import InnerProblem, Recipe
+from nofreelunch.training.recipes.base import Chosen, InnerProblem, Recipe
 from nofreelunch.types import Inputs, Labels, Logits, Model, PerExample
 
 _BETA = 6.0  # weight of the second term, 1 / lambda; Zhang et al. 2019, Section 5.3, CIFAR-10
@@ -17,7 +17,7 @@ def kl_divergence(logits: Logits, reference: Logits) -> PerExample:
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
-def farthest(problem: InnerProblem) -> Inputs:
+def farthest(problem: InnerProblem) -> Chosen:
     """The last iterate of the attack, climbing the divergence of the answer from that at x."""
     with torch.no_grad():
         reference = problem.model(problem.x).float()
@@ -25,7 +25,7 @@ def farthest(problem: InnerProblem) -> Inputs:
     def loss(logits: Logits, y: Labels) -> PerExample:
         return kl_divergence(logits, reference)
 
-    return replace(problem.attack, loss=loss).ascend(problem.model, problem.x, problem.y, problem.streams)
+    return Chosen(replace(problem.attack, loss=loss).ascend(problem.model, problem.x, problem.y, problem.streams))
 
 
 def accuracy_and_constancy(model: Model, problem: InnerProblem, z: Inputs) -> tuple[PerExample, Logits]:

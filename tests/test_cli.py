@@ -34,6 +34,10 @@ BAD = {
         "evaluate needs MODEL, --data, --threat and --eps; for example: nofreelunch evaluate",
     ),
     "missing value": (["theory", "--d", "3", "--eta"], "theory needs a value after --eta; nofreelunch theory --help"),
+    "unlike any": (
+        ["train", "--data", "mnist", "--foo", "1"],
+        "train has no use for --foo, 1; nofreelunch train --help",
+    ),
     "epsilon": (["evaluate", *OF_ZOO, "--epsilon", "0.3"], '"--epsilon" is no option, did you mean "--eps"?'),
     "dataset": (
         ["explain", "zoo:mnist-standard", "--dataset=mnist"],

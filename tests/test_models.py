@@ -23,6 +23,7 @@ from nofreelunch.data import Dataset, Split
 from nofreelunch.errors import InputError
 from nofreelunch.models import ARCHITECTURES, Classifier, build, foreign, load_model, save_model, zoo_names
 from nofreelunch.models.files import load_file
+from nofreelunch.models.tensors import pair, read_tensors
 from nofreelunch.training import train
 from nofreelunch.workspace import digest, to_json
 from training_toy import toy_config, toy_data
@@ -178,6 +179,25 @@ def test_what_is_saved_comes_back_bit_for_bit(arch: str, tmp_path: Path) -> None
     mine, theirs = model.state_dict(), again.state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+class Tied(nn.Module):
+    """Two layers share their weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight, self.last = self.first.weight, nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(self.first(x.flatten(1)).relu()).relu())
+
+
+def test_tied_weights_are_saved(tmp_path: Path) -> None:
+    content, _ = pair(Tied().state_dict(), {}, "digest")
+    kept = read_tensors(content, tmp_path)
+    assert torch.equal(kept["first.weight"], kept["second.weight"])
+    Tied().load_state_dict(kept)
 
 
 def test_the_card_says_what_the_model_is(saved: tuple[Classifier, Path]) -> None:

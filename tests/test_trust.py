@@ -25,7 +25,9 @@ from deceptive.truth import TRUTH, like_the_network
 from nofreelunch.attacks import APGD, EachTarget, ExactLinear, misclassified
 from nofreelunch.errors import InputError
 from nofreelunch.evaluation import Evaluation, adaptive, evaluate
+from nofreelunch.evaluation.catalogue import Remedy
 from nofreelunch.evaluation.remedies.boundary_gradient import BoundaryGradient
+from nofreelunch.evaluation.remedies.bpda import bpda
 from nofreelunch.evaluation.remedies.wrappers import Smoothed
 from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models import fast
@@ -454,6 +456,68 @@ def test_evaluation_leaves_no_trace() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.is_grad_enabled()
     assert torch.autograd.Function.apply == apply
+
+
+class StepsInside(nn.Module):
+    """It takes a step of its own before it answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = x.detach().clone().requires_grad_()
+            self.net(z).logsumexp(1).sum().backward()
+        return self.net(x + 1e-4 * z.grad.sign())
+
+
+def test_gradients_that_a_model_takes_of_itself_are_not_left_on_it() -> None:
+    model, (x, y) = StepsInside(), examples()
+    first, *others = model.parameters()
+    first.grad = torch.ones_like(first)
+    found = evaluate(model, (x[:8], y[:8]), THREAT, replace(BRIEF, probing=2, thorough=2, longest=2))
+    assert "opaque" not in {flag.name for flag in found.flags}
+    assert torch.equal(first.grad, torch.ones_like(first))
+    assert all(p.grad is None for p in others)
+
+
+def test_a_remedy_that_fails_where_it_is_run_in_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: Any, x: Tensor, y: Tensor, rng: Any) -> Tensor:
+        raise RuntimeError("out of its depth")
+
+    short, brief = (lambda model, x, y, rng: x), nfl.PGD(THREAT, steps=20)
+    monkeypatch.setattr(adaptive, "remedies", lambda *_: {"mine": Remedy(brief, fails)})
+    monkeypatch.setattr(adaptive, "SurrogatePGD", lambda *_, **__: short)
+    monkeypatch.setattr(adaptive, "_beyond_luck", lambda trial, protocol, better, sampled: (better, {}))
+    (x, y), weak = examples(), replace(BRIEF, first=("pgd-10", lambda _: short))
+    found = evaluate(standard(), (x, y), THREAT, weak)
+    assert "out of its depth" in "".join(found.notes), found
+
+
+class ByNumber(nn.Module):
+    """It answers otherwise where it is asked about very many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.precise = linear(), set[bool]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        KNOWN.add((torch.backends.cudnn.allow_tf32, torch._C._len_torch_function_stack() > 0))
+        return self.net(x) * (1 if len(x) < 500 else -1)
+
+
+KNOWN: set[tuple[bool, bool]] = set()
+"""What a model can see of who asks."""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where there is a GPU, it is told to multiply in full")
+def test_a_model_is_asked_about_as_many_as_in_use_and_sees_no_other_settings() -> None:
+    found = evaluate(ByNumber(), examples(), nfl.Linf(0.0), BRIEF)
+    assert "batch-dependent" in {flag.name for flag in found.flags}
+    with bpda():
+        ByNumber()(examples()[0])
+    assert {(torch.backends.cudnn.allow_tf32, False)} == KNOWN
 
 
 def test_calls_before_the_evaluation_do_not_count() -> None:

@@ -46,11 +46,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
-        sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+    sync_folder(path.parent)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -67,10 +67,11 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in the folder are on the disk."""
+    """Return when the names in the folder are on the disk, as far as its file system can say."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with contextlib.suppress(OSError):  # some know no such thing for folders
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -96,7 +96,8 @@ def _meant(arguments: Sequence[str], command: type[Any]) -> str:
         if word == "--model" and "--arch" not in known:
             return f'MODEL is written without "{word}"'
         alias = _ELSEWHERE.get(word, "")
-        near = [alias] if alias in known else get_close_matches(word, known, 1)
+        bare = {option[2:]: option for option in known}  # dashes are no likeness
+        near = [alias] if alias in known else [bare[one] for one in get_close_matches(word[2:], bare, 1)]
         if near:
             return f'"{word}" is no option, did you mean "{near[0]}"?'
     return ""

@@ -113,7 +113,7 @@ def adapt(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[str, Gai
     for name, gain in sorted(scouting.gains.items(), key=lambda item: -len(item[1].rows)):
         # What a remedy was better at may have been broken by the one before it: then it is not run.
         if trial.journal.once(f"wanted: {name}", partial(_wanted, trial, gain)) and name in found:
-            run(trial, "adaptive", f"{REMEDY}{name}", found[name].thorough)
+            trial.attempted(name, partial(run, trial, "adaptive", f"{REMEDY}{name}", found[name].thorough))
     doubted = {f"{REMEDY}{name}": gain for name, gain in scouting.unexplained.items()}
     return {step: gain for step, gain in doubted.items() if _borne_out(trial, protocol, step, gain)}
 
@@ -141,10 +141,11 @@ def adapt_again(trial: Trial, protocol: Protocol, scouting: Scouting) -> dict[st
         def breaks(remedy: Remedy = found[name], name: str = name) -> bool:
             index = trial.sample(board.standing(), protocol.sample if trial.suspicious else protocol.few)
             look = remedy.thorough if name == "random search" else remedy.brief
-            return len(index) > 0 and bool(trial.breaks(look, index, "second look").any())
+            lost = trial.attempted(name, partial(trial.breaks, look, index, "second look"))
+            return lost is not None and bool(lost.any())
 
         if trial.journal.once(f"again: {name}", breaks):
-            run(trial, "adaptive", step, found[name].thorough)
+            trial.attempted(name, partial(run, trial, "adaptive", step, found[name].thorough))
     late = [step for name, step in steps.items() if name != _OWN]  # whether it goes on gaining shows `more steps`
     if not search.significant(sum(map(board.broken_in, late)), len(board), _LATE):
         return {}

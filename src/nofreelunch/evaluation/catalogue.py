@@ -109,7 +109,8 @@ def remedies(trial: Trial, index: Labels, suspicious: bool, steps: tuple[int, in
     found |= _at_other_points(trial, pool, steps)
     if units := trial.attempted("sleeping units", partial(sleeping, trial.subject, pool, trial.batch)):
         found["sleeping units"] = Remedy(_waking(trial, units, steps[0]), _waking(trial, units, steps[1]))
-    if moved := trial.attempted("quiet units", partial(quiet, trial.threat, trial.subject, pool, *trial.load(index))):
+    standing = partial(quiet, trial.threat, trial.subject, trial.query, pool, *trial.load(index))
+    if moved := trial.attempted("quiet units", standing):
         brief, thorough = (replace(moved, steps=count) for count in steps)
         found["quiet units"] = Remedy(brief, thorough)
     steering = partial(steered, trial.threat, trial.subject, trial.load(index), steps)

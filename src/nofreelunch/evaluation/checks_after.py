@@ -11,7 +11,7 @@ from nofreelunch.evaluation.board import STANDING
 from nofreelunch.evaluation.catalogue import Gain
 from nofreelunch.evaluation.protocols import Protocol, parts, relentless
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.steps import parts_for, run, to_the_end
+from nofreelunch.evaluation.steps import parts_for, run, run_nearest_first, to_the_end
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust import search
 from nofreelunch.evaluation.trust.gradients import gradient_flags
@@ -37,8 +37,11 @@ def _look(trial: Trial, protocol: Protocol, gains: dict[str, Gain]) -> list[Flag
     def survivors() -> list[int]:
         standing = trial.board.standing()
         some = min(protocol.sample, max(protocol.few, len(trial.board) // _OF_ALL))
-        every = _few(trial) or len(standing) <= protocol.sample
-        return trial.sample(standing, protocol.sample if every else some).tolist()
+        if _few(trial) or len(standing) <= protocol.sample:
+            return trial.sample(standing, protocol.sample).tolist()
+        order = trial.board.margin[standing].argsort(descending=True, stable=True)
+        nearest, others = order.tensor_split([some // 2])  # more steps show there first, unless margins mislead
+        return [*standing[nearest].tolist(), *trial.sample(standing[others.sort().values], some - some // 2).tolist()]
 
     # Before the board changes: a resumed run looks at the same ones.
     index = torch.tensor(trial.journal.once("survivors", survivors), dtype=torch.long)
@@ -71,10 +74,10 @@ def _more_steps(trial: Trial, protocol: Protocol, index: Labels) -> Flag | None:
         harder = to_the_end(trial, protocol.harder(trial.threat))
         return int(trial.breaks(harder, index, "more steps").sum())
 
-    if trial.journal.once("convergence", sampled) < (1 if len(index) < 20 or _few(trial) else 2):
+    if trial.journal.once("convergence", sampled) < (1 if len(index) < _SURVIVORS or _few(trial) else 2):
         return None
     for step, times in _AGAIN.items():
-        run(trial, "doubts", step, _longer(trial, protocol, times))
+        run_nearest_first(trial, "doubts", step, _longer(trial, protocol, times))
         now = board.broken_in(step)
         gained += now
         if now <= _WORTH * len(board):

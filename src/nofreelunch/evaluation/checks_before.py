@@ -41,7 +41,7 @@ def check_before(trial: Trial) -> tuple[list[Flag], Model]:
         index = trial.some(_PROBE)
         x, y = trial.load(index)
         near = trial.threat.random_start(x, trial.streams(index, "probe"))
-        probe = Probe(subject, x, y, near, trial.threat.width, min(trial.batch, len(trial.source)))
+        probe = Probe(subject, x, y, near, trial.threat.width, trial.batch)
         subject.stateful, flags = function.statefulness(probe)
         random = function.randomised(probe)
         checks = _CHECKS if random else _COMPARING + _CHECKS

@@ -15,7 +15,7 @@ from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import as_in_use, attempted
+from nofreelunch.evaluation.subject import as_in_use
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import counted, differs
 from nofreelunch.types import Logits, Model
@@ -42,7 +42,7 @@ def check_outside(trial: Trial, model: Model, protocol: Protocol) -> list[Flag]:
     x, y = trial.load(index)
     near = trial.threat.random_start(x, trial.streams(index, "from outside"))
     z, right = trial.reached(SurrogatePGD(trial.threat, protocol.probing, surrogate=trial.view), index, "from outside")
-    answers = attempted(lambda: [_asked(trial, model, points) for points in (x, near, z)])
+    answers = trial.attempted("from outside", lambda: [_asked(trial, model, points) for points in (x, near, z)])
     if answers is None:  # some models work in one thread alone
         return []
     there, here, ended = answers

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nofreelunch.attacks.door import answering, as_tensor, check_model, out_of_memory
-from nofreelunch.errors import InputError, check_seed, reason
+from nofreelunch.errors import InputError, RunError, check_seed, reason
 from nofreelunch.models.copying import all_modules, copy_of, modules_of
 from nofreelunch.models.state import evaluating
 from nofreelunch.rng import seeded
@@ -111,6 +111,20 @@ class Subject:
 
 
 @contextmanager
+def gradients_kept(model: Model) -> Iterator[None]:
+    """What a model that differentiates itself leaves in the `grad` of its parameters is gone after the block."""
+    parameters = [parameter for module in modules_of(model) for parameter in module.parameters()]
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, grad in zip(parameters, before, strict=True):
+            parameter.grad = grad
+
+
+@contextmanager
 def as_in_use(device: torch.device, model: Model) -> Iterator[None]:
     """Every module of the model in evaluation mode, and no autocast, for the time of the block."""
     with evaluating(*modules_of(model)), torch.autocast(device.type, enabled=False):
@@ -146,7 +160,7 @@ def attempted(compute: Callable[[], T], failed: Callable[[str], object] | None =
     try:
         return compute()
     except (Exception, SystemExit) as error:  # any code may run in a model, and fail in any way
-        if out_of_memory(error):
+        if out_of_memory(error) or isinstance(error, RunError):
             raise
         if failed is not None:
             failed(reason(error.__cause__ or error))

@@ -133,16 +133,19 @@ class Trial:
             self._keep(part, x)
             self._through(CLEAN, part, index)
 
-    def attack(self, step: str, attack: Attack, part: str = "") -> None:
+    def attack(self, step: str, attack: Attack, part: str = "", among: Labels | None = None) -> None:
         """Attack every example that is still standing; those that break are out of all further batches.
 
         Args:
             step: its name.
             attack: any.
             part: a further name where a step is made of several attacks.
+            among: the examples that it is about; None: all.
         """
         self.board.enter(step)
-        index = self.journal.untried(step + part, self.board.standing())
+        standing = self.board.standing()
+        standing = standing if among is None else standing[torch.isin(standing, among)]
+        index = self.journal.untried(step + part, standing)
         for rows in batches(index, self.batch):
             self.journal.begin(step, part, int(rows[0]))
             x, y = self.load(rows)

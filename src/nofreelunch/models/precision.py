@@ -15,12 +15,15 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """GPUs multiply float32 numbers in full within the block.
+    """GPUs multiply float32 numbers in full within the block; where there is none, nothing is set.
 
     Otherwise they round the factors of convolutions to 11 bits (TF32): by a thousandth, which moves points at a
     boundary across it, and drowns the small differences by which a gradient is checked. Whoever has set this for
     single operations keeps what was set.
     """
+    if not torch.cuda.is_available():
+        yield
+        return
     convolutions = torch.backends.cudnn
     try:
         before = convolutions.allow_tf32, torch.get_float32_matmul_precision()

@@ -1,5 +1,6 @@
 """Files of tensors, each with a sealed JSON beside it; what they hold, compared with what a model needs."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from nofreelunch.workspace import digest, sealed
 
 def pair(tensors: Mapping[str, Tensor], about: Mapping[str, Any], key: str) -> tuple[bytes, bytes]:
     """The tensors as a safetensors file, and the sealed JSON that holds its SHA-256 under `key` besides `about`."""
-    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    users = Counter(value.untyped_storage().data_ptr() for value in kept.values())  # a file has no tied weights
+    shared = {name: value.clone() for name, value in kept.items() if users[value.untyped_storage().data_ptr()] > 1}
+    content = save(kept | shared)
     return content, sealed({**about, key: digest(content)})
 
 

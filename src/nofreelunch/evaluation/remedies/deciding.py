@@ -114,9 +114,9 @@ class Deciding(Smooth):
         return type(made)((among.gather(1, chosen).view_as(made[0]), chosen.view_as(index)))
 
     def _decides(self, decision: Decision) -> bool:
-        """Writes it down; whether it is the one that is made for the model."""
+        """Writes it down; whether it is the one that is made for the model, and has that side."""
         self.seen.append(decision)
-        return len(self.seen) - 1 == self._place
+        return len(self.seen) - 1 == self._place and self._side < decision.sides
 
     def _rising(self, mask: Tensor) -> Tensor | None:
         towards: Tensor | None = self.heights.get(mask, self.surrogates.get(mask))

@@ -190,11 +190,12 @@ class Steered(Iterative[_Steering]):
         return logits, decided.value == self.side, towards
 
     def _decided(self, z: Inputs) -> tuple[Tensor, Decision | None]:
-        """The logits of the part, and what the model itself decides; None if it does not come to decide."""
+        """The logits of the part, and what the model itself decides; None if it does not come to decide that."""
         mode = self.making(z)
         with bpda(mode):
             logits = self.subject.differentiable(z)
-        return logits, mode.seen[self.place] if self.place < len(mode.seen) else None
+        decided = mode.seen[self.place] if self.place < len(mode.seen) else None
+        return logits, decided if decided is not None and self.side < decided.sides else None
 
 
 def steered(

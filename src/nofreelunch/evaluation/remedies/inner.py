@@ -46,8 +46,10 @@ class Inner:
         module, answers = all_modules(callee)[self.place], list[Tensor]()
 
         def enter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            given = args[0]
-            return (straight(given, x.reshape(given.shape)), *args[1:]) if self.from_x else args
+            given = args[0] if self.from_x and args else None
+            if not isinstance(given, Tensor) or given.shape[:1] != x.shape[:1] or given.numel() != x.numel():
+                return args  # it is asked about a part of the examples, or by name
+            return straight(given, x.reshape(given.shape).to(given.dtype)), *args[1:]
 
         def leave(_: nn.Module, args: tuple[Any, ...], logits: Any) -> None:
             answers.append(logits)

@@ -7,7 +7,8 @@ quiet unit); the slope of the unit itself leads there, and the model's answers o
 it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -26,7 +27,7 @@ from nofreelunch.evaluation.subject import Subject
 from nofreelunch.models.tracing import operation_name
 from nofreelunch.rng import Streams
 from nofreelunch.threats import Threat
-from nofreelunch.types import Inputs, Labels
+from nofreelunch.types import Inputs, Labels, Model
 
 _SHOWING, _IMAGES, _MARKS = 32, 2, 5
 """Images that show how quiet a unit is; those from which it is tried what it does; places looked at on the way."""
@@ -41,33 +42,39 @@ _ALIKE = 0.99
 
 
 class _Layer(NamedTuple):
-    """What one of the model's operations makes: along which dimension the examples lie, and how many parts of each."""
+    """What one of the model's operations makes of each example, whatever else it does for other numbers of them.
 
-    operation: int
+    Attributes:
+        name: of the operation.
+        dim: along which the examples lie.
+        parts: in how many parts each.
+        rest: all other sizes.
+    """
+
+    name: str
     dim: int
     parts: int
+    rest: tuple[int, ...]
 
 
 class _Reading(Smooth):
-    """Keeps what operations make, by their numbers.
+    """Hands on what operations make, with their names.
 
     Args:
-        keep: makes of an operation's number and what it has made what is kept, or None.
+        told: is told.
         straight: whether activations let everything through.
     """
 
-    def __init__(self, keep: Callable[[int, Tensor], Any], straight: bool = False) -> None:
+    def __init__(self, told: Callable[[str, Tensor], None], straight: bool = False) -> None:
         super().__init__()
-        self._keep, self._straight, self._count = keep, straight, 0
-        self.kept: dict[int, Any] = {}
+        self._told, self._straight = told, straight
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The operation."""
-        self._count += 1
-        count = self._count
-        if self._straight and operation_name(function) in ACTIVATIONS:
+        name = operation_name(function)
+        if self._straight and name in ACTIVATIONS:
             made = args[0] * 1
         else:
             made = super().__torch_function__(function, types, args, kwargs)
@@ -76,73 +83,96 @@ class _Reading(Smooth):
             while isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value):
                 value = torch._C._functorch.get_unwrapped(value)  # inside vmap there is no batch to see
             if isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided:
-                kept = self._keep(count, value)
-                if kept is not None:
-                    self.kept[count] = kept
+                self._told(name, value)
         return made
 
 
-def layers_of(subject: Subject, x: Inputs) -> tuple[_Layer, ...]:
-    """What the model makes of each example: the sizes that follow how many there are. Its answer is none of them."""
-    fewer = _asked(subject, x[1:], lambda _, made: tuple(made.shape))[1]
-    logits, shapes = _asked(subject, x, lambda _, made: (tuple(made.shape), made if made.dim() == 2 else None))
-    found = []
-    for operation, (shape, made) in shapes.items():
-        before = fewer.get(operation, ())
-        moving = [dim for dim, sizes in enumerate(zip(shape, before, strict=False)) if sizes[0] != sizes[1]]
-        if len(shape) != len(before) or len(moving) != 1 or (made is not None and torch.equal(made, logits)):
+def layers_of(subject: Subject, x: Inputs) -> list[_Layer]:
+    """What the model makes of each example: the sizes that follow how many there are.
+
+    None of them are its answer, other views of what was there, and what it makes of each number of the input alone: in
+    images there are many that are always the same, and nothing can be told from one.
+    """
+    half = x[0].numel() // 2
+    mixed = torch.cat([x[1:].flatten(1)[:, :half], x[1:].flatten(1)[:, half:].roll(1, 0)], 1).view_as(x[1:])
+    (logits, whole), (_, fewer) = _made(subject, x), _made(subject, mixed)
+    found, there = list[_Layer](), set[int]()
+    for place, made in whole.items():
+        other, storage = fewer.get(place, logits), made.untyped_storage().data_ptr()
+        moving = [dim for dim, sizes in enumerate(zip(made.shape, other.shape, strict=False)) if sizes[0] != sizes[1]]
+        view = storage in there and made._is_view()
+        known = view or (made.shape == logits.shape and torch.equal(made, logits))
+        there.add(storage)
+        if known or len(moving) != 1 or _number_by_number(made[1:], other, x.numel(), half):
             continue
-        size, parts = shape[moving[0]], shape[moving[0]] // len(x)
-        if size == parts * len(x) and before[moving[0]] == parts * (len(x) - 1):
-            found.append(_Layer(operation, moving[0], parts))
-    return tuple(found)
+        dim, rows = moving[0], (made.shape[moving[0]], other.shape[moving[0]])
+        parts = rows[0] // len(x)
+        if rows == (parts * len(x), parts * (len(x) - 1)):
+            found.append(_Layer(place[0], dim, parts, (*made.shape[:dim], *made.shape[dim + 1 :])))
+    return found
 
 
-def outputs(subject: Subject, layers: tuple[_Layer, ...], x: Inputs, straight: bool = False) -> list[Tensor]:
+def _number_by_number(made: Tensor, other: Tensor, numbers: int, half: int) -> bool:
+    """Whether each number of the input has one of its own: what is made of inputs that agree by half agrees by half."""
+    if made.shape != other.shape or made.numel() >= numbers or made.numel() // len(made) != numbers // (len(made) + 1):
+        return False
+    return torch.equal(made.flatten(1)[:, :half], other.flatten(1)[:, :half])
+
+
+def _made(subject: Subject, x: Inputs) -> tuple[Tensor, dict[tuple[str, int, int], Tensor]]:
+    """The model's logits, and what operations have made, by their names, its dimensions and how often it was before."""
+    made = dict[tuple[str, int, int], Tensor]()
+    often = Counter[tuple[str, int]]()
+
+    def told(name: str, value: Tensor) -> None:
+        made[name, value.dim(), often[name, value.dim()]] = value
+        often[name, value.dim()] += 1
+
+    with bpda(_Reading(told)):
+        return subject.differentiable(x), made
+
+
+def outputs(subject: Subject, layers: Sequence[_Layer], x: Inputs, straight: bool = False) -> list[Tensor]:
     """How far each unit of each layer is up anywhere, (n, units), and down; first by channel, then by column."""
-    by_operation = {layer.operation: layer for layer in layers}
+    found, known = dict[int, list[Tensor]](), dict[_Layer, list[int]]()
+    for place, layer in enumerate(layers):
+        known.setdefault(layer, []).append(place)
 
-    def heights(operation: int, made: Tensor) -> list[Tensor] | None:
-        layer = by_operation.get(operation)
-        if layer is None or made.dim() <= layer.dim or made.shape[layer.dim] != layer.parts * len(x):
-            return None
-        by_example = (*made.shape[: layer.dim], len(x), layer.parts, *made.shape[layer.dim + 1 :])
-        values = made.reshape(by_example).movedim(layer.dim, 0)
-        if layer.parts == 1:
-            values = values.squeeze(layer.dim + 1)
-        return _up_and_down(values)
+    def told(name: str, value: Tensor) -> None:
+        shape = tuple(value.shape)
+        for dim in range(value.dim()):
+            layer = _Layer(name, dim, shape[dim] // len(x), (*shape[:dim], *shape[dim + 1 :]))
+            if shape[dim] == layer.parts * len(x) and known.get(layer):
+                of_each = value.reshape(*shape[:dim], len(x), layer.parts, *shape[dim + 1 :]).movedim(dim, 0)
+                of_each = of_each.squeeze(dim + 1) if layer.parts == 1 else of_each
+                found[known[layer].pop(0)] = _up_and_down(of_each.clone())  # the model may go on in place
 
-    kept = _asked(subject, x, heights, straight)[1]
+    with bpda(_Reading(told, straight)):
+        subject.differentiable(x)
     none = [torch.zeros(len(x), 0, device=x.device)] * 4  # these images go another way
-    return [height for layer in layers for height in kept.get(layer.operation, none)]
+    return [height for place in range(len(layers)) for height in found.get(place, none)]
 
 
 def _up_and_down(values: Tensor) -> list[Tensor]:
-    """Of values (n, ...) the largest and minus the least, (n, units), by the first dimension and by the last."""
+    """Of values (n, ...) the largest and minus the least, (n, units), by the first dimension and by the last.
+
+    In what is laid out as images only channels are units.
+    """
     found = list[Tensor]()
-    for dim in (1, values.dim() - 1):
+    for dim in (1, 1 if values.dim() > 3 else values.dim() - 1):
         units = values.movedim(dim, 1).unsqueeze(-1).flatten(2) if values.dim() > 1 else values[:, None, None]
-        again = (found and values.dim() < 3) or not 0 < units.shape[1] <= _WIDEST or units.shape[2] == 0
+        again = (found and dim == 1) or not 0 < units.shape[1] <= _WIDEST or units.shape[2] == 0
         found += [units[:, :0].sum(2)] * 2 if again else [units.amax(2), -units.amin(2)]
     return found
 
 
-def _asked(
-    subject: Subject, x: Inputs, keep: Callable[[int, Tensor], Any], straight: bool = False
-) -> tuple[Tensor, Mapping[int, Any]]:
-    """The model's logits, and what was kept on the way to them."""
-    mode = _Reading(keep, straight)
-    with bpda(mode):
-        logits = subject.differentiable(x)
-    return logits, mode.kept
-
-
-def quiet(threat: Threat, subject: Subject, pool: Inputs, x: Inputs, y: Labels) -> Moved | None:
+def quiet(threat: Threat, subject: Subject, ask: Model, pool: Inputs, x: Inputs, y: Labels) -> Moved | None:
     """The attack that moves quiet units, alone or together, that change a right answer somewhere; None: none does.
 
     Args:
         threat: the set.
         subject: the model.
+        ask: the same, where no slope is asked for.
         pool: images.
         x: images that the model is right about.
         y: their labels.
@@ -160,15 +190,17 @@ def quiet(threat: Threat, subject: Subject, pool: Inputs, x: Inputs, y: Labels) 
         threat, 0, heights=partial(outputs, subject, layers), groups=groups, marks=_MARKS, surrogate=BPDA(subject)
     )
     few = torch.linspace(0, len(x) - 1, min(_IMAGES, len(x))).long()
-    leading = tuple(islice(_leading(attack, subject, x[few], y[few]), _FOUND))
+    leading = tuple(islice(_leading(attack, ask, x[few], y[few]), _FOUND))
     return replace(attack, groups=leading) if leading else None
 
 
-def _leading(attack: Moved, subject: Subject, x: Inputs, y: Labels) -> Iterator[Group]:
+def _leading(attack: Moved, ask: Model, x: Inputs, y: Labels) -> Iterator[Group]:
     """The groups on whose way the model errs."""
     for points, groups in attack.ways(x):
         labels = y.repeat(len(points) // len(x))
-        wrong = misclassified(torch.cat([subject.logits(part) for part in torch.split(points, _TO_ASK)]), labels)
+        with torch.no_grad():
+            logits = torch.cat([ask(part) for part in torch.split(points, _TO_ASK)])
+        wrong = misclassified(logits, labels)
         wrong = wrong.view(_MARKS, len(groups), len(x)).any(2).any(0)
         yield from (group for group, errs in zip(groups, wrong.tolist(), strict=True) if errs)
 
@@ -178,7 +210,7 @@ def _down(group: Group) -> Group:
     return tuple((layer + 1, unit) for layer, unit in group)
 
 
-def _quietest(threat: Threat, subject: Subject, layers: tuple[_Layer, ...], pool: Inputs) -> list[Unit]:
+def _quietest(threat: Threat, subject: Subject, layers: Sequence[_Layer], pool: Inputs) -> list[Unit]:
     """The units that noise moves the most, beside what they vary by from image to image: of all, and of each layer.
 
     What moves nothing behind an activation that is off moves something where activations let everything through.
@@ -195,14 +227,14 @@ def _quietest(threat: Threat, subject: Subject, layers: tuple[_Layer, ...], pool
             for rank, (ratio, unit) in enumerate(zip(*(values.tolist() for values in first), strict=True)):
                 if ratio > 0:
                     ranked.append((rank, ratio, (layer, unit), _direction(still[:, unit], moved[:, unit])))
-    by_ratio = sorted(ranked, key=lambda one: -one[1])
+    by_ratio = sorted(ranked, key=lambda one: (-float(f"{one[1]:.2g}"), one[2]))  # of those that are alike the first
     by_turn = sorted(ranked, key=lambda one: (one[0], -one[1]))
     kept, seen = list[Unit](), torch.zeros(0, 2 * len(pool), device=pool.device)
     for order, most in ((by_ratio, _OF_ALL), (by_turn, _OF_ALL + _BY_LAYER)):
         for _, _, unit, direction in order:
             if len(kept) == most:
                 break
-            if not (seen @ direction > _ALIKE).any():
+            if unit not in kept and not (seen @ direction > _ALIKE).any():
                 kept.append(unit)
                 seen = torch.cat([seen, direction[None]])
     return kept

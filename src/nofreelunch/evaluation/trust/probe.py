@@ -22,7 +22,7 @@ class Probe:
         y: their labels.
         near: a random point of the threat's set around each, so that what shows only off the data is seen as well.
         width: of the pixels' range.
-        batch: examples that attacks ask about at a time.
+        batch: examples that attacks ask about at a time, at most.
     """
 
     subject: Subject

@@ -13,6 +13,8 @@ from nofreelunch.types import Mask, PerExample
 _POINT = 0.01
 _FEWEST = 3
 """Fewer examples than this are chance."""
+_LOOKING_IN = ("bpda", "quiet units", "sleeping units", "decisions", "switches", "hidden parts")
+"""What looks into a model, by the names under which failures are written down."""
 
 
 def significant(count: int, total: int, least: float = _POINT) -> bool:
@@ -76,12 +78,13 @@ def unbounded_flag(standing: Mask, threat: Threat) -> Flag | None:
 
 
 def opaque_flag(untried: Mapping[str, str]) -> Flag | None:
-    """The model's code fails when its operations are made differentiable: what hides gradients has not been seen."""
-    if "bpda" not in untried:
+    """The model's code fails where the checks look into it: what hides there has not been seen."""
+    failed = next((name for name in _LOOKING_IN if name in untried), None)
+    if failed is None:
         return None
     return Flag(
         "opaque",
-        f"the model's code fails where the checks look into it: {untried['bpda']}",
+        f"the model's code fails where the checks look into it: {untried[failed]} ({failed})",
         "what hides its gradient, if anything does, has not been seen; write it in plain torch operations",
     )
 

@@ -95,7 +95,7 @@ def _beyond_luck(
 
 
 def _remedies(trial: Trial, protocol: Protocol, sample: Some, suspicious: bool) -> dict[str, Remedy]:
-    """What can be tried, found out once: the same in a resumed run, though it may hang on what a model draws."""
+    """What can be tried, found out once; a resumed run finds it again, under the same seed."""
     if trial.remedies is None:
         trial.journal.begin("remedies")
         trial.remedies = remedies(trial, sample, suspicious, (protocol.probing, protocol.thorough))

@@ -67,5 +67,6 @@ def _asked(trial: Trial, model: Model, points: Tensor) -> Logits:
         torch.random.fork_rng(devices=[]),
         ThreadPoolExecutor(1, initializer=torch.set_grad_enabled, initargs=(False,)) as pool,
     ):
+        # Cut out of something larger, as rows of a data set are: a tensor of its own begins at its storage's beginning.
         parts = (torch.cat([part[:1], part]).to(trial.subject.dtype)[1:] for part in torch.split(points, trial.batch))
         return torch.cat([as_tensor(pool.submit(model, part).result()).float() for part in parts])

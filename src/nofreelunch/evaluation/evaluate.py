@@ -42,7 +42,7 @@ _ASKED_AGAIN = 64
 """Examples on which a model is held against what is kept of it."""
 _BESIDE = 1e-6
 """Of the pixels' range: a point moved by so much is another one to whoever remembers points, and the same to others."""
-_FORMAT = "3"
+_FORMAT = "4"
 """Of what the journal keeps."""
 _FICKLE = {"randomised", "batch-dependent", "stateful"}
 """What a model is flagged for that does not answer alike when it is asked again."""
@@ -68,6 +68,8 @@ def evaluate(
     they find is judged by the model itself, in float32, on the point as it would be stored, after ball and box have
     been checked in float64. The figures depend on model, data, threat, protocol and seed alone; where attacks that are
     not ours are added, which draw their random numbers batch by batch, also on the batch size.
+
+    While it runs torch is patched for the whole process: no other thread should use it.
 
     It is the front door of the package, and has more parameters than others for that: all but three have a default.
 
@@ -166,7 +168,7 @@ def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], flags: 
     if "watches-gradients" in {flag.name for flag in found}:
         trial.view = BPDA(trial.subject)
     scouting = scout(trial, plan, flags + found)
-    if opaque := search.opaque_flag(trial.untried):
+    if opaque := search.opaque_flag(trial.failed):
         found.append(opaque)
     trial.suspicious = scouting.suspicious or bool(scouting.unexplained or opaque)
     gains = adapt(trial, plan, scouting)
@@ -267,8 +269,8 @@ def _assembled(
     notes = list(source.notes)
     if trial.subject.came_training:
         notes.append("the model came in training mode and was evaluated in evaluation mode")
-    if trial.untried:
-        told = ", ".join(f"{remedy} ({why})" for remedy, why in sorted(trial.untried.items()))
+    if trial.failed:
+        told = ", ".join(f"{remedy} ({why})" for remedy, why in sorted(trial.failed.items()))
         notes.append(f"not tried, because the model's code fails under it: {told}")
     return Evaluation(
         clean=board.clean(),

@@ -74,7 +74,7 @@ class Journal:
         """Whether the step is finished."""
         return step in self._outcomes
 
-    def untried(self, step: str, index: Labels) -> Some:
+    def remaining(self, step: str, index: Labels) -> Some:
         """Those of the examples that an interrupted run of this step has not come to."""
         done = self._tried.setdefault(step, np.zeros(len(self.board), dtype=bool))
         return index[~done[index.numpy()]]

@@ -57,7 +57,7 @@ class Trial:
         view: what attacks look at; at first the model, differentiable.
         examples: the worst points, (n, ...), if they are kept.
         randomised: whether answers are means over draws.
-        untried: remedies under which the model's code has failed, by name, and how.
+        failed: remedies under which the model's code has failed, by name, and how.
         suspicious: whether there is anything odd about the model; then attacks give no example up.
         remedies: what can be tried on this model, by name; None before it was asked for.
     """
@@ -78,7 +78,7 @@ class Trial:
         self.board, self.journal, self.progress, self.keep_examples = journal.board, journal, progress, keep_examples
         self.examples = _storage(source, journal.folder) if keep_examples else None
         self.view: Model = subject.differentiable
-        self.untried = journal.once("untried", dict[str, str])  # one object, saved with the rest as it fills
+        self.failed = journal.once("failed", dict[str, str])  # one object, saved with the rest as it fills
         self.randomised, self.suspicious = False, False
         self.remedies: dict[str, Remedy] | None = None
 
@@ -101,7 +101,7 @@ class Trial:
 
     def attempted(self, remedy: str, compute: Callable[[], T]) -> T | None:
         """What comes out; None if the model's code fails under it, which is written down."""
-        return attempted(compute, partial(self.untried.__setitem__, remedy))
+        return attempted(compute, partial(self.failed.__setitem__, remedy))
 
     def load(self, index: Labels) -> tuple[Inputs, Labels]:
         """Some examples, on the model's device."""
@@ -123,7 +123,7 @@ class Trial:
     def clean(self) -> None:
         """Judge the examples as they are."""
         self.board.enter(CLEAN)
-        index = self.journal.untried(CLEAN, torch.arange(len(self.source)))
+        index = self.journal.remaining(CLEAN, torch.arange(len(self.source)))
         for part in batches(index, self.batch):
             self.journal.begin(CLEAN, int(part[0]))
             x, y = self.load(part)
@@ -145,7 +145,7 @@ class Trial:
         self.board.enter(step)
         standing = self.board.standing()
         standing = standing if among is None else standing[torch.isin(standing, among)]
-        index = self.journal.untried(step + part, standing)
+        index = self.journal.remaining(step + part, standing)
         for rows in batches(index, self.batch):
             self.journal.begin(step, part, int(rows[0]))
             x, y = self.load(rows)
@@ -173,7 +173,7 @@ class Trial:
     def final(self) -> None:
         """Judge the worst points by fresh draws: what was chosen for being low is not as low as it looked."""
         assert self.examples is not None
-        index = self.journal.untried(FINAL, torch.arange(len(self.source)))
+        index = self.journal.remaining(FINAL, torch.arange(len(self.source)))
         for part in batches(index, self.batch):
             self.journal.begin(FINAL, int(part[0]))
             z = self.examples[part].to(self.subject.device)
@@ -200,8 +200,8 @@ class Trial:
     ) -> tuple[Inputs, PerExample]:
         """What an attack makes of some examples, and how often the model is right there.
 
-        What it breaks within the evaluation's own threat is noted, and counts at the end, when nothing that is made
-        dependent on the score would be misled by it.
+        What it breaks within the evaluation's own threat is noted, and counts only after all attacks: which of them run
+        does not depend on it.
 
         Args:
             attack: any.

@@ -77,14 +77,14 @@ def unbounded_flag(standing: Mask, threat: Threat) -> Flag | None:
     )
 
 
-def opaque_flag(untried: Mapping[str, str]) -> Flag | None:
+def opaque_flag(failed: Mapping[str, str]) -> Flag | None:
     """The model's code fails where the checks look into it: what hides there has not been seen."""
-    failed = next((name for name in _LOOKING_IN if name in untried), None)
-    if failed is None:
+    name = next((name for name in _LOOKING_IN if name in failed), None)
+    if name is None:
         return None
     return Flag(
         "opaque",
-        f"the model's code fails where the checks look into it: {untried[failed]} ({failed})",
+        f"the model's code fails where the checks look into it: {failed[name]} ({name})",
         "what hides its gradient, if anything does, has not been seen; write it in plain torch operations",
     )
 

@@ -21,8 +21,8 @@ Group: TypeAlias = tuple[Unit, ...]
 Heights: TypeAlias = Callable[[Inputs], Sequence[Tensor]]
 """How high the units of each layer are, (n, units), with a slope."""
 
-_ROWS = 256
-"""So many points are looked at together, or as many as there are examples."""
+_NUMBERS = 2**18
+"""So many numbers of inputs are looked at together, or as many as there are examples."""
 
 
 @final
@@ -59,7 +59,7 @@ class Moved(Search):
 
     def ways(self, x: Inputs) -> Iterator[tuple[Inputs, list[Group]]]:
         """Some groups at a time, and the points on their ways: mark by mark, the farthest first, group by group."""
-        together = max(1, _ROWS // len(x))
+        together = max(1, _NUMBERS // x.numel())
         for first in range(0, len(self.groups), together):
             groups = self.groups[first : first + together]
             at = x.repeat(len(groups), *[1] * (x.dim() - 1))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from nofreelunch.attacks.losses import misclassified
 from nofreelunch.evaluation.remedies.bpda import Smooth, bpda
@@ -35,8 +36,8 @@ _OF_ALL, _BY_LAYER, _IN_LAYER = 40, 24, 32
 """So many of the quietest units are moved one by one; so many besides, the quietest of each layer in turn."""
 _TOGETHER, _LAYERS, _FOUND = (2, 3, 4, 8), 8, 8
 """So many of a layer are moved together, in so many layers; so many finds are kept."""
-_WIDEST, _TO_ASK = 4096, 256
-"""Units of a layer, and points that the model is asked about together, at most."""
+_WIDEST = 4096
+"""Units of a layer, at most."""
 _ALIKE = 0.99
 """The correlation from which on two units are one."""
 
@@ -96,37 +97,41 @@ def layers_of(subject: Subject, x: Inputs) -> list[_Layer]:
     half = x[0].numel() // 2
     mixed = torch.cat([x[1:].flatten(1)[:, :half], x[1:].flatten(1)[:, half:].roll(1, 0)], 1).view_as(x[1:])
     (logits, whole), (_, fewer) = _made(subject, x), _made(subject, mixed)
-    found, there = list[_Layer](), set[int]()
-    for place, made in whole.items():
-        other, storage = fewer.get(place, logits), made.untyped_storage().data_ptr()
-        moving = [dim for dim, sizes in enumerate(zip(made.shape, other.shape, strict=False)) if sizes[0] != sizes[1]]
-        view = storage in there and made._is_view()
-        known = view or (made.shape == logits.shape and torch.equal(made, logits))
-        there.add(storage)
-        if known or len(moving) != 1 or _number_by_number(made[1:], other, x.numel(), half):
+    found = []
+    for place, (shape, values) in whole.items():
+        before, others = fewer.get(place, ((), None))
+        moving = [dim for dim, sizes in enumerate(zip(shape, before, strict=False)) if sizes[0] != sizes[1]]
+        if len(moving) != 1 or (values is not None and values.shape == logits.shape and torch.equal(values, logits)):
             continue
-        dim, rows = moving[0], (made.shape[moving[0]], other.shape[moving[0]])
-        parts = rows[0] // len(x)
-        if rows == (parts * len(x), parts * (len(x) - 1)):
-            found.append(_Layer(place[0], dim, parts, (*made.shape[:dim], *made.shape[dim + 1 :])))
+        if values is not None and others is not None and _agree(values[1:], others, half):
+            continue
+        dim, parts = moving[0], shape[moving[0]] // len(x)
+        if (shape[dim], before[dim]) == (parts * len(x), parts * (len(x) - 1)):
+            found.append(_Layer(place[0], dim, parts, (*shape[:dim], *shape[dim + 1 :])))
     return found
 
 
-def _number_by_number(made: Tensor, other: Tensor, numbers: int, half: int) -> bool:
-    """Whether each number of the input has one of its own: what is made of inputs that agree by half agrees by half."""
-    if made.shape != other.shape or made.numel() >= numbers or made.numel() // len(made) != numbers // (len(made) + 1):
-        return False
-    return torch.equal(made.flatten(1)[:, :half], other.flatten(1)[:, :half])
+def _agree(made: Tensor, other: Tensor, half: int) -> bool:
+    """Whether what was made of inputs that agree by half agrees by half: each of their numbers has one of its own."""
+    return made.shape == other.shape and torch.equal(made.flatten(1)[:, :half], other.flatten(1)[:, :half])
 
 
-def _made(subject: Subject, x: Inputs) -> tuple[Tensor, dict[tuple[str, int, int], Tensor]]:
-    """The model's logits, and what operations have made, by their names, its dimensions and how often it was before."""
-    made = dict[tuple[str, int, int], Tensor]()
-    often = Counter[tuple[str, int]]()
+def _made(subject: Subject, x: Inputs) -> tuple[Tensor, dict[tuple[str, int, int], tuple[torch.Size, Tensor | None]]]:
+    """The model's logits, and of what its operations make, but for views of it, the shapes.
+
+    By their names, how many dimensions it has, and how often that was before; with what is as large as the input or as
+    the answer itself.
+    """
+    made = dict[tuple[str, int, int], tuple[torch.Size, Tensor | None]]()
+    often, known = Counter[tuple[str, int]](), WeakTensorKeyDictionary()
 
     def told(name: str, value: Tensor) -> None:
-        made[name, value.dim(), often[name, value.dim()]] = value
-        often[name, value.dim()] += 1
+        place = name, value.dim(), often[name, value.dim()]
+        often[place[:2]] += 1
+        if not (value._is_view() and value._base in known):
+            wanted = value.numel() in (x.numel(), len(x) * subject.classes)
+            made[place] = value.shape, value if wanted else None
+        known[value] = True
 
     with bpda(_Reading(told)):
         return subject.differentiable(x), made
@@ -199,7 +204,7 @@ def _leading(attack: Moved, ask: Model, x: Inputs, y: Labels) -> Iterator[Group]
     for points, groups in attack.ways(x):
         labels = y.repeat(len(points) // len(x))
         with torch.no_grad():
-            logits = torch.cat([ask(part) for part in torch.split(points, _TO_ASK)])
+            logits = torch.cat([ask(part) for part in torch.split(points, len(x) * len(groups))])
         wrong = misclassified(logits, labels)
         wrong = wrong.view(_MARKS, len(groups), len(x)).any(2).any(0)
         yield from (group for group, errs in zip(groups, wrong.tolist(), strict=True) if errs)
@@ -219,7 +224,7 @@ def _quietest(threat: Threat, subject: Subject, layers: Sequence[_Layer], pool: 
     ranked = list[tuple[int, float, Unit, Tensor]]()
     for straight in (False, True):
         both = zip(outputs(subject, layers, pool, straight), outputs(subject, layers, noise, straight), strict=True)
-        for layer, (still, moved) in enumerate(both):
+        for layer, (still, moved) in enumerate((still.float(), moved.float()) for still, moved in both):
             if layer % 2 or still.shape[1] == 0:
                 continue
             loud = (moved - still).square().mean(0).sqrt() / still.std(0).clamp(min=torch.finfo(still.dtype).tiny)

@@ -29,6 +29,7 @@ from nofreelunch.evaluation.remedies.bpda import bpda
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.source import batches, source_of
 from nofreelunch.evaluation.subject import Subject, own_randomness
+from nofreelunch.models import precision
 from nofreelunch.models.copying import copy_of, modules_of
 from nofreelunch.models.declared import Outputs
 from nofreelunch.threats import Linf, Threat
@@ -83,6 +84,7 @@ def test_the_result_is_json_and_complete(ev: Evaluation, tmp_path: Path) -> None
     record = json.loads((tmp_path / "evaluation.json").read_text())
     assert record["threat"] == {"norm": "linf", "eps": 0.06, "box": [0.0, 1.0]}
     assert record["verdict"] == "trusted"
+    assert not [note for note in ev.notes if note.startswith("not tried")]
     assert record["robust"] == {"correct": ev.robust.correct, "total": 40}
     assert record["robust_interval"] == list(ev.robust.interval(0.95))
     for name in ("versions", "data_digest", "weights_digest", "seed", "protocol", "broken_by", "margin", "flags"):
@@ -695,7 +697,9 @@ def _few() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("products", ["highest", "medium"])
-def test_float32_is_not_rounded_to_less_on_a_gpu(products: str) -> None:
+def test_float32_is_not_rounded_to_less_on_a_gpu(products: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "there_is_a_gpu", lambda: True)
+
     def now() -> tuple[bool, str]:
         return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
 

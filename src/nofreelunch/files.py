@@ -1,6 +1,7 @@
 """Files that are whole or not there, and the lock by which one process at a time writes them."""
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -70,8 +71,10 @@ def sync_folder(folder: Path) -> None:
     """Return when the names in the folder are on the disk, as far as its file system can say."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some know no such thing for folders
-            os.fsync(handle)
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know no such thing for folders
+            raise
     finally:
         os.close(handle)
 

@@ -15,7 +15,7 @@ from nofreelunch.attacks.losses import margin
 from nofreelunch.evaluation.protocols import Protocol
 from nofreelunch.evaluation.remedies.surrogate_pgd import SurrogatePGD
 from nofreelunch.evaluation.result import Flag
-from nofreelunch.evaluation.subject import as_in_use
+from nofreelunch.evaluation.subject import as_in_use, gradients_kept
 from nofreelunch.evaluation.trial import Trial
 from nofreelunch.evaluation.trust.probe import counted, differs
 from nofreelunch.types import Logits, Model
@@ -64,6 +64,7 @@ def _asked(trial: Trial, model: Model, points: Tensor) -> Logits:
     """The model's answers from a thread of their own, above which none of our code runs."""
     with (
         as_in_use(points.device, model),
+        gradients_kept(model),
         torch.random.fork_rng(devices=[]),
         ThreadPoolExecutor(1, initializer=torch.set_grad_enabled, initargs=(False,)) as pool,
     ):

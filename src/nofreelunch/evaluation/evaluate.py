@@ -25,7 +25,7 @@ from nofreelunch.evaluation.remedies.wrappers import BPDA
 from nofreelunch.evaluation.result import Evaluation, Flag
 from nofreelunch.evaluation.source import Source, source_of
 from nofreelunch.evaluation.steps import run
-from nofreelunch.evaluation.subject import Subject, gradients_kept, own_randomness
+from nofreelunch.evaluation.subject import Subject, own_randomness
 from nofreelunch.evaluation.tally import Tally
 from nofreelunch.evaluation.trial import FINAL, Progress, Trial
 from nofreelunch.evaluation.trust import function, search
@@ -114,8 +114,7 @@ def evaluate(
                 flags, exact = _conduct(trial, plan, extra, known)
             finally:  # an interrupt keeps what is done
                 trial.journal.save()
-        with gradients_kept(model):
-            late = [] if _FICKLE & {flag.name for flag in flags} else check_outside(trial, model, plan)
+        late = [] if _FICKLE & {flag.name for flag in flags} else check_outside(trial, model, plan)
         trial.board.count_noted()  # no check looks any more
         certified = operations.certified(trial, {flag.name for flag in flags + late})
     return _assembled(trial, flags + late, exact and not late, certified, plan.name, time.monotonic() - started)

@@ -13,6 +13,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def there_is_a_gpu() -> bool:
+    """Whether anything could be rounded to less than float32 here."""
+    return torch.cuda.is_available()
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """GPUs multiply float32 numbers in full within the block; where there is none, nothing is set.
@@ -21,7 +26,7 @@ def full_float32() -> Iterator[None]:
     boundary across it, and drowns the small differences by which a gradient is checked. Whoever has set this for
     single operations keeps what was set.
     """
-    if not torch.cuda.is_available():
+    if not there_is_a_gpu():
         yield
         return
     convolutions = torch.backends.cudnn

@@ -63,7 +63,7 @@ class CoordinateAscent:
                 z, height = torch.where(expand(now > height, x), tried, z), torch.maximum(now, height)
         return self.threat.project(z, x)
 
-    def _best(self, z: Inputs, x: Inputs, labels: tuple[Labels, Labels], direction: Inputs, radius: float) -> Inputs:
+    def _best(self, z: Inputs, x: Inputs, labels: tuple[Labels, Labels], direction: Tensor, radius: float) -> Inputs:
         """z with the pixels that have a direction where their profiles are highest, within a smaller ball."""
         reach, centre = self.threat.eps / self.threat.spread(1.0, x), max(1, self.points // 2)
         reach = reach if self.threat.separable else min(self.threat.eps, _FARTHER * reach)

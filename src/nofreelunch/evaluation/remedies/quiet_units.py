@@ -171,7 +171,7 @@ def _up_and_down(values: Tensor) -> list[Tensor]:
     return found
 
 
-def quiet(threat: Threat, subject: Subject, ask: Model, pool: Inputs, x: Inputs, y: Labels) -> Moved | None:
+def quiet(threat: Threat, subject: Subject, ask: Model, pool: Tensor, x: Inputs, y: Labels) -> Moved | None:
     """The attack that moves quiet units, alone or together, that change a right answer somewhere; None: none does.
 
     Args:

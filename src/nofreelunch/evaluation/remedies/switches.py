@@ -19,6 +19,7 @@ from nofreelunch.attacks.abreast import Abreast
 from nofreelunch.attacks.base import Iterative, State
 from nofreelunch.attacks.losses import lead
 from nofreelunch.attacks.targets import ranked_wrong_class
+from nofreelunch.evaluation.board import Some
 from nofreelunch.evaluation.remedies.bisection import between, largest_change
 from nofreelunch.evaluation.remedies.lagrangian import TARGETS, stepped, turned, unit_slope
 from nofreelunch.evaluation.remedies.numbers import Place, different, read
@@ -56,7 +57,7 @@ class Switches:
     ways: tuple[tuple[Place, int], ...]
     alone: bool
 
-    def read(self, z: Inputs, which: Labels) -> tuple[Tensor, PerExample]:
+    def read(self, z: Inputs, which: Some) -> tuple[Tensor, PerExample]:
         """The model's logits, and each row's number, with its sign; infinite where the model has not come to it."""
         if self.alone and len(z) > 1:
             answers = [self.read(row, one) for row, one in zip(torch.split(z, 1), torch.split(which, 1), strict=True)]
@@ -72,7 +73,7 @@ class Switches:
         return logits, torch.cat(heights)
 
     @torch.enable_grad()
-    def end(self, x: Inputs, which: Labels) -> Inputs:
+    def end(self, x: Inputs, which: Some) -> Inputs:
         """Where the number is as large, or small, as it gets within the threat."""
         z = x
         for _ in range(_CLIMB):
@@ -82,7 +83,7 @@ class Switches:
         return z
 
     @torch.no_grad()
-    def shares(self, x: Inputs, which: Labels, rows: int) -> Tensor:
+    def shares(self, x: Inputs, which: Some, rows: int) -> Tensor:
         """Of all that the scores change by on the way of each of some numbers: how much in one of its parts, (m, n).
 
         Args:

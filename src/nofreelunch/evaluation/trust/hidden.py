@@ -31,7 +31,7 @@ _Part: TypeAlias = tuple[str, Model, Callable[[], bool]]
 """A name, the logits of the part, and whether it is got to answer, or the search for that can be trusted."""
 
 
-def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Inputs, steps: int) -> Flag | None:
+def hidden_flag(threat: Threat, subject: Subject, x: Inputs, y: Labels, seen: Tensor, steps: int) -> Flag | None:
     """Whether a part that has a say at none of the points seen is weaker than the model.
 
     Args:
@@ -75,7 +75,7 @@ def _locked(closed: list[Steered], x: Inputs, y: Labels) -> Iterator[_Part]:
         yield name, partial(answered, side.subject, (side.place, side.side)), partial(settled, side)
 
 
-def _mute(subject: Subject, seen: Inputs, closed: list[Steered], x: Inputs) -> Iterator[_Part]:
+def _mute(subject: Subject, seen: Tensor, closed: list[Steered], x: Inputs) -> Iterator[_Part]:
     """The modules that answer like the model and are asked about every point, but change nothing in what it says.
 
     Those that a decision silences of which a slope tells are left out.

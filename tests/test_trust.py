@@ -487,12 +487,13 @@ def test_a_remedy_that_fails_where_it_is_run_in_full_is_told(monkeypatch: pytest
         raise RuntimeError("out of its depth")
 
     short, brief = (lambda model, x, y, rng: x), nfl.PGD(THREAT, steps=20)
-    monkeypatch.setattr(adaptive, "remedies", lambda *_: {"mine": Remedy(brief, fails)})
+    monkeypatch.setattr(adaptive, "remedies", lambda *_: {"quiet units": Remedy(brief, fails)})
     monkeypatch.setattr(adaptive, "SurrogatePGD", lambda *_, **__: short)
     monkeypatch.setattr(adaptive, "_beyond_luck", lambda trial, protocol, better, sampled: (better, {}))
     (x, y), weak = examples(), replace(BRIEF, first=("pgd-10", lambda _: short))
     found = evaluate(standard(), (x, y), THREAT, weak)
     assert "out of its depth" in "".join(found.notes), found
+    assert "opaque" in {flag.name for flag in found.flags}
 
 
 class ByNumber(nn.Module):
@@ -500,7 +501,7 @@ class ByNumber(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net, self.precise = linear(), set[bool]()
+        self.net = linear()
 
     def forward(self, x: Tensor) -> Tensor:
         KNOWN.add((torch.backends.cudnn.allow_tf32, torch._C._len_torch_function_stack() > 0))

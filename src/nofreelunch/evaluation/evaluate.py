@@ -167,8 +167,7 @@ def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], flags: 
     if "watches-gradients" in {flag.name for flag in found}:
         trial.view = BPDA(trial.subject)
     scouting = scout(trial, plan, flags + found)
-    if opaque := search.opaque_flag(trial.failed):
-        found.append(opaque)
+    opaque = trial.journal.flags("opaque", lambda: search.opaque_flags(trial.failed))
     trial.suspicious = scouting.suspicious or bool(scouting.unexplained or opaque)
     gains = adapt(trial, plan, scouting)
     for name, recipe in plan.main.items():
@@ -179,7 +178,7 @@ def _attacked(trial: Trial, plan: Protocol, extra: Mapping[str, Attack], flags: 
     if not trial.suspicious and (late or gave_up_too_soon(trial, plan)):
         trial.suspicious = True
         run_whole(trial, plan)
-    return found + late
+    return found + opaque + late + trial.journal.flags("opaque at last", lambda: search.opaque_flags(trial.failed))
 
 
 def _flags_of_scores(trial: Trial) -> list[Flag]:

@@ -77,16 +77,17 @@ def unbounded_flag(standing: Mask, threat: Threat) -> Flag | None:
     )
 
 
-def opaque_flag(failed: Mapping[str, str]) -> Flag | None:
+def opaque_flags(failed: Mapping[str, str]) -> list[Flag]:
     """The model's code fails where the checks look into it: what hides there has not been seen."""
-    name = next((name for name in _LOOKING_IN if name in failed), None)
-    if name is None:
-        return None
-    return Flag(
-        "opaque",
-        f"the model's code fails where the checks look into it: {failed[name]} ({name})",
-        "what hides its gradient, if anything does, has not been seen; write it in plain torch operations",
-    )
+    return [
+        Flag(
+            "opaque",
+            f"the model's code fails where the checks look into it: {failed[name]} ({name})",
+            "what hides its gradient, if anything does, has not been seen; write it in plain torch operations",
+        )
+        for name in _LOOKING_IN
+        if name in failed
+    ][:1]
 
 
 def few_examples_flag(total: int) -> Flag | None:
